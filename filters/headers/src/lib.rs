@@ -1,0 +1,1 @@
+//! Adds, sets and removes fields of requests and responses.

@@ -1,0 +1,1 @@
+//! Decides the route of a request.

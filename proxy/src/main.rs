@@ -1,0 +1,2 @@
+//! The `meshgate` binary.
+fn main() {}

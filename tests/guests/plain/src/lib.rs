@@ -1,0 +1,1 @@
+//! A guest written directly on proxy-wasm.

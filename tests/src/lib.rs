@@ -1,0 +1,1 @@
+//! The harness of Meshgate's end-to-end tests.

@@ -1,0 +1,2 @@
+//! The repository verbs.
+fn main() {}
