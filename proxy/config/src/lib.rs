@@ -1,1 +1,24 @@
-//! Placeholder.
+//! Meshgate's configuration: one YAML file, checked as a whole.
+//!
+//! [`load`] reads the file into a tree that keeps positions, checks it against the JSON Schema of our own types and
+//! against the schema in every module's manifest, resolves what one part says about another, and returns either a
+//! [`Config`] that needs no further checking or [`Diagnostics`]: *every* mistake, each with file, line, column, the
+//! line quoted and, where there is one, a hint. The proxy calls it at start and at each reload; `meshgate check` calls
+//! it and prints what it says.
+//!
+//! This crate opens no sockets and runs no modules. What it must know of a module it asks through [`Modules`].
+
+mod diagnostic;
+mod load;
+mod model;
+mod modules;
+mod source;
+
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use load::{Load, load, schema};
+pub use model::{
+    AccessLog, AccessLogFormat, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain,
+    FilterConfiguration, FilterLimits, FilterUse, Listener, LoadBalancer, OnError,
+};
+pub use modules::{ModuleSource, Modules};
+pub use source::{Position, Source};
