@@ -1,0 +1,242 @@
+//! The one body type of the proxy: what goes upstream as a request body and downstream as a response body.
+//!
+//! A body that nobody looks at is hyper's own stream handed through, without a copy and without an allocation.
+//! Everything lives on one worker thread, so bodies need not be `Send`.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+
+/// A request or response body: nothing, bytes at hand, or a stream.
+pub struct Body {
+    content: Content,
+}
+
+enum Content {
+    Empty,
+    Full(Bytes),
+    Downstream(Incoming),
+    Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>),
+}
+
+impl Body {
+    /// A body without a byte; HTTP/1 sends no framing for it where none is needed.
+    pub fn empty() -> Body {
+        Body { content: Content::Empty }
+    }
+
+    /// A body whose bytes are all here.
+    pub fn full(bytes: impl Into<Bytes>) -> Body {
+        let bytes = bytes.into();
+        if bytes.is_empty() { Body::empty() } else { Body { content: Content::Full(bytes) } }
+    }
+
+    /// A client's request body, handed through as it arrives.
+    pub fn downstream(incoming: Incoming) -> Body {
+        if http_body::Body::is_end_stream(&incoming) {
+            Body::empty()
+        } else {
+            Body { content: Content::Downstream(incoming) }
+        }
+    }
+
+    /// Any stream of frames.
+    pub fn stream(stream: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static) -> Body {
+        if http_body::Body::is_end_stream(&stream) {
+            Body::empty()
+        } else {
+            Body { content: Content::Stream(Box::pin(stream)) }
+        }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Body {
+        Body::empty()
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Body {
+        Body::full(bytes)
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.content {
+            Content::Empty => "empty",
+            Content::Full(_) => "full",
+            Content::Downstream(_) => "downstream",
+            Content::Stream(_) => "stream",
+        };
+        f.debug_struct("Body").field("kind", &kind).field("size", &http_body::Body::size_hint(self)).finish()
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.content {
+            Content::Empty => Poll::Ready(None),
+            Content::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.content = Content::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Content::Downstream(incoming) => Pin::new(incoming)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|error| BodyError::downstream(&error)))),
+            Content::Stream(stream) => stream.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Empty => true,
+            Content::Full(_) => false,
+            Content::Downstream(incoming) => incoming.is_end_stream(),
+            Content::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Downstream(incoming) => incoming.size_hint(),
+            Content::Stream(stream) => stream.size_hint(),
+        }
+    }
+}
+
+/// Who is to blame for a body that ended before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFault {
+    /// The client went away or sent nonsense.
+    Downstream,
+    /// The endpoint went away or sent nonsense.
+    Upstream,
+    /// A filter broke, or refused the body.
+    Filter,
+    /// We did.
+    Internal,
+}
+
+/// What happened to a body that ended before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyReason {
+    /// The sender closed or reset its stream in the middle.
+    Closed,
+    /// The sender broke the framing of HTTP.
+    Protocol,
+    /// More bytes than the limit allows.
+    TooLarge,
+    /// Nothing came, or not enough, for too long.
+    Timeout,
+    /// Somebody decided that this body must not go on.
+    Aborted,
+}
+
+/// Why a body ended before its end. Small and cheap to clone, so that it can travel through hyper and back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BodyError {
+    /// Who is to blame.
+    pub fault: BodyFault,
+    /// What happened.
+    pub reason: BodyReason,
+    /// The cause in words, for the log; never shown to a peer.
+    pub details: Box<str>,
+}
+
+impl BodyError {
+    /// An error with its cause in words.
+    pub fn new(fault: BodyFault, reason: BodyReason, details: impl Into<Box<str>>) -> BodyError {
+        BodyError { fault, reason, details: details.into() }
+    }
+
+    /// What hyper says about a client's body.
+    pub fn downstream(error: &hyper::Error) -> BodyError {
+        BodyError::new(BodyFault::Downstream, BodyReason::of(error), describe(error))
+    }
+
+    /// What hyper says about an endpoint's body.
+    pub fn upstream(error: &hyper::Error) -> BodyError {
+        BodyError::new(BodyFault::Upstream, BodyReason::of(error), describe(error))
+    }
+}
+
+impl BodyReason {
+    fn of(error: &hyper::Error) -> BodyReason {
+        if error.is_parse() || error.is_parse_too_large() { BodyReason::Protocol } else { BodyReason::Closed }
+    }
+}
+
+/// hyper's own message and all causes below it, in one line.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fault = match self.fault {
+            BodyFault::Downstream => "downstream",
+            BodyFault::Upstream => "upstream",
+            BodyFault::Filter => "filter",
+            BodyFault::Internal => "internal",
+        };
+        let reason = match self.reason {
+            BodyReason::Closed => "closed before its end",
+            BodyReason::Protocol => "malformed",
+            BodyReason::TooLarge => "too large",
+            BodyReason::Timeout => "timed out",
+            BodyReason::Aborted => "aborted",
+        };
+        write!(f, "{fault} body {reason}: {}", self.details)
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn bytes_come_out_as_they_went_in() {
+        for (body, expected) in
+            [(Body::empty(), ""), (Body::full("abc"), "abc"), (Body::full(""), ""), (Body::default(), "")]
+        {
+            assert_eq!(http_body::Body::size_hint(&body).exact(), Some(expected.len() as u64));
+            assert_eq!(http_body::Body::is_end_stream(&body), expected.is_empty());
+            assert_eq!(body.collect().await.unwrap().to_bytes(), expected);
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_stream_keeps_its_trailers() {
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+        let source = Body::full("x").with_trailers(std::future::ready(Some(Ok(trailers.clone()))));
+        let collected = Body::stream(source).collect().await.unwrap();
+        assert_eq!(collected.trailers(), Some(&trailers));
+        assert_eq!(collected.to_bytes(), "x");
+    }
+}

@@ -1,0 +1,73 @@
+//! Connections to endpoints: opening one, speaking HTTP/1.1 on it, closing it at once when it must not be used again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+
+use super::error::{UpstreamError, UpstreamErrorKind};
+use super::send::RequestBody;
+
+/// Most bytes of a response head.
+pub(super) const MAX_HEAD: usize = 64 * 1024;
+
+/// Most bytes buffered per connection and direction: a full head fits, and a slow peer cannot make it grow.
+const MAX_BUFFER: usize = 2 * MAX_HEAD;
+
+/// An open connection, driven by a task of its own. Dropping it closes the socket at once, whatever is in flight.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) sender: http1::SendRequest<RequestBody>,
+    task: AbortHandle,
+    /// It has carried a request before.
+    pub(super) reused: bool,
+}
+
+impl Connection {
+    /// Whether it may carry another request, as far as we can know without asking the peer.
+    pub(super) fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Opens a connection within `timeout`.
+pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> Result<Connection, UpstreamError> {
+    let failed = |kind, details: String| UpstreamError::new(kind, Some(address), details);
+    let stream = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(failed(connect_kind(&error), error.to_string())),
+        Err(_) => {
+            return Err(failed(UpstreamErrorKind::ConnectTimeout, format!("no answer within {timeout:?}")));
+        }
+    };
+    // Without it the second of two small writes would wait for the peer's delayed acknowledgement.
+    if let Err(error) = stream.set_nodelay(true) {
+        return Err(failed(UpstreamErrorKind::ConnectFailed, error.to_string()));
+    }
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_BUFFER)
+        .max_header_size(MAX_HEAD)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| failed(UpstreamErrorKind::ConnectFailed, error.to_string()))?;
+    // Its errors reach the exchange through the sender or the body; what happens to an idle connection is no news.
+    let task = tokio::task::spawn_local(async move { connection.await.ok() }).abort_handle();
+    Ok(Connection { sender, task, reused: false })
+}
+
+fn connect_kind(error: &io::Error) -> UpstreamErrorKind {
+    match error.kind() {
+        io::ErrorKind::TimedOut => UpstreamErrorKind::ConnectTimeout,
+        _ => UpstreamErrorKind::ConnectFailed,
+    }
+}

@@ -1,0 +1,82 @@
+//! What can go wrong on the way to an endpoint, and whether it is safe to try again.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::message::BodyError;
+
+/// A request that got no response head.
+#[derive(Clone, Debug)]
+pub struct UpstreamError {
+    /// What happened.
+    pub kind: UpstreamErrorKind,
+    /// The endpoint it happened with, once one was chosen.
+    pub endpoint: Option<SocketAddr>,
+    /// The cause in words, for the log; never shown to a client.
+    pub details: Box<str>,
+}
+
+/// What happened to a request that got no response head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamErrorKind {
+    /// The cluster has no endpoint to offer.
+    NoEndpoint,
+    /// The endpoint refused the connection or cannot be reached.
+    ConnectFailed,
+    /// The connection was not there in time.
+    ConnectTimeout,
+    /// The connection ended before a response head.
+    Reset {
+        /// The connection had served a request before: an endpoint that closes an idle connection looks like this,
+        /// so an idempotent request without a body is worth a second try at once.
+        reused: bool,
+    },
+    /// The endpoint's answer is not HTTP, or exceeds the limits.
+    Protocol,
+    /// The request's own body broke; the endpoint is not to blame.
+    RequestBody(BodyError),
+}
+
+impl UpstreamError {
+    pub(crate) fn new(
+        kind: UpstreamErrorKind,
+        endpoint: Option<SocketAddr>,
+        details: impl Into<Box<str>>,
+    ) -> UpstreamError {
+        UpstreamError { kind, endpoint, details: details.into() }
+    }
+
+    /// Nothing of the request left this process: any request may be tried again.
+    pub fn nothing_sent(&self) -> bool {
+        matches!(
+            self.kind,
+            UpstreamErrorKind::NoEndpoint
+                | UpstreamErrorKind::ConnectFailed
+                | UpstreamErrorKind::ConnectTimeout
+        )
+    }
+}
+
+impl fmt::Display for UpstreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match &self.kind {
+            UpstreamErrorKind::NoEndpoint => "no endpoint",
+            UpstreamErrorKind::ConnectFailed => "connection failed",
+            UpstreamErrorKind::ConnectTimeout => "connection timed out",
+            UpstreamErrorKind::Reset { reused: false } => "connection ended before a response",
+            UpstreamErrorKind::Reset { reused: true } => "reused connection ended before a response",
+            UpstreamErrorKind::Protocol => "response is not valid HTTP",
+            UpstreamErrorKind::RequestBody(_) => "request body broke",
+        };
+        match self.endpoint {
+            Some(endpoint) => write!(f, "{endpoint}: {what}")?,
+            None => f.write_str(what)?,
+        }
+        if !self.details.is_empty() {
+            write!(f, ": {}", self.details)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for UpstreamError {}

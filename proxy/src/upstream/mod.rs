@@ -1,0 +1,19 @@
+//! The way to the endpoints: clusters, load balancing, pooled connections, one request at a time.
+//!
+//! `Upstream::send` picks an endpoint, takes a connection and sends. It tries again by itself only when nothing of the
+//! request left the process; everything else is the caller's decision, who sees in `UpstreamError` what happened.
+//! All of it lives on one worker: no lock, no `Send`.
+
+pub mod balance;
+pub mod callout;
+pub mod cluster;
+pub mod connect;
+pub mod endpoint;
+pub mod error;
+pub mod pool;
+mod send;
+
+pub use cluster::{Cluster, Clusters};
+pub use endpoint::Endpoint;
+pub use error::{UpstreamError, UpstreamErrorKind};
+pub use send::{Upstream, UpstreamBody};

@@ -1,0 +1,293 @@
+//! One request to one endpoint: pick, connect, send, and watch both bodies to their ends.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::cluster::Cluster;
+use super::connect::{self, Connection};
+use super::endpoint::Endpoint;
+use super::error::{UpstreamError, UpstreamErrorKind};
+use crate::message::body::describe;
+use crate::message::{Body, BodyError, BodyFault, BodyReason};
+
+/// Sends requests to clusters. One per worker.
+#[derive(Debug, Default)]
+pub struct Upstream {}
+
+impl Upstream {
+    /// Sends `request`, whose target is in origin form and which has a `host`, to an endpoint of `cluster`, and waits for
+    /// the head of the response.
+    ///
+    /// Dropping the future, or the body of the response before its end, closes the connection.
+    pub async fn send(
+        &self,
+        cluster: &Cluster,
+        request: Request<Body>,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let Some(endpoint) = cluster.pick() else {
+            return Err(UpstreamError::new(UpstreamErrorKind::NoEndpoint, None, ""));
+        };
+        let (head, body) = request.into_parts();
+        let (body, progress) = RequestBody::new(body, &head.headers);
+        let mut request = Request::from_parts(head, body);
+        let turn = Turn::new(endpoint);
+        loop {
+            let mut connection = match endpoint.pool().take() {
+                Some(connection) => connection,
+                None => connect::connect(endpoint.address(), cluster.connect_timeout()).await?,
+            };
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => return accept(response, Lease { connection, progress, turn }),
+                Err(mut error) => match error.take_message() {
+                    // The connection was gone before a byte of the request was written to it.
+                    Some(unsent) if connection.reused => request = unsent,
+                    unsent => {
+                        let error = error.into_error();
+                        let kind = if unsent.is_some() {
+                            UpstreamErrorKind::ConnectFailed
+                        } else {
+                            classify(&error, connection.reused, progress.as_deref())
+                        };
+                        return Err(UpstreamError::new(kind, Some(endpoint.address()), describe(&error)));
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// Says what happened to a request that was sent, at least in part, and got no response head.
+fn classify(error: &hyper::Error, reused: bool, progress: Option<&Progress>) -> UpstreamErrorKind {
+    if let Some(broken) = progress.and_then(Progress::failure) {
+        UpstreamErrorKind::RequestBody(broken)
+    } else if error.is_body_write_aborted() {
+        // Its length was announced and is not what came: a filter changed the one and not the other.
+        UpstreamErrorKind::RequestBody(BodyError::new(
+            BodyFault::Internal,
+            BodyReason::Aborted,
+            describe(error),
+        ))
+    } else if error.is_parse() {
+        UpstreamErrorKind::Protocol
+    } else {
+        UpstreamErrorKind::Reset { reused }
+    }
+}
+
+/// Takes a response head in.
+fn accept(response: Response<Incoming>, lease: Lease) -> Result<Response<UpstreamBody>, UpstreamError> {
+    let endpoint = lease.turn.endpoint.address();
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked: the field `upgrade` is never forwarded.
+        let details = "switched protocols unasked";
+        return Err(UpstreamError::new(UpstreamErrorKind::Protocol, Some(endpoint), details));
+    }
+    Ok(response.map(|incoming| {
+        let mut body = UpstreamBody { incoming, endpoint, lease: Some(lease) };
+        if body.incoming.is_end_stream() {
+            body.release();
+        }
+        body
+    }))
+}
+
+/// Counts an exchange on its endpoint for as long as it lasts.
+struct Turn {
+    endpoint: Rc<Endpoint>,
+}
+
+impl Turn {
+    fn new(endpoint: &Rc<Endpoint>) -> Turn {
+        endpoint.begin();
+        Turn { endpoint: endpoint.clone() }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.endpoint.end();
+    }
+}
+
+/// A connection on loan to one exchange. Dropping it closes the connection.
+struct Lease {
+    connection: Connection,
+    progress: Option<Rc<Progress>>,
+    turn: Turn,
+}
+
+impl Lease {
+    /// Gives the connection back if the whole request was sent too.
+    fn release(self) {
+        let sent = self.progress.is_none_or(|progress| progress.is_complete());
+        if sent {
+            self.turn.endpoint.pool().put(self.connection);
+        }
+    }
+}
+
+/// The body of an endpoint's response. At its clean end the connection goes back to the pool; dropped before, it is
+/// closed.
+pub struct UpstreamBody {
+    incoming: Incoming,
+    endpoint: SocketAddr,
+    lease: Option<Lease>,
+}
+
+impl UpstreamBody {
+    /// The endpoint that answers.
+    pub fn endpoint(&self) -> SocketAddr {
+        self.endpoint
+    }
+
+    fn release(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release();
+        }
+    }
+
+    /// hyper blames the connection; if the request's body broke first, that is the cause.
+    fn fail(&mut self, error: &hyper::Error) -> BodyError {
+        let lease = self.lease.take();
+        lease
+            .and_then(|lease| lease.progress.as_deref().and_then(Progress::failure))
+            .unwrap_or_else(|| BodyError::upstream(error))
+    }
+}
+
+impl http_body::Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        match ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                // Whoever knows the length may not ask again after the last byte.
+                if this.incoming.is_end_stream() {
+                    this.release();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(this.fail(&error)))),
+            None => {
+                this.release();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl fmt::Debug for UpstreamBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpstreamBody")
+            .field("endpoint", &self.endpoint)
+            .field("open", &self.lease.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far the body of a request has come, seen from the body of its response.
+#[derive(Debug)]
+struct Progress {
+    /// Bytes still to come if the length was announced.
+    remaining: Cell<Option<u64>>,
+    complete: Cell<bool>,
+    failure: RefCell<Option<BodyError>>,
+}
+
+impl Progress {
+    fn is_complete(&self) -> bool {
+        self.complete.get()
+    }
+
+    fn failure(&self) -> Option<BodyError> {
+        self.failure.borrow().clone()
+    }
+
+    /// Notes what hyper took from the body. It stops asking once the announced length is there.
+    fn note(&self, frame: Option<&Result<Frame<Bytes>, BodyError>>, is_end_stream: bool) {
+        match frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                let remaining = self.remaining.get().map(|remaining| remaining.saturating_sub(length));
+                self.remaining.set(remaining);
+                if is_end_stream || frame.is_trailers() || remaining == Some(0) {
+                    self.complete.set(true);
+                }
+            }
+            Some(Err(error)) => {
+                self.failure.borrow_mut().get_or_insert_with(|| error.clone());
+            }
+            None => self.complete.set(self.remaining.get().is_none_or(|remaining| remaining == 0)),
+        }
+    }
+}
+
+/// A request's body on its way into a connection.
+#[derive(Debug)]
+pub(super) struct RequestBody {
+    body: Body,
+    /// None if there is nothing to send: most requests need no bookkeeping.
+    progress: Option<Rc<Progress>>,
+}
+
+impl RequestBody {
+    fn new(body: Body, headers: &HeaderMap) -> (RequestBody, Option<Rc<Progress>>) {
+        if body.is_end_stream() {
+            return (RequestBody { body, progress: None }, None);
+        }
+        let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let progress = Rc::new(Progress {
+            remaining: Cell::new(body.size_hint().exact().or(announced)),
+            complete: Cell::new(false),
+            failure: RefCell::default(),
+        });
+        (RequestBody { body, progress: Some(progress.clone()) }, Some(progress))
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(progress) = &self.progress {
+            progress.note(frame.as_ref(), self.body.is_end_stream());
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
