@@ -1,1 +1,42 @@
-//! The harness of Meshgate's end-to-end tests.
+//! The harness of Meshgate's end-to-end tests: a real `meshgate` process, scriptable upstreams, counting clients.
+//!
+//! The tests in `tests/e2e` use it so that a set-up is one sentence:
+//! `Meshgate::chain("- telemetry: {}").cluster("one", &[&backend]).start().await`. Everything here fails a test by
+//! panicking with what was expected, and every wait has a deadline; nothing sleeps to let something happen.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a harness fails its test by panicking, with a message that says what was expected"
+)]
+
+mod admin;
+mod ask;
+mod backend;
+mod client;
+mod command;
+mod deadline;
+mod lines;
+mod load;
+mod meshgate;
+mod modules;
+mod readme;
+mod setup;
+mod statistics;
+mod wire;
+
+pub use admin::{Metrics, Reload};
+pub use ask::{Ask, Body, empty, full, streamed};
+pub use backend::{Answer, Backend, Seen};
+pub use client::{Client, Reply};
+pub use command::{Finished, binary, repository, run};
+pub use deadline::{DEADLINE, until, within};
+pub use lines::Lines;
+pub use load::{Load, Tally};
+pub use meshgate::{Meshgate, Stopped};
+pub use modules::{example, filter, guest, with_custom_section};
+pub use readme::{Shown, shown_commands};
+pub use setup::Setup;
+pub use statistics::within_binomial_bounds;
+pub use wire::{RawBackend, RawReply, Wire};

@@ -1,0 +1,172 @@
+//! Clients that know what they sent: hyper over HTTP/1.1 or HTTP/2 with prior knowledge, every request with its own id.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+use crate::ask::{Ask, Body};
+use crate::deadline::within;
+
+/// Carries the id that every request gets, so that a backend's list and a client's can be compared.
+pub(crate) const ID: &str = "x-test-id";
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// One connection to a server.
+pub struct Client {
+    sender: Sender,
+    authority: String,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+impl Client {
+    /// Connects and speaks HTTP/1.1.
+    pub async fn http1(address: SocketAddr) -> Client {
+        Client::try_http1(address).await.unwrap_or_else(|error| panic!("connect to {address}: {error}"))
+    }
+
+    /// Connects and speaks HTTP/1.1; an `Err` when nobody accepts.
+    pub async fn try_http1(address: SocketAddr) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Client { sender: Sender::Http1(sender), authority: address.to_string() })
+    }
+
+    /// Connects and speaks HTTP/2 at once, without asking (prior knowledge).
+    pub async fn http2(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).await.expect("connect");
+        stream.set_nodelay(true).expect("no delay");
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (sender, connection) = handshake.await.expect("HTTP/2 handshake");
+        tokio::spawn(connection);
+        Client { sender: Sender::Http2(sender), authority: address.to_string() }
+    }
+
+    /// The authority that requests carry from now on, instead of the address.
+    pub fn authority(mut self, authority: &str) -> Client {
+        authority.clone_into(&mut self.authority);
+        self
+    }
+
+    /// Sends, and waits for the response's head; its body still streams.
+    pub async fn start(&mut self, ask: Ask) -> Result<Response<Incoming>, hyper::Error> {
+        let request = self.addressed(ask);
+        match &mut self.sender {
+            Sender::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Sender::Http2(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+        }
+    }
+
+    /// Sends, and waits for the whole response.
+    pub async fn try_call(&mut self, ask: Ask) -> Result<Reply, hyper::Error> {
+        Reply::collect(self.start(ask).await?).await
+    }
+
+    /// Sends, and waits for the whole response; anything else than a response fails the test.
+    pub async fn call(&mut self, ask: Ask) -> Reply {
+        match within("a response", self.try_call(ask)).await {
+            Ok(reply) => reply,
+            Err(error) => panic!("no whole response: {error:?}"),
+        }
+    }
+
+    /// `call` of a GET.
+    pub async fn get(&mut self, path: &str) -> Reply {
+        self.call(Ask::get(path)).await
+    }
+
+    /// True once the server ended the connection.
+    pub fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    fn addressed(&self, ask: Ask) -> Request<Body> {
+        let mut request = ask.into_request();
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        request.headers_mut().entry(ID).or_insert(HeaderValue::from(id));
+        match self.sender {
+            Sender::Http1(_) => {
+                let authority = HeaderValue::try_from(&self.authority).expect("an authority the test wrote");
+                request.headers_mut().entry(http::header::HOST).or_insert(authority);
+            }
+            Sender::Http2(_) => {
+                let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+                let uri = format!("http://{}{path}", self.authority);
+                *request.uri_mut() = uri.parse::<Uri>().expect("an authority the test wrote");
+                *request.version_mut() = Version::HTTP_2;
+            }
+        }
+        request
+    }
+}
+
+/// A whole response.
+#[derive(Debug)]
+pub struct Reply {
+    /// The status code.
+    pub status: StatusCode,
+    /// The version it came in.
+    pub version: Version,
+    /// The header fields.
+    pub headers: HeaderMap,
+    /// The body, all of it.
+    pub body: Bytes,
+    /// The trailers; empty when there were none.
+    pub trailers: HeaderMap,
+}
+
+impl Reply {
+    /// Reads `response` to its end.
+    pub async fn collect(response: Response<Incoming>) -> Result<Reply, hyper::Error> {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await?;
+        let trailers = body.trailers().cloned().unwrap_or_default();
+        Ok(Reply {
+            status: head.status,
+            version: head.version,
+            headers: head.headers,
+            body: body.to_bytes(),
+            trailers,
+        })
+    }
+
+    /// The first value of a header field, "" when it is absent.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("a field value in ASCII"))
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        match serde_json::from_slice(&self.body) {
+            Ok(value) => value,
+            Err(error) => panic!("not JSON ({error}): {} {}", self.status, self.text()),
+        }
+    }
+}

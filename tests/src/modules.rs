@@ -1,0 +1,50 @@
+//! The wasm modules that `cargo xtask filters` builds, and variants of them.
+
+use std::path::Path;
+
+use crate::command::repository;
+
+/// A guest of `tests/guests`, as bytes.
+pub fn guest(name: &str) -> Vec<u8> {
+    module("guests", name)
+}
+
+/// A standard filter, as bytes.
+pub fn filter(name: &str) -> Vec<u8> {
+    module("filters", name)
+}
+
+/// A filter of `examples`, as bytes.
+pub fn example(name: &str) -> Vec<u8> {
+    module("examples", name)
+}
+
+fn module(folder: &str, name: &str) -> Vec<u8> {
+    let path = repository().join(Path::new("target").join(folder).join(name).with_extension("wasm"));
+    std::fs::read(&path).unwrap_or_else(|error| {
+        panic!("{}: {error}: run `cargo xtask test`, which builds the modules first", path.display())
+    })
+}
+
+/// The same module with one more custom section: another hash, the same behaviour.
+pub fn with_custom_section(module: &[u8], name: &str, content: &[u8]) -> Vec<u8> {
+    let mut section = leb128(name.len());
+    section.extend(name.as_bytes());
+    section.extend(content);
+    let mut longer = module.to_vec();
+    longer.push(0); // the id of custom sections
+    longer.extend(leb128(section.len()));
+    longer.extend(section);
+    longer
+}
+
+/// Unsigned LEB128, wasm's form of a length.
+fn leb128(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
