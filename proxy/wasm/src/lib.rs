@@ -1,1 +1,47 @@
-//! Placeholder.
+//! Meshgate's Proxy-Wasm host: loads modules, runs their callbacks and answers their hostcalls, on wasmtime.
+//!
+//! Who uses it: the proxy's workers, and the control plane to try a module before it is pushed. The crate knows
+//! no sockets, no HTTP library and no clusters. What it needs from its surroundings it asks of two traits:
+//! [`Host`], one per worker (HTTP calls, timers, foreign functions, log), and [`Exchange`], one per request.
+//!
+//! The way in: [`Engine`] compiles bytes to a [`Module`]; each worker has [`Vms`], which turns a [`PluginSpec`]
+//! into a running [`Plugin`]; a plugin gives a [`StreamContext`] per exchange, whose methods are the callbacks.
+//!
+//! Everything but [`Engine`], [`Module`], [`PluginSpec`] and [`Shared`] belongs to one thread.
+//! While a method of [`StreamContext`] runs, the embedder must hold no borrow of [`Exchange::http`].
+
+mod action;
+mod attributes;
+mod body;
+mod callout;
+mod engine;
+mod error;
+mod exchange;
+mod host;
+mod limits;
+mod metrics;
+mod module;
+mod plugin;
+mod shared;
+mod status;
+mod stream;
+mod tick;
+mod vms;
+
+pub use action::{BodyAction, Callbacks, HeadersAction, TrailersAction};
+pub use attributes::{Attributes, Connection, CustomProperties};
+pub use body::BodyBuffer;
+pub use engine::{Engine, EngineOptions};
+pub use error::{EngineError, Frame, ModuleError, StartError, VmError};
+pub use exchange::{Exchange, HttpStream, LocalResponse, RequestHead, ResponseHead};
+pub use host::{
+    CallError, CallFailure, ForeignCaller, Host, HttpCall, HttpCallReply, HttpCallResponse, TickHandle,
+};
+pub use limits::Limits;
+pub use metrics::{MetricKind, Metrics, Series, SeriesSpec};
+pub use module::{AbiVersion, Module, ModuleHash, manifest_section};
+pub use plugin::{Compatibility, Plugin, PluginSpec, PluginStats};
+pub use shared::Shared;
+pub use status::{LogLevel, Status};
+pub use stream::StreamContext;
+pub use vms::Vms;

@@ -1,0 +1,130 @@
+//! What is known of an exchange beside its messages: what filters read as properties, and what they leave there.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+
+/// The downstream connection an exchange came on.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Unique in the process.
+    pub id: u64,
+    /// The client's address.
+    pub source: SocketAddr,
+    /// Our address, as the client reached it.
+    pub destination: SocketAddr,
+    /// Whether the client showed a certificate we accept.
+    pub mtls: bool,
+    /// The server name the client asked for in its TLS handshake.
+    pub requested_server_name: Option<Rc<str>>,
+    /// The negotiated TLS version, such as `TLSv1.3`.
+    pub tls_version: Option<&'static str>,
+}
+
+impl Connection {
+    /// A cleartext connection.
+    pub fn cleartext(id: u64, source: SocketAddr, destination: SocketAddr) -> Connection {
+        Connection { id, source, destination, mtls: false, requested_server_name: None, tls_version: None }
+    }
+}
+
+/// What is known of an exchange beside its messages. The embedder fills the fields in as it learns them.
+#[derive(Clone, Debug)]
+pub struct Attributes {
+    /// The downstream connection.
+    pub connection: Rc<Connection>,
+    /// When the request's head had arrived, by the wall clock.
+    pub start: SystemTime,
+    /// The same moment by the monotonic clock.
+    pub started: Instant,
+    /// Request body bytes received so far.
+    pub request_bytes: u64,
+    /// Response body bytes sent so far.
+    pub response_bytes: u64,
+    /// The name of the decided route.
+    pub route: Option<Rc<str>>,
+    /// The name of the decided cluster.
+    pub cluster: Option<Rc<str>>,
+    /// The endpoint that was connected to.
+    pub upstream_address: Option<SocketAddr>,
+    /// Our side of that connection.
+    pub upstream_local_address: Option<SocketAddr>,
+    /// How many times the request was sent upstream.
+    pub attempts: u32,
+    /// Response flags as a bit set (the embedder's numbering), served as `response.flags`.
+    pub response_flags: u64,
+    /// Why the response is what it is, served as `response.code_details`.
+    pub response_code_details: Option<Cow<'static, str>>,
+    /// How long the exchange took, once it has ended.
+    pub duration: Option<Duration>,
+    /// From the request's last byte sent upstream to the response's first byte.
+    pub backend_latency: Option<Duration>,
+    /// What filters set by `proxy_set_property`.
+    pub custom: CustomProperties,
+}
+
+impl Attributes {
+    /// The attributes of an exchange that begins now.
+    pub fn new(connection: Rc<Connection>) -> Attributes {
+        Attributes {
+            connection,
+            start: SystemTime::now(),
+            started: Instant::now(),
+            request_bytes: 0,
+            response_bytes: 0,
+            route: None,
+            cluster: None,
+            upstream_address: None,
+            upstream_local_address: None,
+            attempts: 0,
+            response_flags: 0,
+            response_code_details: None,
+            duration: None,
+            backend_latency: None,
+            custom: CustomProperties::default(),
+        }
+    }
+}
+
+/// Properties set by filters: raw path bytes to raw value bytes. Few per exchange, so a list.
+#[derive(Clone, Debug, Default)]
+pub struct CustomProperties {
+    entries: Vec<(Box<[u8]>, Bytes)>,
+    bytes: usize,
+}
+
+impl CustomProperties {
+    /// The most entries of one exchange.
+    pub const MAX_ENTRIES: usize = 256;
+    /// The most bytes of one exchange, paths and values.
+    pub const MAX_BYTES: usize = 256 << 10;
+
+    /// The value under exactly this path (segments separated by NUL).
+    pub fn find(&self, path: &[u8]) -> Option<&Bytes> {
+        self.entries.iter().find(|(known, _)| **known == *path).map(|(_, value)| value)
+    }
+
+    /// Sets a value; false if the exchange holds too many or too large ones already.
+    pub fn set(&mut self, path: &[u8], value: Bytes) -> bool {
+        let existing = self.entries.iter().position(|(known, _)| **known == *path);
+        let old = existing.map_or(0, |at| path.len() + self.entries[at].1.len());
+        let bytes = self.bytes - old + path.len() + value.len();
+        if bytes > Self::MAX_BYTES || (existing.is_none() && self.entries.len() >= Self::MAX_ENTRIES) {
+            return false;
+        }
+        match existing {
+            Some(at) => self.entries[at].1 = value,
+            None => self.entries.push((path.into(), value)),
+        }
+        self.bytes = bytes;
+        true
+    }
+
+    /// All entries, in the order they were first set.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Bytes)> {
+        self.entries.iter().map(|(path, value)| (&**path, value))
+    }
+}

@@ -1,0 +1,144 @@
+//! A body as a filter sees it: chunks as they came from the network, passed through without a copy unless a
+//! filter edits them.
+
+use std::collections::VecDeque;
+use std::collections::vec_deque;
+
+use bytes::{Bytes, BytesMut};
+
+/// The bytes of a body that a filter has before it. Owned by a stream context, one per direction; the embedder
+/// pushes what arrives, calls the filter, and takes out what goes on.
+#[derive(Debug, Default)]
+pub struct BodyBuffer {
+    chunks: VecDeque<Bytes>,
+    len: usize,
+    limit: usize,
+    modified: bool,
+    overflowed: bool,
+}
+
+impl BodyBuffer {
+    /// An empty buffer, which a filter may fill up to `limit` bytes.
+    pub fn new(limit: usize) -> BodyBuffer {
+        BodyBuffer { limit, ..BodyBuffer::default() }
+    }
+
+    /// Bytes in the buffer.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the buffer holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends what arrived from the network. The limit is the caller's to check: see [`BodyBuffer::over_limit`].
+    pub fn push(&mut self, chunk: Bytes) {
+        if !chunk.is_empty() {
+            self.len += chunk.len();
+            self.chunks.push_back(chunk);
+        }
+    }
+
+    /// Takes the first chunk out.
+    pub fn pop(&mut self) -> Option<Bytes> {
+        let chunk = self.chunks.pop_front()?;
+        self.len -= chunk.len();
+        Some(chunk)
+    }
+
+    /// Takes everything out, in order.
+    pub fn drain(&mut self) -> vec_deque::Drain<'_, Bytes> {
+        self.len = 0;
+        self.chunks.drain(..)
+    }
+
+    /// Drops everything in the buffer.
+    pub fn clear(&mut self) {
+        self.chunks.clear();
+        self.len = 0;
+    }
+
+    /// Whether a filter edited the body since the last call: its length as announced no longer holds.
+    pub fn take_modified(&mut self) -> bool {
+        std::mem::take(&mut self.modified)
+    }
+
+    /// Whether more is buffered than the plugin's limit allows, or a filter tried to write more than that.
+    /// The exchange is to be answered with 413 (request) or 502 (response).
+    pub fn over_limit(&self) -> bool {
+        self.overflowed || self.len > self.limit
+    }
+
+    /// Replaces `length` bytes from `start` on by `bytes`; both are cut at the end of the buffer, so that a
+    /// start behind it appends. What would exceed the limit is not written, and [`BodyBuffer::over_limit`]
+    /// tells.
+    pub fn splice(&mut self, start: usize, length: usize, bytes: &[u8]) {
+        let start = start.min(self.len);
+        let end = start.saturating_add(length).min(self.len);
+        self.modified = true;
+        if self.len - (end - start) + bytes.len() > self.limit {
+            self.overflowed = true;
+            return;
+        }
+        let tail = self.split_off(end);
+        self.truncate(start);
+        self.push(Bytes::copy_from_slice(bytes));
+        for chunk in tail {
+            self.push(chunk);
+        }
+    }
+
+    /// The slices that make up `length` bytes from `start` on, cut at the end of the buffer.
+    pub fn slices(&self, start: usize, length: usize) -> impl Iterator<Item = &[u8]> {
+        let mut skip = start;
+        let mut left = length;
+        self.chunks.iter().filter_map(move |chunk| {
+            let from = skip.min(chunk.len());
+            skip -= from;
+            let count = left.min(chunk.len() - from);
+            left -= count;
+            (count > 0).then(|| &chunk[from..from + count])
+        })
+    }
+
+    /// The whole buffer as one piece; copies if there is more than one chunk.
+    pub fn to_bytes(&self) -> Bytes {
+        if self.chunks.len() == 1 {
+            return self.chunks[0].clone();
+        }
+        let mut whole = BytesMut::with_capacity(self.len);
+        for chunk in &self.chunks {
+            whole.extend_from_slice(chunk);
+        }
+        whole.freeze()
+    }
+
+    fn split_off(&mut self, at: usize) -> Vec<Bytes> {
+        let mut tail = Vec::new();
+        let mut before = 0;
+        for chunk in &self.chunks {
+            if before + chunk.len() > at {
+                tail.push(chunk.slice(at.saturating_sub(before)..));
+            }
+            before += chunk.len();
+        }
+        self.truncate(at);
+        tail
+    }
+
+    fn truncate(&mut self, length: usize) {
+        while self.len > length {
+            let excess = self.len - length;
+            let Some(last) = self.chunks.back_mut() else { return };
+            if last.len() > excess {
+                last.truncate(last.len() - excess);
+                self.len = length;
+            } else {
+                self.len -= last.len();
+                self.chunks.pop_back();
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Why something in this crate failed: an engine, a module, the start of a plugin, a callback.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why an [`crate::Engine`] cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("the WebAssembly engine cannot start: {0}")]
+pub struct EngineError(pub(crate) String);
+
+/// Why a module cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModuleError {
+    /// Not a WebAssembly module in binary form.
+    #[error("not a WebAssembly module: {0}")]
+    NotWasm(String),
+    /// No `proxy_abi_version_*` export of a version we speak.
+    #[error("not a Proxy-Wasm module: it exports none of proxy_abi_version_0_1_0, _0_2_0, _0_2_1")]
+    NoAbi,
+    /// Larger than allowed.
+    #[error("{what}: {found} is more than the {limit} allowed")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// How large it is.
+        found: u64,
+        /// How large it may be.
+        limit: u64,
+    },
+    /// An export that every Proxy-Wasm module needs is missing.
+    #[error("the module exports no {0}")]
+    Missing(&'static str),
+    /// An import that is not a function.
+    #[error("the module imports `{module}.{name}`, which is not a function")]
+    Import {
+        /// The import's module.
+        module: String,
+        /// The import's name.
+        name: String,
+    },
+    /// The compiler refused it.
+    #[error("the module cannot be compiled: {0}")]
+    Compile(String),
+}
+
+/// Why a plugin cannot start.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The module could not be instantiated.
+    #[error("plugin `{plugin}`: cannot instantiate: {reason}")]
+    Instantiate {
+        /// The plugin's name.
+        plugin: String,
+        /// Why not.
+        reason: String,
+    },
+    /// `proxy_on_vm_start` or `proxy_on_configure` returned false.
+    #[error("plugin `{plugin}`: {callback} refused the configuration")]
+    Refused {
+        /// The plugin's name.
+        plugin: String,
+        /// The callback.
+        callback: &'static str,
+    },
+    /// A callback failed.
+    #[error(transparent)]
+    Failed(VmError),
+    /// It failed repeatedly; the next attempt is made after a pause.
+    #[error("plugin `{plugin}`: failed repeatedly, next attempt in {retry_after:?}")]
+    BackingOff {
+        /// The plugin's name.
+        plugin: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
+}
+
+/// Why a callback did not finish. But for `Unavailable` and `Reentered`, the VM is not entered again after it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum VmError {
+    /// The guest trapped.
+    #[error("plugin `{plugin}`: {callback} trapped: {cause}{}", Trace(.frames))]
+    Trap {
+        /// The plugin's name.
+        plugin: String,
+        /// The callback, by its export's name.
+        callback: &'static str,
+        /// What happened.
+        cause: String,
+        /// The guest's call stack, innermost first.
+        frames: Arc<[Frame]>,
+    },
+    /// The guest ran longer than it may.
+    #[error("plugin `{plugin}`: {callback} ran longer than {limit:?}{}", Trace(.frames))]
+    Deadline {
+        /// The plugin's name.
+        plugin: String,
+        /// The callback.
+        callback: &'static str,
+        /// How long it may run.
+        limit: Duration,
+        /// Where it was.
+        frames: Arc<[Frame]>,
+    },
+    /// The guest used up its memory, its stack or its hostcalls.
+    #[error("plugin `{plugin}`: {callback} exceeded a limit: {what}{}", Trace(.frames))]
+    Limit {
+        /// The plugin's name.
+        plugin: String,
+        /// The callback.
+        callback: &'static str,
+        /// Which limit.
+        what: String,
+        /// Where it was.
+        frames: Arc<[Frame]>,
+    },
+    /// The host itself failed inside a hostcall. A defect of ours, kept from spreading.
+    #[error("plugin `{plugin}`: internal error in a hostcall from {callback}")]
+    Host {
+        /// The plugin's name.
+        plugin: String,
+        /// The callback.
+        callback: &'static str,
+    },
+    /// The stream's VM failed earlier, in another callback.
+    #[error("plugin `{plugin}`: its VM failed earlier")]
+    Poisoned {
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// There is no VM for the plugin now.
+    #[error("{0}")]
+    Unavailable(Box<StartError>),
+    /// A callback was made from inside a hostcall.
+    #[error("plugin `{plugin}`: {callback} called from inside of a hostcall")]
+    Reentered {
+        /// The plugin's name.
+        plugin: String,
+        /// The callback.
+        callback: &'static str,
+    },
+}
+
+impl VmError {
+    /// The response flag for the access log: `WL` for a limit, else `WT`.
+    pub fn flag(&self) -> &'static str {
+        match self {
+            VmError::Deadline { .. } | VmError::Limit { .. } => "WL",
+            _ => "WT",
+        }
+    }
+
+    /// One word for metrics and response details.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            VmError::Trap { .. } => "trap",
+            VmError::Deadline { .. } => "deadline",
+            VmError::Limit { .. } => "limit",
+            VmError::Host { .. } => "host",
+            VmError::Poisoned { .. } => "poisoned",
+            VmError::Unavailable(_) => "unavailable",
+            VmError::Reentered { .. } => "reentered",
+        }
+    }
+}
+
+/// One frame of a guest's call stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// The function's name, demangled, or its index.
+    pub function: String,
+    /// Where in the module's file, in bytes.
+    pub offset: Option<usize>,
+}
+
+struct Trace<'a>(&'a [Frame]);
+
+impl fmt::Display for Trace<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, frame) in self.0.iter().enumerate() {
+            out.write_str(if position == 0 { " (in " } else { " < " })?;
+            out.write_str(&frame.function)?;
+        }
+        if self.0.is_empty() { Ok(()) } else { out.write_str(")") }
+    }
+}

@@ -1,0 +1,145 @@
+//! What the host asks of the worker that embeds it, and the values that pass between the two.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::error::VmError;
+use crate::exchange::{Exchange, RequestHead, ResponseHead};
+use crate::metrics::SeriesSpec;
+use crate::plugin::PluginSpec;
+use crate::status::{LogLevel, Status};
+
+/// What the embedding worker offers; one per worker. Its methods run inside a hostcall: they must return soon
+/// and must not call back into a VM.
+pub trait Host {
+    /// Starts an HTTP call. Deliver the outcome later, from a fresh stack, by [`HttpCallReply::deliver`].
+    ///
+    /// # Errors
+    /// Why the call cannot be made; the guest is told at once, and nothing is to be delivered.
+    fn http_call(&self, plugin: &PluginSpec, call: HttpCall, reply: HttpCallReply) -> Result<(), CallError>;
+
+    /// Arms the plugin's timer, replacing the one it had (same [`TickHandle::key`]), or stops it (`None`).
+    /// Every `period` call [`TickHandle::tick`], until it returns false.
+    fn tick(&self, plugin: TickHandle, period: Option<Duration>);
+
+    /// A foreign function of the embedder.
+    ///
+    /// # Errors
+    /// The status for the guest: [`Status::NotFound`] for an unknown name. The Rust SDK traps on others than
+    /// NotFound, BadArgument, SerializationFailure and InternalFailure.
+    fn foreign_function(
+        &self,
+        caller: &mut ForeignCaller<'_>,
+        name: &str,
+        argument: &[u8],
+    ) -> Result<Vec<u8>, Status>;
+
+    /// A guest's log line, cleaned of control characters and within the plugin's rate.
+    fn log(&self, plugin: &PluginSpec, level: LogLevel, message: &str);
+
+    /// The lowest level [`Host::log`] wants to see; lower lines are dropped before they are copied.
+    fn log_level(&self) -> LogLevel {
+        LogLevel::Info
+    }
+
+    /// A VM failed while it ran a callback of this plugin. Called once per failure, also where an error is
+    /// returned as well, so that there is one place to log and count it.
+    fn failed(&self, plugin: &PluginSpec, error: &VmError);
+}
+
+/// Who calls a foreign function.
+pub struct ForeignCaller<'a> {
+    pub(crate) plugin: &'a PluginSpec,
+    pub(crate) stream: Option<(&'a dyn Exchange, u32)>,
+    pub(crate) series: &'a mut dyn FnMut(&SeriesSpec<'_>) -> Result<u32, Status>,
+}
+
+impl<'a> ForeignCaller<'a> {
+    /// The calling plugin.
+    pub fn plugin(&self) -> &'a PluginSpec {
+        self.plugin
+    }
+
+    /// The exchange of the stream that is the effective context; none for a call from the plugin itself.
+    pub fn exchange(&self) -> Option<&'a dyn Exchange> {
+        self.stream.map(|(exchange, _)| exchange)
+    }
+
+    /// The filter's place in that exchange, as given to [`crate::Plugin::stream`].
+    pub fn place(&self) -> Option<u32> {
+        self.stream.map(|(_, place)| place)
+    }
+
+    /// Defines a labelled series, or finds it, and returns the id by which this VM's metric hostcalls know it.
+    ///
+    /// # Errors
+    /// BadArgument for a bad name, label or type conflict; InternalFailure when there are too many series.
+    pub fn series(&mut self, spec: &SeriesSpec<'_>) -> Result<u32, Status> {
+        (self.series)(spec)
+    }
+}
+
+/// An HTTP request a guest wants to be sent.
+#[derive(Clone, Debug)]
+pub struct HttpCall {
+    /// Where to: a cluster's name.
+    pub cluster: String,
+    /// The head, checked; without framing fields.
+    pub request: RequestHead,
+    /// The body.
+    pub body: Bytes,
+    /// The trailers, empty for none.
+    pub trailers: HeaderMap,
+    /// How long the whole call may take; none for the embedder's default.
+    pub timeout: Option<Duration>,
+}
+
+/// Why an HTTP call cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// There is no cluster of that name (the guest sees BAD_ARGUMENT).
+    UnknownCluster,
+    /// Too many calls under way, or the like (the guest sees INTERNAL_FAILURE).
+    CannotStart,
+}
+
+/// The response to an HTTP call, complete.
+#[derive(Clone, Debug)]
+pub struct HttpCallResponse {
+    /// Status and fields.
+    pub head: ResponseHead,
+    /// The body.
+    pub body: Bytes,
+    /// The trailers.
+    pub trailers: Option<HeaderMap>,
+}
+
+/// Why an HTTP call has no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallFailure {
+    /// It took longer than its timeout.
+    Timeout,
+    /// No endpoint could be connected to.
+    ConnectFailed,
+    /// The connection broke, or what came was no HTTP response.
+    Reset,
+    /// The response was larger than allowed.
+    TooLarge,
+}
+
+impl fmt::Display for CallFailure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            CallFailure::Timeout => "timeout",
+            CallFailure::ConnectFailed => "connect failed",
+            CallFailure::Reset => "broken connection",
+            CallFailure::TooLarge => "response too large",
+        })
+    }
+}
+
+pub use crate::callout::HttpCallReply;
+pub use crate::tick::TickHandle;
