@@ -1,0 +1,84 @@
+//! Meshgate with one worker and no access log, as the others have none.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use super::{Places, Start, headers_configuration, output_of};
+
+/// Which chain a line runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Chain {
+    /// So many filters of the module that Envoy runs too.
+    Same(usize),
+    /// Standard filters: telemetry, headers and routing.
+    Standard,
+}
+
+pub(super) fn find(places: &Places, chain: Chain) -> Result<PathBuf> {
+    if matches!(chain, Chain::Same(1..)) && !places.module.is_file() {
+        bail!("no module at {} (cargo xtask filters builds it)", places.module.display());
+    }
+    if !places.meshgate.is_file() {
+        bail!("no binary at {} (cargo build --release)", places.meshgate.display());
+    }
+    Ok(places.meshgate.clone())
+}
+
+pub(super) fn version(program: &Path) -> Result<String> {
+    let text = output_of(program, "--version")?;
+    Ok(text.split_whitespace().nth(1).unwrap_or_default().to_owned())
+}
+
+pub(super) fn command(start: &Start<'_>, chain: Chain) -> Result<Command> {
+    let file = start.directory.join("meshgate.yaml");
+    fs::write(&file, configuration(start, chain)?)?;
+    let mut command = Command::new(start.program);
+    // One cache for all starts: what is measured at rest is a start with compiled modules, as after a restart.
+    command.args(["run", "-c"]).arg(&file).env("XDG_CACHE_HOME", start.places.scratch.join("cache"));
+    Ok(command)
+}
+
+fn configuration(start: &Start<'_>, chain: Chain) -> Result<String> {
+    let mut text = format!(
+        "workers: 1
+access_log: {{to: none}}
+listeners:
+  - name: web
+    address: {}
+    chain: web
+    cluster: backend
+clusters:
+  - name: backend
+    endpoints: [\"{}\"]
+",
+        start.listen, start.backend
+    );
+    match chain {
+        Chain::Same(0) => text.push_str("chains:\n  web: []\n"),
+        Chain::Same(filters) => {
+            text.push_str("filters:\n");
+            for place in 1..=filters {
+                writeln!(text, "  filter-{place}: {{module: \"{}\"}}", start.places.module.display())?;
+            }
+            text.push_str("chains:\n  web:\n");
+            for place in 1..=filters {
+                writeln!(text, "    - filter-{place}: {}", headers_configuration(place))?;
+            }
+        }
+        Chain::Standard => write!(
+            text,
+            "chains:
+  web:
+    - telemetry: {{}}
+    - headers: {}
+    - routing: {{routes: [{{name: all, match: {{path: /**}}, to: backend}}]}}
+",
+            headers_configuration(1)
+        )?,
+    }
+    Ok(text)
+}
