@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::deadline::until;
 use crate::meshgate::Meshgate;
 
 /// One reading of `/metrics`.
@@ -21,7 +22,24 @@ impl Meshgate {
     pub async fn reload(&self) -> Reload {
         let reply = self.admin("/reload").await;
         assert_eq!(reply.status, 200);
-        Reload { json: reply.json() }
+        Reload::read(&reply.json())
+    }
+
+    /// Waits until a reload succeeded that gave another version than `before`.
+    pub async fn reloaded(&self, before: &Reload) -> Reload {
+        let changed = |reload: &Reload| reload.errors.is_none() && reload.version != before.version;
+        self.reload_until("the files are loaded", changed).await
+    }
+
+    /// Waits until a reload is refused, and tells why.
+    pub async fn refused(&self) -> String {
+        let reload = self.reload_until("the files are refused", |reload| reload.errors.is_some()).await;
+        reload.errors.expect("just seen")
+    }
+
+    /// Polls `/reload` until what it says is `wanted`.
+    pub async fn reload_until(&self, what: &str, wanted: impl Fn(&Reload) -> bool) -> Reload {
+        until(what, || async { Some(self.reload().await).filter(|reload| wanted(reload)) }).await
     }
 }
 
@@ -56,9 +74,25 @@ fn format_label((name, value): (&str, &str)) -> String {
     format!("{name}=\"{value}\"")
 }
 
-/// One reading of `/reload`.
-#[derive(Debug)]
+/// One reading of `/reload`: what the last attempt came to.
+#[derive(Clone, Debug)]
 pub struct Reload {
-    /// The whole answer.
-    pub json: Value,
+    /// Why it failed, as text; `None` if it did not.
+    pub errors: Option<String>,
+    /// The version that runs, whatever came of the attempt.
+    pub version: String,
+    /// How many attempts there were, the load at the start included.
+    pub attempts: u64,
+}
+
+impl Reload {
+    fn read(page: &Value) -> Reload {
+        let reload = Reload {
+            errors: page["errors"].as_str().map(str::to_owned),
+            version: page["version"].as_str().expect("a version").to_owned(),
+            attempts: page["attempts"].as_u64().expect("a count"),
+        };
+        assert_eq!(page["result"], if reload.errors.is_none() { "ok" } else { "failed" });
+        reload
+    }
 }

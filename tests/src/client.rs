@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -18,6 +19,9 @@ use crate::deadline::within;
 pub(crate) const ID: &str = "x-test-id";
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// A response's head, on its way.
+pub type Begun = BoxFuture<'static, Result<Response<Incoming>, hyper::Error>>;
 
 /// One connection to a server.
 pub struct Client {
@@ -63,15 +67,21 @@ impl Client {
 
     /// Sends, and waits for the response's head; its body still streams.
     pub async fn start(&mut self, ask: Ask) -> Result<Response<Incoming>, hyper::Error> {
+        self.begin(ask).await?.await
+    }
+
+    /// Waits until the connection can take a request, and sends. The future is the response's head; on an HTTP/2
+    /// connection, other requests can begin before it comes.
+    pub async fn begin(&mut self, ask: Ask) -> Result<Begun, hyper::Error> {
         let request = self.addressed(ask);
         match &mut self.sender {
             Sender::Http1(sender) => {
                 sender.ready().await?;
-                sender.send_request(request).await
+                Ok(Box::pin(sender.send_request(request)))
             }
             Sender::Http2(sender) => {
                 sender.ready().await?;
-                sender.send_request(request).await
+                Ok(Box::pin(sender.send_request(request)))
             }
         }
     }

@@ -37,6 +37,15 @@ impl RawReply {
     }
 }
 
+/// A chunked body, decoded.
+#[derive(Debug)]
+pub struct Chunked {
+    /// The chunks, joined.
+    pub content: Vec<u8>,
+    /// The trailer fields as they stood, lines divided by CRLF.
+    pub trailers: String,
+}
+
 /// The first value of field `name` in a raw head.
 fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let mut fields = head.lines().skip(1).filter_map(|line| line.split_once(':'));
@@ -59,9 +68,9 @@ impl Wire {
         let _ = within("room to write", self.stream.write_all(bytes.as_ref())).await;
     }
 
-    /// Writes as much of `bytes` as the peer takes before it stops reading for good; the rest stays unsent.
-    pub async fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.stream.write_all(bytes).await
+    /// Writes as many of `bytes` as there is room for, at least one, and says how many.
+    pub async fn write_some(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.write(bytes).await
     }
 
     /// Says that nothing more will be written, and goes on reading.
@@ -102,24 +111,34 @@ impl Wire {
         bytes
     }
 
-    /// Reads one chunk of a chunked body; `None` for the last one, whose trailer section is read as well.
-    pub async fn read_chunk(&mut self) -> Option<Vec<u8>> {
-        let mut size = String::new();
-        within("a chunk", self.stream.read_line(&mut size)).await.expect("a chunk size line");
-        let size = usize::from_str_radix(size.trim_end(), 16)
-            .unwrap_or_else(|_| panic!("not a chunk size: {size:?}"));
-        if size > 0 {
-            let chunk = self.read(size).await;
+    /// Reads a chunked body to the end of its trailer section.
+    pub async fn read_chunked(&mut self) -> Chunked {
+        let mut content = Vec::new();
+        loop {
+            let size = self.read_line().await;
+            let size =
+                usize::from_str_radix(&size, 16).unwrap_or_else(|_| panic!("not a chunk size: {size:?}"));
+            if size == 0 {
+                break;
+            }
+            content.extend(self.read(size).await);
             assert_eq!(self.read(2).await, b"\r\n", "a chunk ends with CRLF");
-            return Some(chunk);
         }
+        let mut trailers = Vec::new();
+        loop {
+            match self.read_line().await {
+                end if end.is_empty() => return Chunked { content, trailers: trailers.join("\r\n") },
+                field => trailers.push(field),
+            }
+        }
+    }
+
+    async fn read_line(&mut self) -> String {
         let mut line = String::new();
-        while line != "\r\n" {
-            line.clear();
-            let length = within("the trailers", self.stream.read_line(&mut line)).await.expect("trailers");
-            assert_ne!(length, 0, "the connection ended inside the trailers");
-        }
-        None
+        within("a line", self.stream.read_line(&mut line)).await.expect("a line of ASCII");
+        let end = line.strip_suffix("\r\n").map(str::len);
+        line.truncate(end.unwrap_or_else(|| panic!("the connection ended inside a line: {line:?}")));
+        line
     }
 
     /// Reads one response with its body, which ends by length, last chunk or the end of the connection.
@@ -127,16 +146,11 @@ impl Wire {
         let head = self.read_head().await.expect("a response before the connection ends");
         let chunked = field(&head, "transfer-encoding").is_some_and(|coding| coding.ends_with("chunked"));
         let length = field(&head, "content-length").map(|length| length.parse().expect("a length"));
-        let mut body = Vec::new();
-        if chunked {
-            while let Some(chunk) = self.read_chunk().await {
-                body.extend(chunk);
-            }
-        } else if let Some(length) = length {
-            body = self.read(length).await;
-        } else {
-            body = self.read_to_end().await;
-        }
+        let body = match length {
+            _ if chunked => self.read_chunked().await.content,
+            Some(length) => self.read(length).await,
+            None => self.read_to_end().await,
+        };
         RawReply { head, body }
     }
 

@@ -1,1 +1,27 @@
-fn main() {}
+//! The end-to-end tests: a real `meshgate`, real sockets, one topic per module. `cargo xtask test` builds what they need.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "everything in this crate is a test or a part of one"
+)]
+
+mod access_log; // what is written about each request, in both formats
+mod admin; // the admin API: its endpoints, and what it refuses
+mod bodies; // streaming with back-pressure, early answers, bodies broken off, large bodies under load
+mod check; // `meshgate check`: exit codes, and the messages for bad files, compared with golden files
+mod drain; // SIGTERM, once and twice
+mod examples; // every example's README, command by command
+mod failures; // each way an exchange can fail: its status, its flag, and who notices
+mod forwarding; // fields that a proxy drops, adds or rewrites
+mod harness; // the harness itself
+mod headers; // the standard filter `headers`
+mod hostile; // filters that loop, trap, grow or lie, in every callback
+mod malformed; // bytes that are not HTTP
+mod proxying; // plain proxying over HTTP/1.1 and HTTP/2
+mod reload; // changing files under a running proxy, one at a time
+mod reload_under_load; // two hundred reloads under load, no request lost or mixed
+mod routing; // the standard filter `routing`
+mod telemetry; // the standard filter `telemetry`, and the proxy's own metrics
+mod wasm; // the life of a filter: phases, bodies, calls, local responses, ticks
