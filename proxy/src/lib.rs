@@ -1,4 +1,8 @@
 //! The data plane of Meshgate: everything the `meshgate` binary is made of.
 
+pub mod admin;
 pub mod message;
+pub mod modules;
+pub mod reload;
+pub mod telemetry;
 pub mod upstream;

@@ -1,0 +1,85 @@
+//! How much the filters run: the page and the metrics.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use meshgate_wasm::AbiVersion;
+use serde_json::{Value, json};
+
+use super::state::{FilterSummary, PluginTotals, State};
+
+/// `/filters`: every filter in every chain, with what it runs and how much.
+pub(super) fn page(state: &State) -> Value {
+    let snapshot = state.snapshot();
+    let filters = snapshot.as_ref().map_or(&[][..], |snapshot| &snapshot.filters);
+    let filters: Vec<Value> = filters.iter().map(|filter| describe(filter, state)).collect();
+    json!({ "version": snapshot.map(|snapshot| snapshot.version.clone()), "filters": filters })
+}
+
+fn describe(filter: &FilterSummary, state: &State) -> Value {
+    let module = &filter.plugin.module;
+    // The loader has checked the manifest; here it is only shown.
+    let manifest: Option<Value> = module.manifest().and_then(|json| serde_json::from_slice(json).ok());
+    let from_manifest = |field: &str| manifest.as_ref().and_then(|manifest| manifest.get(field)).cloned();
+    let totals = state.totals(&filter.plugin).unwrap_or_default();
+    json!({
+        "chain": filter.chain,
+        "name": filter.name,
+        "module": filter.module,
+        "sha256": module.hash().to_string(),
+        "manifest": manifest.is_some().then(|| json!({
+            "name": from_manifest("name"),
+            "version": from_manifest("version"),
+            "sdk": from_manifest("sdk"),
+        })),
+        "abi": abi(module.abi()),
+        "unknown_imports": module.stubs(),
+        "callbacks": totals.callbacks,
+        "mean_callback_nanoseconds": mean_nanoseconds(totals),
+        "traps": totals.traps,
+        "dropped_log_lines": totals.dropped_log_lines,
+    })
+}
+
+fn abi(version: AbiVersion) -> &'static str {
+    match version {
+        AbiVersion::V0_1_0 => "0.1.0",
+        AbiVersion::V0_2_0 => "0.2.0",
+        AbiVersion::V0_2_1 => "0.2.1",
+    }
+}
+
+fn mean_nanoseconds(totals: PluginTotals) -> Option<u64> {
+    let mean = totals.time.as_nanos().checked_div(u128::from(totals.callbacks))?;
+    u64::try_from(mean).ok()
+}
+
+/// Appends the plugins' counters to `/metrics`. Plugins of the same name, with different configurations, share a series.
+pub(super) fn metrics(state: &Arc<State>, out: &mut String) {
+    let mut plugins = BTreeMap::<String, PluginTotals>::new();
+    for (name, totals) in state.all_totals() {
+        let sum = plugins.entry(name).or_default();
+        *sum = sum.plus(totals);
+    }
+    let mut series = |name: &str, help: &str, value: fn(PluginTotals) -> String| {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} counter\n");
+        for (plugin, totals) in &plugins {
+            let _ = writeln!(out, "{name}{{plugin=\"{}\"}} {}", escaped(plugin), value(*totals));
+        }
+    };
+    series("meshgate_plugin_callbacks_total", "Callbacks run.", |totals| totals.callbacks.to_string());
+    series("meshgate_plugin_callback_seconds_total", "Time spent in callbacks, sampled.", |totals| {
+        totals.time.as_secs_f64().to_string()
+    });
+    series("meshgate_plugin_traps_total", "Callbacks that failed.", |totals| totals.traps.to_string());
+    series("meshgate_plugin_log_lines_dropped_total", "Log lines over a plugin's rate.", |totals| {
+        totals.dropped_log_lines.to_string()
+    });
+}
+
+/// A label value in the text format.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}

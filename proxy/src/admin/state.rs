@@ -1,0 +1,190 @@
+//! What the admin API shows, gathered from all over the process.
+//!
+//! The server makes one [`State`], hands `Arc`s of it to the admin API and to itself, and keeps it up to date: readiness as it changes, a
+//! [`SnapshotSummary`] after every swap, the reloader's handle once there is one. Workers register the counters of their plugins when they create them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::time::{Duration, SystemTime};
+
+use meshgate_wasm::{Plugin, PluginSpec, PluginStats};
+
+use crate::reload::ReloadHandle;
+use crate::telemetry::Registry;
+
+/// Whether traffic should be sent here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Readiness {
+    /// Not yet: the first snapshot is still being built.
+    Starting,
+    /// All workers accept connections.
+    Ready,
+    /// Not any more: the process is finishing what it has begun.
+    Draining,
+}
+
+/// The snapshot that runs.
+#[derive(Debug, Clone)]
+pub struct SnapshotSummary {
+    /// Its version, a hash of everything it was built from.
+    pub version: String,
+    /// When the workers got it.
+    pub loaded: SystemTime,
+    /// The file it was loaded from.
+    pub file: PathBuf,
+    /// The configuration as JSON, as `/config` shows it.
+    pub configuration: serde_json::Value,
+    /// Every place in every chain, in the order of the configuration.
+    pub filters: Vec<FilterSummary>,
+}
+
+/// One filter in one chain.
+#[derive(Debug, Clone)]
+pub struct FilterSummary {
+    /// Its name in the chain.
+    pub name: String,
+    /// The chain it is in.
+    pub chain: String,
+    /// Where the module comes from.
+    pub module: String,
+    /// The plugin it runs. Filters with equal module and configuration run the same one.
+    pub plugin: Arc<PluginSpec>,
+}
+
+/// What a plugin has done since it was created.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct PluginTotals {
+    pub(super) callbacks: u64,
+    pub(super) time: Duration,
+    pub(super) traps: u64,
+    pub(super) dropped_log_lines: u64,
+}
+
+impl PluginTotals {
+    fn of(stats: &PluginStats) -> Self {
+        Self {
+            callbacks: stats.callbacks(),
+            time: Duration::from_nanos(stats.nanoseconds()),
+            traps: stats.traps(),
+            dropped_log_lines: stats.dropped_log_lines(),
+        }
+    }
+
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            callbacks: self.callbacks + other.callbacks,
+            time: self.time + other.time,
+            traps: self.traps + other.traps,
+            dropped_log_lines: self.dropped_log_lines + other.dropped_log_lines,
+        }
+    }
+}
+
+/// All that the admin API needs to know.
+pub struct State {
+    registry: Arc<Registry>,
+    readiness: AtomicU8,
+    snapshot: RwLock<Option<Arc<SnapshotSummary>>>,
+    reload: OnceLock<ReloadHandle>,
+    plugins: Mutex<HashMap<Arc<PluginSpec>, Vec<Weak<PluginStats>>>>,
+}
+
+impl State {
+    /// Nothing is ready, nothing is loaded. The plugins' counters appear in the registry's metrics.
+    #[must_use]
+    pub fn new(registry: Arc<Registry>) -> Arc<Self> {
+        let state = Arc::new(Self {
+            registry,
+            readiness: AtomicU8::new(Readiness::Starting as u8),
+            snapshot: RwLock::default(),
+            reload: OnceLock::new(),
+            plugins: Mutex::default(),
+        });
+        let weak = Arc::downgrade(&state);
+        state.registry.append(move |out| {
+            if let Some(state) = weak.upgrade() {
+                super::filters::metrics(&state, out);
+            }
+        });
+        state
+    }
+
+    /// Says whether traffic should be sent here.
+    pub fn set_readiness(&self, readiness: Readiness) {
+        self.readiness.store(readiness as u8, Ordering::Release);
+    }
+
+    /// What [`set_readiness`](Self::set_readiness) said last.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        match self.readiness.load(Ordering::Acquire) {
+            state if state == Readiness::Ready as u8 => Readiness::Ready,
+            state if state == Readiness::Draining as u8 => Readiness::Draining,
+            _ => Readiness::Starting,
+        }
+    }
+
+    /// Shows another snapshot, after the workers have swapped.
+    pub fn publish(&self, snapshot: SnapshotSummary) {
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(snapshot));
+    }
+
+    /// The snapshot that runs; `None` before the first.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Arc<SnapshotSummary>> {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes `/reload` work. A second handle is ignored: there is one reloader.
+    pub fn set_reload(&self, handle: ReloadHandle) {
+        let _ = self.reload.set(handle);
+    }
+
+    pub(super) fn reload(&self) -> Option<&ReloadHandle> {
+        self.reload.get()
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Adds a worker's plugin, to show how much it runs for as long as it does. Called once per worker and plugin, when the plugin is created.
+    pub fn add_plugin(&self, plugin: &Plugin) {
+        let stats = Arc::downgrade(plugin.stats());
+        let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        plugins.retain(|_, workers| {
+            workers.retain(|stats| stats.strong_count() > 0);
+            !workers.is_empty()
+        });
+        let workers = plugins.entry(Arc::clone(plugin.spec())).or_default();
+        if !workers.iter().any(|known| known.ptr_eq(&stats)) {
+            workers.push(stats);
+        }
+    }
+
+    /// What a plugin has done, summed over the workers; `None` if no worker runs it.
+    pub(super) fn totals(&self, plugin: &PluginSpec) -> Option<PluginTotals> {
+        let plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        sum(plugins.get(plugin)?)
+    }
+
+    /// The name of each plugin that some worker runs, and what it has done.
+    pub(super) fn all_totals(&self) -> Vec<(String, PluginTotals)> {
+        let plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        plugins.iter().filter_map(|(spec, workers)| Some((spec.name.clone(), sum(workers)?))).collect()
+    }
+}
+
+fn sum(workers: &[Weak<PluginStats>]) -> Option<PluginTotals> {
+    workers.iter().filter_map(Weak::upgrade).map(|stats| PluginTotals::of(&stats)).reduce(PluginTotals::plus)
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("readiness", &self.readiness()).finish_non_exhaustive()
+    }
+}

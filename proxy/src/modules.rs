@@ -1,0 +1,132 @@
+//! Where modules come from: the filters embedded in the binary, and files.
+//!
+//! One load reads each file once ([`ModuleFiles`]): what is checked against a pin, asked for its manifest and compiled are the same bytes, even while
+//! somebody replaces the file. Compiled modules outlive the load ([`CompiledModules`]), so that a reload compiles only what is new.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+use meshgate_config::{ModuleSource, Modules};
+use meshgate_wasm::{Engine, EngineOptions, Module, ModuleError, ModuleHash, manifest_section};
+use sha2::{Digest, Sha256};
+
+mod embedded {
+    //! The table that the build script writes.
+    include!(concat!(env!("OUT_DIR"), "/embedded_filters.rs"));
+}
+
+/// The names of the filters embedded in the binary, sorted.
+pub fn standard() -> impl Iterator<Item = &'static str> {
+    embedded::FILTERS.iter().map(|(name, _)| *name)
+}
+
+/// The modules of one load. Made for it, handed to [`meshgate_config::load`], then asked for the bytes to compile.
+#[derive(Debug, Default)]
+pub struct ModuleFiles {
+    read: HashMap<ModuleSource, Result<ModuleFile, String>>,
+}
+
+/// A module's bytes, as they were when the load read them.
+#[derive(Debug, Clone)]
+pub struct ModuleFile {
+    /// The WebAssembly.
+    pub bytes: Cow<'static, [u8]>,
+    /// Their SHA-256.
+    pub hash: ModuleHash,
+    manifest: Option<Vec<u8>>,
+}
+
+impl ModuleFiles {
+    /// Nothing read yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The module, read and checked now or earlier in this load.
+    ///
+    /// # Errors
+    /// Why the module cannot be used, in words for whoever wrote the configuration.
+    pub fn module(&mut self, source: &ModuleSource) -> Result<&ModuleFile, String> {
+        let module = self.read.entry(source.clone()).or_insert_with(|| ModuleFile::read(source));
+        module.as_ref().map_err(Clone::clone)
+    }
+}
+
+impl Modules for ModuleFiles {
+    fn manifest(&mut self, source: &ModuleSource, sha256: Option<&str>) -> Result<Option<Vec<u8>>, String> {
+        let module = self.module(source)?;
+        let actual = module.hash.to_string();
+        match sha256 {
+            Some(expected) if !expected.eq_ignore_ascii_case(&actual) => {
+                Err(format!("{source} is not the pinned module: its SHA-256 is {actual}, not {expected}"))
+            }
+            _ => Ok(module.manifest.clone()),
+        }
+    }
+
+    fn standard(&self) -> Vec<String> {
+        standard().map(str::to_owned).collect()
+    }
+}
+
+impl ModuleFile {
+    fn read(source: &ModuleSource) -> Result<Self, String> {
+        let bytes = match source {
+            ModuleSource::Standard(name) => {
+                let found = embedded::FILTERS.iter().find(|(known, _)| known == name);
+                Cow::Borrowed(found.ok_or_else(|| format!("there is no standard filter `{name}`"))?.1)
+            }
+            ModuleSource::File(path) => {
+                Cow::Owned(read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?)
+            }
+        };
+        let hash = ModuleHash(Sha256::digest(&bytes).into());
+        let manifest =
+            manifest_section(&bytes).map_err(|error| format!("{source} cannot be used: {error}"))?;
+        Ok(Self { bytes, hash, manifest })
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // A directory or a pipe under that name is a mistake, and reading a pipe could take for ever.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let limit = EngineOptions::default().max_module_bytes;
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::other(format!("it is larger than {} MiB", limit >> 20)));
+    }
+    Ok(bytes)
+}
+
+/// Compiled modules by hash, for the life of the process.
+#[derive(Debug, Default)]
+pub struct CompiledModules {
+    modules: HashMap<ModuleHash, Module>,
+}
+
+impl CompiledModules {
+    /// The module's code, compiled now unless it has been before. Takes long: not for a worker's thread.
+    ///
+    /// # Errors
+    /// Why the module cannot be used.
+    pub fn compile(&mut self, engine: &Engine, name: &str, file: &ModuleFile) -> Result<Module, ModuleError> {
+        if let Some(module) = self.modules.get(&file.hash) {
+            return Ok(module.clone());
+        }
+        let module = engine.compile(name, &file.bytes)?;
+        self.modules.insert(file.hash, module.clone());
+        Ok(module)
+    }
+
+    /// Forgets every module but these: after a swap, what the new snapshot uses.
+    pub fn keep_only(&mut self, used: &HashSet<ModuleHash>) {
+        self.modules.retain(|hash, _| used.contains(hash));
+    }
+}

@@ -1,0 +1,188 @@
+//! Notices that a file may have changed.
+//!
+//! Files are watched through the directories they are in, because an editor replaces a file by renaming another one onto it, and through the directories
+//! of every symbolic link on the way, because Kubernetes replaces a whole directory by swapping a link. Where the operating system gives no
+//! notice (network file systems, used-up limits, a directory that is removed and made again), looking at the metadata every second does.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+use tokio::time::{Instant, Interval, MissedTickBehavior, timeout_at};
+
+use super::fingerprint::Fingerprint;
+
+/// A burst of changes is over when nothing happens for this long …
+const QUIET: Duration = Duration::from_millis(100);
+/// … but is not waited for longer than this.
+const LONGEST_BURST: Duration = Duration::from_secs(1);
+/// How often metadata are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// As many symbolic links as the kernel follows in one path.
+const MOST_LINKS: usize = 40;
+
+/// A watch on a changing set of files.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// `None`: the operating system gives no notice, and only looking remains.
+    watcher: Option<RecommendedWatcher>,
+    /// The watched directories, with device and inode: another directory under the same path needs a watch of its own.
+    directories: BTreeMap<PathBuf, (u64, u64)>,
+    relevant: Arc<Mutex<HashSet<PathBuf>>>,
+    touched: Arc<Notify>,
+    look: Option<Interval>,
+}
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        let mut watch = Self::only_looking();
+        let (relevant, touched) = (Arc::clone(&watch.relevant), Arc::clone(&watch.touched));
+        let noticed = move |event: notify::Result<Event>| {
+            if is_relevant(&event, &relevant.lock().unwrap_or_else(PoisonError::into_inner)) {
+                touched.notify_one();
+            }
+        };
+        match notify::recommended_watcher(noticed) {
+            Ok(watcher) => watch.watcher = Some(watcher),
+            Err(error) => {
+                tracing::warn!(%error, "the system gives no notice of changed files; looking every second instead");
+            }
+        }
+        watch
+    }
+
+    /// A watch that gets no notice from the operating system.
+    pub(super) fn only_looking() -> Self {
+        Self {
+            watcher: None,
+            directories: BTreeMap::new(),
+            relevant: Arc::default(),
+            touched: Arc::default(),
+            look: None,
+        }
+    }
+
+    /// Watches these files and no others.
+    pub(super) fn arm(&mut self, files: &BTreeSet<PathBuf>) {
+        let trail: HashSet<PathBuf> = files.iter().flat_map(|file| trail(file)).collect();
+        let directories = trail.iter().filter_map(|path| path.parent());
+        let directories: BTreeMap<PathBuf, (u64, u64)> = directories
+            .filter_map(|path| Some((path.to_owned(), fs::metadata(path).ok()?)))
+            .map(|(path, metadata)| (path, (metadata.dev(), metadata.ino())))
+            .collect();
+        let relevant = trail.into_iter().chain(directories.keys().cloned()).collect();
+        *self.relevant.lock().unwrap_or_else(PoisonError::into_inner) = relevant;
+        let Some(watcher) = &mut self.watcher else { return };
+        for path in self
+            .directories
+            .iter()
+            .filter(|entry| directories.get(entry.0) != Some(entry.1))
+            .map(|entry| entry.0)
+        {
+            // A directory that is gone has taken its watch along.
+            let _ = watcher.unwatch(path);
+        }
+        for path in directories
+            .iter()
+            .filter(|entry| self.directories.get(entry.0) != Some(entry.1))
+            .map(|entry| entry.0)
+        {
+            if let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) {
+                tracing::warn!(path = %path.display(), %error, "cannot watch the directory; looking every second instead");
+            }
+        }
+        self.directories = directories;
+    }
+
+    /// Makes the next [`touched`](Self::touched) return at once.
+    pub(super) fn touch(&self) {
+        self.touched.notify_one();
+    }
+
+    /// Waits until one of the files may differ from the fingerprint.
+    pub(super) async fn touched(&mut self, loaded: &Fingerprint) {
+        let look = self.look.get_or_insert_with(|| {
+            let mut look = tokio::time::interval(LOOK);
+            look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            look
+        });
+        loop {
+            tokio::select! {
+                () = self.touched.notified() => return,
+                _ = look.tick() => if loaded.is_doubtful() { return },
+            }
+        }
+    }
+
+    /// Waits for the end of a burst of changes.
+    pub(super) async fn settle(&self) {
+        let latest = Instant::now() + LONGEST_BURST;
+        loop {
+            let quiet = (Instant::now() + QUIET).min(latest);
+            if timeout_at(quiet, self.touched.notified()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether an event is about one of the paths. Reading is not: we do that ourselves. What cannot be understood counts.
+fn is_relevant(event: &notify::Result<Event>, paths: &HashSet<PathBuf>) -> bool {
+    let Ok(event) = event else { return true };
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => {}
+        EventKind::Access(_) => return false,
+        _ => {}
+    }
+    event.need_rescan() || event.paths.is_empty() || event.paths.iter().any(|path| paths.contains(path))
+}
+
+/// The symbolic links on the way to a file, and at the end the file itself, or the first part of the path that is missing. Each is given with a parent
+/// directory that has no link in its path, as the watcher reports it.
+fn trail(path: &Path) -> Vec<PathBuf> {
+    let Ok(path) = std::path::absolute(path) else { return Vec::new() };
+    let mut trail = Vec::new();
+    let mut at = PathBuf::from("/");
+    let mut ahead: Vec<OsString> = backwards(&path);
+    let mut links = 0;
+    while let Some(name) = ahead.pop() {
+        if name == ".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(&name);
+        let kind = fs::symlink_metadata(&next).map(|metadata| metadata.file_type());
+        match kind {
+            Ok(kind) if kind.is_symlink() && links < MOST_LINKS => {
+                links += 1;
+                trail.push(next.clone());
+                let Ok(target) = fs::read_link(&next) else { break };
+                if target.is_absolute() {
+                    at = PathBuf::from("/");
+                }
+                ahead.extend(backwards(&target));
+            }
+            Ok(kind) if kind.is_dir() && !ahead.is_empty() => at = next,
+            _ => {
+                trail.push(next);
+                break;
+            }
+        }
+    }
+    trail
+}
+
+/// The names in a path, the last one first.
+fn backwards(path: &Path) -> Vec<OsString> {
+    let names = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    let mut names: Vec<OsString> = names.map(|part| part.as_os_str().to_owned()).collect();
+    names.reverse();
+    names
+}
