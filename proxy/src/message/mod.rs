@@ -3,6 +3,16 @@
 //! The lowest layer: it knows neither filters nor sockets. `downstream`, `exchange` and `upstream` speak to each
 //! other in these types.
 
+pub mod authority;
 pub mod body;
+pub mod fields;
+pub mod forwarding;
+pub mod local_response;
+pub mod path;
+pub mod receive;
+pub mod request_id;
 
 pub use body::{Body, BodyError, BodyFault, BodyReason};
+pub use forwarding::{Forwarding, Peer, response_arrived, upstream_request};
+pub use local_response::local_response;
+pub use receive::{Rejection, request_arrived};

@@ -1,0 +1,149 @@
+//! What is written into a message on its way through: who asked, by which way, under which id (RFC 9110 section 7.6).
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TRAILER, TRANSFER_ENCODING, VIA};
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use meshgate_wasm::{Connection, RequestHead};
+
+use super::{Body, fields, request_id};
+
+/// `x-forwarded-for`
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// `x-forwarded-proto`
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// `x-request-id`
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A client's connection, with what every request on it is marked with made once.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The facts that filters see.
+    pub connection: Rc<Connection>,
+    /// The scheme of its requests; what a target says about it counts for nothing.
+    pub scheme: Scheme,
+    address: HeaderValue,
+}
+
+impl Peer {
+    /// A client on a cleartext connection.
+    pub fn cleartext(connection: Rc<Connection>) -> Peer {
+        let address = address_value(connection.source);
+        Peer { connection, scheme: Scheme::HTTP, address }
+    }
+
+    fn scheme_value(&self) -> HeaderValue {
+        HeaderValue::from_static(if self.scheme == Scheme::HTTPS { "https" } else { "http" })
+    }
+}
+
+fn address_value(address: SocketAddr) -> HeaderValue {
+    let address: IpAddr = address.ip().to_canonical();
+    HeaderValue::from_str(&address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+/// How far the client's word about where its requests come from is believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forwarding {
+    /// The client is one of our own proxies: its `x-forwarded-*` fields are kept, and its address is appended. By
+    /// default the client may be anybody, and what it claims is replaced.
+    pub trusted: bool,
+}
+
+impl Forwarding {
+    /// Marks a request with its client's address and scheme, and with an id. `claims`: it came with such marks.
+    pub(super) fn mark(&self, headers: &mut HeaderMap, peer: &Peer, claims: bool) {
+        if claims && !self.trusted {
+            let names: Vec<HeaderName> =
+                headers.keys().filter(|name| fields::is_provenance(name.as_str())).cloned().collect();
+            for name in &names {
+                headers.remove(name);
+            }
+        }
+        if claims && self.trusted {
+            headers.append(X_FORWARDED_FOR, peer.address.clone());
+            headers.entry(X_FORWARDED_PROTO).or_insert_with(|| peer.scheme_value());
+        } else {
+            headers.insert(X_FORWARDED_FOR, peer.address.clone());
+            headers.insert(X_FORWARDED_PROTO, peer.scheme_value());
+        }
+        let mut ids = headers.get_all(X_REQUEST_ID).iter();
+        let kept = ids.next().is_some_and(|id| request_id::is_valid(id.as_bytes())) && ids.next().is_none();
+        if !kept {
+            headers.insert(X_REQUEST_ID, request_id::new());
+        }
+    }
+}
+
+/// The request as it goes upstream: origin form, `host`, `via`. `headers` are those of `head`, taken or cloned.
+pub fn upstream_request(head: &RequestHead, mut headers: HeaderMap, body: Body) -> Request<Body> {
+    headers.insert(HOST, head.authority.clone());
+    let via = match head.version {
+        Version::HTTP_2 => "2 meshgate",
+        Version::HTTP_10 => "1.0 meshgate",
+        _ => "1.1 meshgate",
+    };
+    headers.append(VIA, HeaderValue::from_static(via));
+    let unframed =
+        http_body::Body::size_hint(&body).exact().is_none() && !headers.contains_key(CONTENT_LENGTH);
+    if unframed && matches!(head.method, Method::GET | Method::HEAD) {
+        // For these methods hyper sends a body only if told how.
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = Uri::from(head.path.clone());
+    *request.headers_mut() = headers;
+    request
+}
+
+/// An endpoint's response that must not be passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadResponse {
+    /// Why, in words for the log.
+    pub reason: &'static str,
+}
+
+/// Removes from a response's head what ends at this hop.
+pub fn response_arrived(headers: &mut HeaderMap) -> Result<(), BadResponse> {
+    let (mut connection, mut hop_by_hop, mut trailer) = (false, false, false);
+    for name in headers.keys() {
+        match name.as_str() {
+            "connection" => connection = true,
+            "trailer" => trailer = true,
+            name => hop_by_hop |= name == "te" || fields::is_hop_by_hop(name),
+        }
+    }
+    if hop_by_hop {
+        let chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        if !codings.next().is_none_or(chunked) || codings.next().is_some() {
+            return Err(BadResponse { reason: "transfer coding other than chunked" });
+        }
+    }
+    if connection {
+        let named = fields::named_by_connection(headers).unwrap_or_default();
+        // The endpoint has no business in hiding what concerns security: such fields stay.
+        for name in named.iter().filter(|name| !fields::is_protected(name.as_str())) {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    if hop_by_hop {
+        let ends_here = |name: &str| name == "te" || fields::is_hop_by_hop(name);
+        let names: Vec<HeaderName> =
+            headers.keys().filter(|name| ends_here(name.as_str())).cloned().collect();
+        for name in &names {
+            headers.remove(name);
+        }
+    }
+    if trailer && headers.contains_key(TRAILER) {
+        fields::clean_trailer_field(headers);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
