@@ -1,2 +1,54 @@
-//! The repository verbs.
-fn main() {}
+//! `cargo xtask …`: the repository's verbs, each one word. Used by people and by `.ci/run` alike.
+//!
+//! A verb says what it does, needs no answers, and ends with 0 or 1.
+
+mod commands;
+mod filters;
+mod toolchain;
+mod wasm;
+mod workspace;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "\
+cargo xtask <verb>
+
+  setup             find or install what is needed to build filters, and build them
+  filters           build every filter, guest and example to target/{filters,guests,examples}/*.wasm
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let Some((verb, rest)) = arguments.split_first() else { bail!("which verb?\n\n{HELP}") };
+    match (verb.as_str(), rest) {
+        ("setup", []) => {
+            say(&format!("filters are built with {}", toolchain::Toolchain::choose()?));
+            filters::build()
+        }
+        ("filters", []) => filters::build(),
+        ("help" | "--help" | "-h", _) => {
+            write!(std::io::stdout(), "{HELP}")?;
+            Ok(())
+        }
+        _ => bail!("no such verb: {}\n\n{HELP}", arguments.join(" ")),
+    }
+}
+
+/// Prints one line about what is going on. Standard output is kept for what a verb was asked to print.
+fn say(line: &str) {
+    // A closed terminal is no reason to stop building.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

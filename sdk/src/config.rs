@@ -1,0 +1,327 @@
+//! Typed configuration: types for fields that mean something to the host, and errors that name the field.
+//!
+//! A filter's configuration is any type that serde can read and schemars can describe. The types here carry marks in
+//! their schema: the host checks that a named cluster exists, builds sub-chains, and watches files.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The configuration of a filter that has none: `{}` or nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Empty {}
+
+/// Why a filter refuses its configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    path: String,
+    message: String,
+}
+
+impl ConfigError {
+    /// The configuration is refused for this reason.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self { path: String::new(), message: message.to_string() }
+    }
+
+    /// Names the field that is wrong: keys and indexes with `/` between them, such as `routes/0/to`.
+    #[must_use]
+    pub fn at(mut self, path: impl Into<String>) -> Self {
+        self.path = path.into();
+        self
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_str() {
+            "" => f.write_str(&self.message),
+            path => write!(f, "{path}: {}", self.message),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl From<crate::Refused> for ConfigError {
+    fn from(refused: crate::Refused) -> Self {
+        Self::new(refused)
+    }
+}
+
+/// Reads a plugin's configuration. No bytes at all count as `{}`.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ConfigError> {
+    let json = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { bytes };
+    serde_json::from_slice(json).map_err(|error| refusal(json, &error))
+}
+
+#[cold]
+fn refusal(json: &[u8], error: &serde_json::Error) -> ConfigError {
+    let text = error.to_string();
+    // The position means little to people who wrote YAML; the path says the same better.
+    let message = text.rsplit_once(" at line ").map_or(text.as_str(), |(message, _)| message);
+    ConfigError::new(message).at(crate::json_path::at(json, error.line(), error.column()))
+}
+
+/// A string that names a cluster of the host's configuration. The host checks that the cluster exists.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClusterName(String);
+
+/// A list of filters, in the form of a chain, that this filter can attach to an exchange by its route decision.
+///
+/// The host builds the chain when it loads the configuration; the filter only sees its key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SubChain(String);
+
+/// A path to a file, relative to the configuration file. The host watches it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FilePath(String);
+
+macro_rules! text_type {
+    ($name:ident, $schema:tt) => {
+        impl $name {
+            /// As text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.to_owned())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+text_type!(ClusterName, {"type": "string", "x-meshgate": "cluster"});
+text_type!(SubChain, {"type": "array", "x-meshgate": "chain"});
+text_type!(FilePath, {"type": "string", "x-meshgate": "file"});
+
+/// A map whose keys name clusters, in the order of the configuration: `{reviews-v2: 90, reviews-v1: 10}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterMap<V>(Vec<(ClusterName, V)>);
+
+impl<V> ClusterMap<V> {
+    /// The entries in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&ClusterName, &V)> {
+        self.0.iter().map(|(name, value)| (name, value))
+    }
+}
+
+impl<'a, V> FromIterator<(&'a str, V)> for ClusterMap<V> {
+    fn from_iter<I: IntoIterator<Item = (&'a str, V)>>(entries: I) -> Self {
+        Self(entries.into_iter().map(|(name, value)| (name.into(), value)).collect())
+    }
+}
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for ClusterMap<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<V>(PhantomData<V>);
+
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Entries<V> {
+            type Value = ClusterMap<V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map from clusters")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(ClusterMap(entries))
+            }
+        }
+
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
+}
+
+impl<V: JsonSchema> JsonSchema for ClusterMap<V> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("ClusterMap_of_{}", V::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let keys = generator.subschema_for::<ClusterName>();
+        let mut schema = BTreeMap::<String, V>::json_schema(generator);
+        schema.insert("propertyNames".into(), keys.into());
+        schema
+    }
+}
+
+/// A length of time, written with its unit: `250ms`, `2s`, `1m`, `1h`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Duration(std::time::Duration);
+
+impl Duration {
+    /// Reads a whole number and a unit: `ms`, `s`, `m` or `h`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.find(|character: char| !character.is_ascii_digit())?;
+        let (number, unit) = text.split_at(digits);
+        let milliseconds = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return None,
+        };
+        let total = number.parse::<u64>().ok()?.checked_mul(milliseconds)?;
+        Some(Self(std::time::Duration::from_millis(total)))
+    }
+
+    /// As the standard library's type.
+    pub const fn as_std(self) -> std::time::Duration {
+        self.0
+    }
+}
+
+impl From<std::time::Duration> for Duration {
+    fn from(duration: std::time::Duration) -> Self {
+        Self(duration)
+    }
+}
+
+impl Serialize for Duration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}ms", self.0.as_millis()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| {
+            de::Error::invalid_value(de::Unexpected::Str(&text), &"a duration such as 250ms, 2s, 1m or 1h")
+        })
+    }
+}
+
+impl JsonSchema for Duration {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "duration"})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        #[serde(default)]
+        wait: Duration,
+        #[serde(default)]
+        routes: Vec<Route>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Route {
+        to: ClusterMap<u32>,
+        filters: Option<SubChain>,
+    }
+
+    fn error(json: &str) -> String {
+        parse::<Sample>(json.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn nothing_is_an_empty_map() {
+        assert_eq!(parse::<Empty>(b""), Ok(Empty {}));
+        assert_eq!(parse::<Empty>(b" \n"), Ok(Empty {}));
+        assert_eq!(parse::<Sample>(b""), Ok(Sample { wait: Duration::default(), routes: vec![] }));
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        assert_eq!(error(r#"{"wait": 3}"#), "wait: invalid type: integer `3`, expected a string");
+        assert!(
+            error(r#"{"wait": "3"}"#).starts_with("wait: invalid value: string \"3\", expected a duration")
+        );
+        assert!(error(r#"{"wiat": "3s"}"#).starts_with("wiat: unknown field `wiat`"));
+        assert_eq!(error(r#"{"routes": [{"to": {}}, {}]}"#), "routes/1: missing field `to`");
+        assert_eq!(
+            error(r#"{"routes": [{"to": {"a": 1}}, {"to": {"a": 1, "b": -1}}]}"#),
+            "routes/1/to/b: invalid value: integer `-1`, expected u32"
+        );
+        assert_eq!(error("3"), "invalid type: integer `3`, expected struct Sample");
+    }
+
+    #[test]
+    fn cluster_maps_keep_their_order() {
+        let sample: Sample =
+            parse(br#"{"routes": [{"to": {"z": 1, "a": 2}, "filters": "routes/0/filters"}]}"#).unwrap();
+        let names: Vec<_> =
+            sample.routes[0].to.iter().map(|(name, weight)| (name.as_str(), *weight)).collect();
+        assert_eq!(names, [("z", 1), ("a", 2)]);
+        assert_eq!(sample.routes[0].filters, Some("routes/0/filters".into()));
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        let milliseconds = |text| Duration::parse(text).map(|duration| duration.as_std().as_millis());
+        assert_eq!(milliseconds("250ms"), Some(250));
+        assert_eq!(milliseconds("2s"), Some(2000));
+        assert_eq!(milliseconds("1m"), Some(60_000));
+        assert_eq!(milliseconds("1h"), Some(3_600_000));
+        assert_eq!(milliseconds("0s"), Some(0));
+        for wrong in ["", "5", "s", "1.5s", "-1s", "1 s", "1d", "1us", "99999999999999h", "1S"] {
+            assert_eq!(Duration::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn schemas_carry_the_marks() {
+        let schema = schemars::schema_for!(Sample).to_value();
+        assert_eq!(schema["properties"]["wait"]["format"], "duration");
+        let route = &schema["$defs"]["Route"]["properties"];
+        assert_eq!(route["to"]["propertyNames"]["x-meshgate"], "cluster");
+        assert_eq!(route["to"]["additionalProperties"]["type"], "integer");
+        assert!(route["filters"].to_string().contains(r#""x-meshgate":"chain""#), "{route:#}");
+    }
+}

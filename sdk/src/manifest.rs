@@ -1,0 +1,73 @@
+//! The manifest: what a module says about itself in its custom section `meshgate.manifest`.
+//!
+//! It is made natively, by a test that `#[filter]` adds to the filter's crate, because the schema comes from a Rust type.
+//! `cargo xtask filters` runs that test and puts the manifest into the module.
+
+use std::path::Path;
+use std::{fs, io};
+
+use schemars::SchemaGenerator;
+use serde_json::{Value, json};
+
+use crate::filter::Filter;
+
+/// Callbacks that every module on this SDK needs, whatever its filter does.
+const ALWAYS: [&str; 5] = ["context_create", "vm_start", "configure", "http_call_response", "delete"];
+
+/// The manifest of `F`, which is the filter of this package.
+pub(crate) fn manifest<F: Filter>(package: &str, version: &str) -> Value {
+    let name = package.strip_prefix("meshgate-filter-").unwrap_or(package);
+    let callbacks: Vec<&str> = ALWAYS.iter().chain(F::CALLBACKS).copied().collect();
+    json!({
+        "name": name,
+        "version": version,
+        "sdk": env!("CARGO_PKG_VERSION"),
+        "callbacks": callbacks,
+        "schema": SchemaGenerator::default().into_root_schema_for::<F::Config>(),
+    })
+}
+
+/// Writes the manifest to `<package>.json` in the folder that `MESHGATE_MANIFEST` names, if it is set.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write<F: Filter>(package: &str, version: &str) -> io::Result<()> {
+    let manifest = manifest::<F>(package, version);
+    match std::env::var_os("MESHGATE_MANIFEST") {
+        Some(folder) => fs::write(Path::new(&folder).join(format!("{package}.json")), manifest.to_string()),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{ConfigError, Exchange, Filter, Flow, Outcome};
+
+    struct Sample;
+
+    // What the attribute writes: it refers to the SDK from outside, so that it cannot be used here.
+    impl Filter for Sample {
+        type Config = crate::config::Empty;
+        type State = ();
+        const CALLBACKS: &'static [&'static str] = &["request_headers"];
+
+        fn configure(_: Self::Config) -> Result<Self, ConfigError> {
+            Ok(Self)
+        }
+
+        fn on_request_headers(&self, _: &mut Exchange<Self>, _: bool) -> Outcome {
+            Ok(Flow::Continue)
+        }
+    }
+
+    #[test]
+    fn a_manifest_says_what_the_filter_is() {
+        let manifest = super::manifest::<Sample>("meshgate-filter-sample", "1.2.3");
+        assert_eq!(manifest["name"], "sample");
+        assert_eq!(manifest["version"], "1.2.3");
+        assert_eq!(manifest["schema"]["additionalProperties"], false);
+        let callbacks = manifest["callbacks"].as_array().unwrap();
+        assert!(callbacks.contains(&"request_headers".into()) && callbacks.contains(&"delete".into()));
+        assert!(!callbacks.contains(&"response_headers".into()));
+    }
+}

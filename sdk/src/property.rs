@@ -1,0 +1,84 @@
+//! Properties: what the host knows about an exchange, read by path and with their types. Used through `Exchange`, and
+//! directly for paths that have no function of their own.
+//!
+//! A path is written with `/` between its segments: `"source/address"`. Every getter answers `None` for a property that
+//! does not exist, is not known yet, or has another type.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::error::Refused;
+use crate::host;
+
+/// The property's bytes, as the host serialized them.
+pub fn bytes(path: &str) -> Option<Vec<u8>> {
+    with_segments(path, host::property).ok()
+}
+
+/// A property that is text.
+pub fn text(path: &str) -> Option<String> {
+    String::from_utf8(bytes(path)?).ok()
+}
+
+/// A property that is a whole number.
+pub fn integer(path: &str) -> Option<i64> {
+    Some(i64::from_le_bytes(bytes(path)?.try_into().ok()?))
+}
+
+/// A property that is a floating-point number.
+pub fn number(path: &str) -> Option<f64> {
+    Some(f64::from_le_bytes(bytes(path)?.try_into().ok()?))
+}
+
+/// A property that is true or false.
+pub fn boolean(path: &str) -> Option<bool> {
+    match bytes(path)?[..] {
+        [byte] => Some(byte != 0),
+        _ => None,
+    }
+}
+
+/// A property that is a length of time.
+pub fn duration(path: &str) -> Option<Duration> {
+    Some(Duration::from_nanos(integer(path)?.try_into().ok()?))
+}
+
+/// A property that is a point in time.
+pub fn time(path: &str) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(duration(path)?)
+}
+
+/// Sets a property of the filter's own. Later filters and the access log of this exchange can read it.
+///
+/// # Errors
+/// The host refuses paths of its own and values that are too long.
+pub fn set(path: &str, value: impl AsRef<[u8]>) -> Result<(), Refused> {
+    with_segments(path, |segments| host::set_property(segments, value.as_ref()))
+        .map_err(|status| Refused::new(format!("cannot set the property {path}"), status))
+}
+
+/// Hands over the path in the ABI's form, with zero bytes between the segments. Usual paths need no allocation.
+fn with_segments<T>(path: &str, call: impl FnOnce(&[u8]) -> T) -> T {
+    let separate =
+        |bytes: &mut [u8]| bytes.iter_mut().filter(|byte| **byte == b'/').for_each(|byte| *byte = 0);
+    let mut short = [0; 64];
+    if let Some(buffer) = short.get_mut(..path.len()) {
+        buffer.copy_from_slice(path.as_bytes());
+        separate(buffer);
+        return call(buffer);
+    }
+    let mut long = path.as_bytes().to_vec();
+    separate(&mut long);
+    call(&long)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_split_at_slashes() {
+        with_segments("source/address", |path| assert_eq!(path, b"source\0address"));
+        let long = "a/".repeat(50);
+        with_segments(&long, |path| assert_eq!(path, b"a\0".repeat(50)));
+    }
+}
