@@ -1,8 +1,11 @@
 //! The data plane of Meshgate: everything the `meshgate` binary is made of.
 
 pub mod admin;
+pub mod exchange;
+pub mod filter;
 pub mod message;
 pub mod modules;
 pub mod reload;
+pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;

@@ -6,6 +6,7 @@
 pub mod authority;
 pub mod body;
 pub mod fields;
+pub mod flags;
 pub mod forwarding;
 pub mod local_response;
 pub mod path;
@@ -13,6 +14,7 @@ pub mod receive;
 pub mod request_id;
 
 pub use body::{Body, BodyError, BodyFault, BodyReason};
+pub use flags::ResponseFlag;
 pub use forwarding::{Forwarding, Peer, response_arrived, upstream_request};
 pub use local_response::local_response;
 pub use receive::{Rejection, request_arrived};

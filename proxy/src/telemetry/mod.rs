@@ -4,10 +4,12 @@
 //! [`Registry`] when the process starts.
 
 pub mod access_log;
+mod exchanges;
 pub mod log;
 mod process;
 pub mod registry;
 pub mod timestamp;
 
 pub use access_log::{AccessLog, AccessLogSink, AccessLogTarget, AccessLogWriter, AccessRecord};
+pub use exchanges::{ExchangeMetrics, ListenerMetrics};
 pub use registry::Registry;

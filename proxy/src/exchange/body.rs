@@ -1,0 +1,167 @@
+//! The two bodies of an exchange: the request's on its way up, the response's on its way down. Both stream, both run
+//! through the filters, and both are counted.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue};
+use http_body::{Body as _, Frame, SizeHint};
+
+use super::Exchange;
+use super::deadline::Deadline;
+use super::error::ExchangeError;
+use crate::filter::{FilteredBody, First, Stream};
+use crate::message::{Body, BodyError, BodyFault, BodyReason, ResponseFlag};
+
+/// What arrives from the client: counted, limited, and its end told to the exchange.
+pub(super) struct Received {
+    body: Body,
+    stream: Rc<Stream>,
+    left: u64,
+}
+
+impl Received {
+    pub(super) fn new(stream: &Rc<Stream>, body: Body, limit: Option<u64>) -> Received {
+        Received { body, stream: Rc::clone(stream), left: limit.unwrap_or(u64::MAX) }
+    }
+}
+
+impl http_body::Body for Received {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx)).transpose()?;
+        if let Some(chunk) = frame.as_ref().and_then(Frame::data_ref) {
+            let length = chunk.len() as u64;
+            this.stream.http().borrow_mut().attributes.request_bytes += length;
+            let Some(left) = this.left.checked_sub(length) else {
+                let details = "longer than the listener's max_request_body";
+                let error = BodyError::new(BodyFault::Downstream, BodyReason::TooLarge, details);
+                return Poll::Ready(Some(Err(error)));
+            };
+            this.left = left;
+        }
+        if frame.as_ref().is_none_or(Frame::is_trailers) || this.body.is_end_stream() {
+            this.stream.end_request();
+        }
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Sets `content-length` right before a head goes out: a filter may have made the body longer or shorter. Waits for
+/// the first bytes that come through the filters, and only if there is a length to be wrong about.
+pub(super) async fn frame<B>(body: &mut FilteredBody<B>, headers: &mut HeaderMap) -> Result<(), BodyError>
+where
+    B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    if !body.is_filtered() || body.is_end_stream() {
+        return Ok(());
+    }
+    let Some(announced) = headers.get(CONTENT_LENGTH) else { return Ok(()) };
+    let announced = announced.to_str().ok().and_then(|length| length.parse::<u64>().ok());
+    match poll_fn(|cx| body.poll_first(cx)).await? {
+        First::Whole(length) => {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            body.promise(length);
+        }
+        First::Same if announced.is_some() => body.promise(announced.unwrap_or_default()),
+        First::Same | First::Changed => {
+            headers.remove(CONTENT_LENGTH);
+        }
+    }
+    Ok(())
+}
+
+/// The response's body on its way to the client. Its end, or its loss, ends the exchange.
+pub(super) struct Download {
+    exchange: Rc<Exchange>,
+    body: FilteredBody<Body>,
+    deadline: Deadline,
+}
+
+impl Download {
+    pub(super) fn new(exchange: &Rc<Exchange>, body: Body, deadline: Deadline) -> Download {
+        let body = FilteredBody::response(&exchange.stream, body);
+        Download { exchange: Rc::clone(exchange), body, deadline }
+    }
+
+    /// Sets the framing of the head that goes out before this body.
+    pub(super) async fn frame(&mut self, headers: &mut HeaderMap) -> Result<(), BodyError> {
+        frame(&mut self.body, headers).await
+    }
+
+    fn broke(&self, error: &BodyError) {
+        let flag = match error.fault {
+            BodyFault::Upstream => ResponseFlag::UpstreamReset,
+            BodyFault::Downstream => ResponseFlag::DownstreamTermination,
+            BodyFault::Filter | BodyFault::Internal => ResponseFlag::LocalReset,
+        };
+        match self.exchange.stream.take_failure() {
+            Some(failure) => self.exchange.note(&ExchangeError::Filter(failure)),
+            None => self.exchange.flag(flag, "response_body_broken"),
+        }
+    }
+}
+
+impl http_body::Body for Download {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if this.deadline.poll(cx).is_ready() {
+            this.exchange.note(&ExchangeError::Timeout);
+            this.exchange.complete();
+            let error = BodyError::new(BodyFault::Upstream, BodyReason::Timeout, "the route's timeout passed");
+            return Poll::Ready(Some(Err(error)));
+        }
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => this.exchange.sent(frame),
+            Some(Err(error)) => this.broke(error),
+            None => {}
+        }
+        let broke = matches!(frame, Some(Err(_)));
+        if frame.is_none() || broke || this.body.is_end_stream() {
+            this.exchange.complete();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // A body that is known to be over is never asked for its end.
+        if self.body.is_end_stream() {
+            self.exchange.complete();
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Why an exchange ended without the endpoint's response: whose fault it is, and, in one place, which status, response
+//! flag and words each failure has. Every 4xx and 5xx that the proxy makes by itself is in [`ExchangeError::verdict`].
+
+use std::borrow::Cow;
+use std::fmt;
+
+use http::{HeaderMap, StatusCode};
+use meshgate_wasm::{LocalResponse, VmError};
+
+use crate::filter::{FilterFailure, FilterFault};
+use crate::message::{BodyError, BodyFault, BodyReason, Rejection, ResponseFlag};
+use crate::upstream::{UpstreamError, UpstreamErrorKind};
+
+/// Who is to blame for a failed exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The client.
+    Downstream,
+    /// A filter.
+    Filter,
+    /// The configuration: nothing says where the request goes.
+    Route,
+    /// The endpoint, or the way to it.
+    Upstream,
+    /// The proxy itself.
+    Internal,
+}
+
+/// Why an exchange ended without the endpoint's response.
+#[derive(Debug)]
+pub enum ExchangeError {
+    /// The request's head is not acceptable.
+    Head(Rejection),
+    /// The request's body broke before anything was sent.
+    RequestBody(BodyError),
+    /// The response's body broke while its head was still held back.
+    ResponseBody(BodyError),
+    /// A filter failed.
+    Filter(FilterFailure),
+    /// A filter closed the stream.
+    Closed,
+    /// No filter decided a route, and the listener has no default cluster.
+    NoRoute,
+    /// The decided cluster does not exist in this configuration.
+    NoCluster(String),
+    /// The endpoint, or the way to it.
+    Upstream(UpstreamError),
+    /// The route's timeout passed.
+    Timeout,
+    /// The request could not be written for the endpoint.
+    Internal(String),
+}
+
+/// What an error looks like from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict {
+    /// Who is to blame.
+    pub fault: Fault,
+    /// The response's status.
+    pub status: StatusCode,
+    /// The flag in the access log, if the failure has one.
+    pub flag: Option<ResponseFlag>,
+    /// `response_code_details`: one word for this failure.
+    pub details: &'static str,
+}
+
+impl ExchangeError {
+    /// Whose fault it is, and what the client and the access log get.
+    pub fn verdict(&self) -> Verdict {
+        use Fault::{Downstream, Filter, Internal, Route};
+        use ResponseFlag as Flag;
+        match self {
+            Self::Head(error) => {
+                verdict(Downstream, error.status, Some(Flag::DownstreamProtocolError), "invalid_request_head")
+            }
+            Self::RequestBody(error) => body_verdict(error),
+            Self::ResponseBody(_) => verdict(
+                Fault::Upstream,
+                StatusCode::BAD_GATEWAY,
+                Some(Flag::UpstreamReset),
+                "upstream_reset_after_response_started",
+            ),
+            Self::Filter(failure) => filter_verdict(failure),
+            Self::Closed => verdict(Filter, StatusCode::SERVICE_UNAVAILABLE, Some(Flag::LocalReset), "wasm_close"),
+            Self::NoRoute => verdict(Route, StatusCode::NOT_FOUND, Some(Flag::NoRoute), "route_not_found"),
+            Self::NoCluster(_) => {
+                verdict(Route, StatusCode::SERVICE_UNAVAILABLE, Some(Flag::NoCluster), "cluster_not_found")
+            }
+            Self::Upstream(error) => upstream_verdict(error),
+            Self::Timeout => verdict(
+                Fault::Upstream,
+                StatusCode::GATEWAY_TIMEOUT,
+                Some(Flag::UpstreamTimeout),
+                "upstream_response_timeout",
+            ),
+            Self::Internal(_) => {
+                verdict(Internal, StatusCode::INTERNAL_SERVER_ERROR, None, "internal_error")
+            }
+        }
+    }
+
+    /// The response that the client gets.
+    pub fn response(&self) -> LocalResponse {
+        let verdict = self.verdict();
+        let body: Cow<'static, str> = match self {
+            Self::Head(rejection) => rejection.reason.into(),
+            Self::RequestBody(error) => request_body_words(error).into(),
+            Self::ResponseBody(_) => "upstream response broke".into(),
+            Self::Filter(_) | Self::Closed => "filter failure".into(),
+            Self::NoRoute => "no route".into(),
+            Self::NoCluster(_) => "no such cluster".into(),
+            Self::Upstream(error) => upstream_body(&error.kind).into(),
+            Self::Timeout => "upstream request timeout".into(),
+            Self::Internal(_) => "internal error".into(),
+        };
+        LocalResponse {
+            status: verdict.status,
+            headers: HeaderMap::new(),
+            body: match body {
+                Cow::Borrowed(text) => text.into(),
+                Cow::Owned(text) => text.into(),
+            },
+            grpc_status: None,
+            details: verdict.details.into(),
+            place: 0,
+        }
+    }
+}
+
+fn verdict(fault: Fault, status: StatusCode, flag: Option<ResponseFlag>, details: &'static str) -> Verdict {
+    Verdict { fault, status, flag, details }
+}
+
+fn filter_verdict(failure: &FilterFailure) -> Verdict {
+    let filter = |status, flag, details| verdict(Fault::Filter, status, Some(flag), details);
+    match &failure.fault {
+        FilterFault::Vm(error) if is_limit(error) => {
+            filter(StatusCode::SERVICE_UNAVAILABLE, ResponseFlag::WasmLimit, "wasm_limit")
+        }
+        FilterFault::Vm(_) => filter(StatusCode::SERVICE_UNAVAILABLE, ResponseFlag::WasmTrap, "wasm_trap"),
+        FilterFault::PauseTimeout => {
+            filter(StatusCode::GATEWAY_TIMEOUT, ResponseFlag::WasmLimit, "wasm_pause_timeout")
+        }
+        FilterFault::RequestBodyLimit(_) => {
+            filter(StatusCode::PAYLOAD_TOO_LARGE, ResponseFlag::WasmLimit, "wasm_request_body_limit")
+        }
+        FilterFault::ResponseBodyLimit(_) => {
+            filter(StatusCode::BAD_GATEWAY, ResponseFlag::WasmLimit, "wasm_response_body_limit")
+        }
+        FilterFault::LengthChanged => {
+            filter(StatusCode::BAD_GATEWAY, ResponseFlag::LocalReset, "wasm_length_changed")
+        }
+        FilterFault::ResponseBegun => {
+            filter(StatusCode::BAD_GATEWAY, ResponseFlag::LocalReset, "wasm_late_response")
+        }
+    }
+}
+
+fn is_limit(error: &VmError) -> bool {
+    error.flag() == "WL"
+}
+
+fn upstream_verdict(error: &UpstreamError) -> Verdict {
+    use ResponseFlag as Flag;
+    let upstream = |status, flag, details| verdict(Fault::Upstream, status, Some(flag), details);
+    match &error.kind {
+        UpstreamErrorKind::NoEndpoint => {
+            upstream(StatusCode::SERVICE_UNAVAILABLE, Flag::NoHealthyUpstream, "no_healthy_upstream")
+        }
+        UpstreamErrorKind::ConnectFailed => {
+            upstream(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamConnectFailure, "upstream_connect_failure")
+        }
+        UpstreamErrorKind::ConnectTimeout => {
+            upstream(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamConnectFailure, "upstream_connect_timeout")
+        }
+        UpstreamErrorKind::Reset { .. } => {
+            upstream(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamTermination, "upstream_reset_before_response")
+        }
+        UpstreamErrorKind::Protocol => {
+            upstream(StatusCode::BAD_GATEWAY, Flag::UpstreamProtocolError, "upstream_protocol_error")
+        }
+        UpstreamErrorKind::RequestBody(error) => body_verdict(error),
+    }
+}
+
+/// A request body that broke while it was sent: the endpoint is not to blame.
+fn body_verdict(error: &BodyError) -> Verdict {
+    match (error.fault, error.reason) {
+        (BodyFault::Downstream, BodyReason::TooLarge) => {
+            verdict(Fault::Downstream, StatusCode::PAYLOAD_TOO_LARGE, None, "request_payload_too_large")
+        }
+        (BodyFault::Downstream, BodyReason::Timeout) => verdict(
+            Fault::Downstream,
+            StatusCode::REQUEST_TIMEOUT,
+            Some(ResponseFlag::DownstreamTermination),
+            "request_body_timeout",
+        ),
+        (BodyFault::Downstream, _) => verdict(
+            Fault::Downstream,
+            StatusCode::BAD_REQUEST,
+            Some(ResponseFlag::DownstreamTermination),
+            "downstream_body_broken",
+        ),
+        _ => verdict(
+            Fault::Internal,
+            StatusCode::BAD_GATEWAY,
+            Some(ResponseFlag::LocalReset),
+            "request_body_broken",
+        ),
+    }
+}
+
+fn upstream_body(kind: &UpstreamErrorKind) -> &'static str {
+    match kind {
+        UpstreamErrorKind::NoEndpoint => "no healthy upstream",
+        UpstreamErrorKind::ConnectFailed | UpstreamErrorKind::ConnectTimeout => "upstream connection failure",
+        UpstreamErrorKind::Reset { .. } => "upstream connection ended before a response",
+        UpstreamErrorKind::Protocol => "upstream response is not valid HTTP",
+        UpstreamErrorKind::RequestBody(error) => request_body_words(error),
+    }
+}
+
+fn request_body_words(error: &BodyError) -> &'static str {
+    match error.reason {
+        BodyReason::TooLarge => "request body too large",
+        BodyReason::Timeout => "request body too slow",
+        _ => "request body broke",
+    }
+}
+
+impl fmt::Display for ExchangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Head(rejection) => f.write_str(rejection.reason),
+            Self::RequestBody(error) | Self::ResponseBody(error) => error.fmt(f),
+            Self::Filter(failure) => failure.fmt(f),
+            Self::Closed => f.write_str("a filter closed the stream"),
+            Self::NoRoute => f.write_str("no filter decided a route, and the listener has no default cluster"),
+            Self::NoCluster(name) => write!(f, "cluster {name} does not exist"),
+            Self::Upstream(error) => error.fmt(f),
+            Self::Timeout => f.write_str("the route's timeout passed"),
+            Self::Internal(what) => f.write_str(what),
+        }
+    }
+}

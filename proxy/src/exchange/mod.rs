@@ -1,0 +1,188 @@
+//! ONE request and its response, top to bottom: [`serve`] is the whole way. Everything here runs on one worker.
+
+mod body;
+mod deadline;
+mod error;
+mod record;
+mod reply;
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use http::{Request, Response};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use meshgate_wasm::{Attributes, HttpStream, ResponseHead};
+
+use self::body::{Download, Received, frame};
+use self::deadline::Deadline;
+pub use self::error::{ExchangeError, Fault, Verdict};
+use self::record::{Arrived, Destination, Exchange};
+use self::reply::Reply;
+use crate::filter::{FilteredBody, Stop, Stream, StreamParts};
+use crate::message::{Body, BodyError, Peer, request_arrived, upstream_request};
+use crate::snapshot::Listener;
+use crate::upstream::{Cluster, UpstreamBody};
+
+/// A filter closed the stream: the connection (HTTP/1) or the stream (HTTP/2) is reset instead of a response.
+#[derive(Debug, thiserror::Error)]
+#[error("a filter closed the stream")]
+pub struct Closed;
+
+/// Serves one request: the way of an exchange.
+pub async fn serve(
+    listener: Rc<Listener>,
+    peer: &Peer,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Closed> {
+    let (exchange, body) = match open(listener, peer, request) {
+        Ok(opened) => opened,
+        Err(refused) => return Ok(refused),
+    };
+    let reply = match attempt(&exchange, body).await {
+        Ok(reply) => reply,
+        Err(stop) => exchange.instead(stop)?,
+    };
+    respond(&exchange, reply).await
+}
+
+/// Takes the request's head in. A head that is not acceptable is answered here and runs through no filter.
+fn open(
+    listener: Rc<Listener>,
+    peer: &Peer,
+    request: Request<Incoming>,
+) -> Result<(Rc<Exchange>, Body), Response<Body>> {
+    let (parts, body) = request.into_parts();
+    let arrived = Arrived::of(&parts);
+    let head = match request_arrived(parts, peer, &listener.forwarding) {
+        Ok(head) => head,
+        Err(rejection) => return Err(arrived.reject(&listener, peer, rejection)),
+    };
+    let stream = Stream::new(StreamParts {
+        http: HttpStream::new(head, Attributes::new(Rc::clone(&peer.connection))),
+        chain: Rc::clone(&listener.chain),
+        clusters: Rc::clone(&listener.cluster_names),
+    });
+    Ok((Exchange::new(listener, stream), Body::downstream(body)))
+}
+
+/// Runs the request through its filters and sends it where they say.
+async fn attempt(exchange: &Exchange, body: Body) -> Result<Reply, End> {
+    let stream = &exchange.stream;
+    let mut deadline = Deadline::new(None);
+    stream.run_request_head(body.is_end_stream()).await?;
+    let cluster = match exchange.destination()? {
+        Destination::Cluster(cluster, timeout) => {
+            deadline.limit(timeout);
+            cluster
+        }
+        Destination::Direct(response) => return Ok(exchange.local_reply(response)),
+    };
+    if body.is_end_stream() {
+        stream.end_request();
+    }
+    let upload = FilteredBody::request(stream, Received::new(stream, body, exchange.listener.max_request_body));
+    let response = forward(exchange, &cluster, upload, &mut deadline).await?;
+    Ok(Reply::upstream(response, deadline)?)
+}
+
+/// Sends the request to one endpoint of the cluster and waits for the head of its response, while the body streams.
+async fn forward(
+    exchange: &Exchange,
+    cluster: &Cluster,
+    mut upload: FilteredBody<Received>,
+    deadline: &mut Deadline,
+) -> Result<Response<UpstreamBody>, End> {
+    let stream = &exchange.stream;
+    let mut head = exchange.request_head();
+    if let Err(error) = frame(&mut upload, &mut head.headers).await {
+        stream.check()?;
+        return Err(ExchangeError::RequestBody(error).into());
+    }
+    let headers = std::mem::take(&mut head.headers);
+    let request = upstream_request(&head, headers, Body::stream(upload));
+    exchange.begin_attempt();
+    let mut send = pin!(exchange.listener.upstream.send(cluster, request));
+    let response = poll_fn(|cx| {
+        if let Poll::Ready(response) = send.as_mut().poll(cx) {
+            return Poll::Ready(response.map_err(|error| ExchangeError::Upstream(error).into()));
+        }
+        if let Poll::Ready(stop) = stream.poll_stopped(cx) {
+            return Poll::Ready(Err(End::Stop(stop)));
+        }
+        if stream.request_has_ended() {
+            deadline.start();
+        }
+        deadline.poll(cx).map(|()| Err(ExchangeError::Timeout.into()))
+    })
+    .await;
+    // A filter that stopped the request broke its body: what the endpoint made of that does not matter.
+    stream.check()?;
+    exchange.end_attempt(&response);
+    response
+}
+
+/// Runs the response up through the filters and gives it to the client's connection.
+async fn respond(exchange: &Rc<Exchange>, mut reply: Reply) -> Result<Response<Body>, Closed> {
+    let stream = &exchange.stream;
+    let mut above = stream.reached();
+    loop {
+        exchange.show(&reply);
+        if let Err((next, stop)) = stream.run_response_head(above, reply.is_end()).await {
+            reply = exchange.instead(End::Stop(stop))?;
+            above = next;
+            continue;
+        }
+        let mut head = exchange.response_head();
+        let mut download = Download::new(exchange, reply.body, reply.deadline);
+        match download.frame(&mut head.headers).await {
+            Ok(()) => {
+                stream.begin_response();
+                return Ok(downstream_response(head, download));
+            }
+            // The filters of the body had their say while the head was still here: their answer takes its place.
+            Err(error) => {
+                reply = exchange.instead(End::of_response_body(stream, error))?;
+                above = 0;
+            }
+        }
+    }
+}
+
+fn downstream_response(head: ResponseHead, download: Download) -> Response<Body> {
+    let mut response = Response::new(Body::stream(download));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    response
+}
+
+/// Why an exchange has no response of an endpoint, or not that one.
+enum End {
+    /// A filter stopped it.
+    Stop(Stop),
+    /// Something failed.
+    Error(ExchangeError),
+}
+
+impl End {
+    fn of_response_body(stream: &Stream, error: BodyError) -> End {
+        match stream.check() {
+            Err(stop) => End::Stop(stop),
+            Ok(()) => End::Error(ExchangeError::ResponseBody(error)),
+        }
+    }
+}
+
+impl From<Stop> for End {
+    fn from(stop: Stop) -> End {
+        End::Stop(stop)
+    }
+}
+
+impl From<ExchangeError> for End {
+    fn from(error: ExchangeError) -> End {
+        End::Error(error)
+    }
+}

@@ -1,0 +1,275 @@
+//! What is kept of an exchange from its head to its entry in the access log.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Response, Uri, Version, header, request};
+use http_body::Frame;
+use meshgate_wasm::{LocalResponse, RequestHead, ResponseHead};
+
+use super::error::{ExchangeError, Verdict};
+use super::reply::Reply;
+use super::{Closed, End};
+use crate::filter::{Stop, Stream};
+use crate::message::forwarding::{X_FORWARDED_FOR, X_REQUEST_ID};
+use crate::message::{Body, Peer, Rejection, ResponseFlag};
+use crate::snapshot::Listener;
+use crate::telemetry::AccessRecord;
+use crate::upstream::{Cluster, UpstreamBody};
+
+/// One exchange. When the last of its two owners (the steps in `serve`, the response's body) lets go, it is over:
+/// the filters are told, and it is logged.
+pub(super) struct Exchange {
+    pub(super) stream: Rc<Stream>,
+    pub(super) listener: Rc<Listener>,
+    sent_at: Cell<Option<Instant>>,
+    completed: Cell<bool>,
+}
+
+/// Where a request goes.
+pub(super) enum Destination {
+    /// To an endpoint of this cluster, within this time.
+    Cluster(Rc<Cluster>, Option<Duration>),
+    /// Nowhere: the route answers by itself.
+    Direct(LocalResponse),
+}
+
+impl Exchange {
+    pub(super) fn new(listener: Rc<Listener>, stream: Rc<Stream>) -> Rc<Exchange> {
+        listener.metrics.begin();
+        Rc::new(Exchange { stream, listener, sent_at: Cell::new(None), completed: Cell::new(false) })
+    }
+
+    /// What the filters decided, or the listener's default.
+    pub(super) fn destination(&self) -> Result<Destination, ExchangeError> {
+        let listener = &self.listener;
+        let (name, timeout) = match self.stream.decision() {
+            Some(decision) => match decision.direct {
+                Some(response) => return Ok(Destination::Direct(response)),
+                None => (decision.cluster, decision.timeout),
+            },
+            None => (listener.cluster.clone().ok_or(ExchangeError::NoRoute)?, None),
+        };
+        let cluster = listener.clusters.find(&name);
+        let cluster = cluster.ok_or_else(|| ExchangeError::NoCluster(name.to_string()))?;
+        self.stream.http().borrow_mut().attributes.cluster = Some(name);
+        Ok(Destination::Cluster(cluster, timeout.or(listener.request_timeout)))
+    }
+
+    /// The request's head as it goes upstream. The filters keep theirs: they may read it until the end.
+    pub(super) fn request_head(&self) -> RequestHead {
+        self.stream.http().borrow().request.clone()
+    }
+
+    /// The response's head as it goes downstream, as the filters left it.
+    pub(super) fn response_head(&self) -> ResponseHead {
+        let http = self.stream.http().borrow();
+        // `show` put it there, and hostcalls only edit it.
+        http.response.clone().unwrap_or_else(|| ResponseHead {
+            status: http::StatusCode::INTERNAL_SERVER_ERROR,
+            headers: http::HeaderMap::new(),
+        })
+    }
+
+    /// Shows the filters a response.
+    pub(super) fn show(&self, reply: &Reply) {
+        self.stream.http().borrow_mut().response = Some(reply.head.clone());
+    }
+
+    pub(super) fn begin_attempt(&self) {
+        self.sent_at.set(Some(Instant::now()));
+        self.stream.http().borrow_mut().attributes.attempts += 1;
+    }
+
+    pub(super) fn end_attempt(&self, response: &Result<Response<UpstreamBody>, End>) {
+        let mut http = self.stream.http().borrow_mut();
+        let attributes = &mut http.attributes;
+        attributes.backend_latency = self.sent_at.get().map(|sent| sent.elapsed());
+        attributes.upstream_address = match response {
+            Ok(response) => Some(response.body().endpoint()),
+            Err(End::Error(ExchangeError::Upstream(error))) => error.endpoint,
+            Err(_) => None,
+        };
+        if response.is_ok() {
+            attributes.response_code_details = Some("via_upstream".into());
+        }
+    }
+
+    /// The response that takes the place of an endpoint's.
+    pub(super) fn instead(&self, end: End) -> Result<Reply, Closed> {
+        let error = match end {
+            End::Stop(Stop::Responded) => {
+                let response = self.stream.http().borrow_mut().local_response.take();
+                match response {
+                    Some(response) => return Ok(self.local_reply(response)),
+                    None => ExchangeError::Internal("a filter's answer is gone".to_owned()),
+                }
+            }
+            End::Stop(Stop::Closed) => ExchangeError::Closed,
+            End::Stop(Stop::Failed(failure)) => ExchangeError::Filter(failure),
+            End::Error(error) => error,
+        };
+        self.stream.take_failure();
+        self.note(&error);
+        if matches!(error, ExchangeError::Closed) {
+            self.complete();
+            return Err(Closed);
+        }
+        Ok(self.local_reply(error.response()))
+    }
+
+    /// A response of our own.
+    pub(super) fn local_reply(&self, response: LocalResponse) -> Reply {
+        let mut http = self.stream.http().borrow_mut();
+        http.attributes.response_code_details = Some(response.details.clone());
+        Reply::local(&http.request, response)
+    }
+
+    /// Notes why the exchange failed.
+    pub(super) fn note(&self, error: &ExchangeError) {
+        let Verdict { fault, flag, details, .. } = error.verdict();
+        tracing::debug!(listener = %self.listener.name, ?fault, %error, "exchange failed");
+        match flag {
+            Some(flag) => self.flag(flag, details),
+            None => self.stream.http().borrow_mut().attributes.response_code_details = Some(details.into()),
+        }
+    }
+
+    /// Notes a response flag, and why.
+    pub(super) fn flag(&self, flag: ResponseFlag, details: &'static str) {
+        let mut http = self.stream.http().borrow_mut();
+        http.attributes.response_flags |= flag.bit();
+        http.attributes.response_code_details = Some(details.into());
+    }
+
+    /// Counts what goes to the client, and keeps an endpoint's trailers for the filters' log callbacks.
+    pub(super) fn sent(&self, frame: &Frame<Bytes>) {
+        let mut http = self.stream.http().borrow_mut();
+        if let Some(chunk) = frame.data_ref() {
+            http.attributes.response_bytes += chunk.len() as u64;
+        } else if let Some(trailers) = frame.trailers_ref()
+            && http.response_trailers.is_none()
+        {
+            http.response_trailers = Some(trailers.clone());
+        }
+    }
+
+    /// The response came to its end, good or bad: what follows is not the client's leaving.
+    pub(super) fn complete(&self) {
+        self.completed.set(true);
+    }
+
+    fn log(&self) {
+        let http = self.stream.http().borrow();
+        let (request, attributes) = (&http.request, &http.attributes);
+        let value = |name: &HeaderName| request.headers.get(name).map(HeaderValue::as_bytes);
+        self.listener.access_log.write(&AccessRecord {
+            start: attributes.start,
+            method: request.method.as_str(),
+            path: request.path.as_str().as_bytes(),
+            protocol: protocol(request.version),
+            status: http.response.as_ref().map_or(0, |response| response.status.as_u16()),
+            flags: &ResponseFlag::text(attributes.response_flags),
+            details: attributes.response_code_details.as_deref().unwrap_or_default(),
+            bytes_received: attributes.request_bytes,
+            bytes_sent: attributes.response_bytes,
+            duration: attributes.duration.unwrap_or_default(),
+            upstream_time: attributes.backend_latency,
+            forwarded_for: value(&X_FORWARDED_FOR),
+            user_agent: value(&header::USER_AGENT),
+            request_id: value(&X_REQUEST_ID),
+            authority: Some(request.authority.as_bytes()),
+            upstream_address: attributes.upstream_address,
+            cluster: attributes.cluster.as_deref(),
+            route: attributes.route.as_deref(),
+            downstream_address: attributes.connection.source,
+            listener: &self.listener.name,
+        });
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.completed.get() {
+            self.flag(ResponseFlag::DownstreamTermination, "downstream_remote_disconnect");
+        }
+        {
+            let attributes = &mut self.stream.http().borrow_mut().attributes;
+            attributes.duration = Some(attributes.started.elapsed());
+        }
+        self.stream.finish();
+        if self.listener.access_log.is_on() {
+            self.log();
+        }
+        let http = self.stream.http().borrow();
+        let status = http.response.as_ref().map_or(0, |response| response.status.as_u16());
+        self.listener.metrics.end(status, &ResponseFlag::text(http.attributes.response_flags));
+    }
+}
+
+/// What is kept of a head while it is checked, to log it if it is refused.
+pub(super) struct Arrived {
+    method: Method,
+    uri: Uri,
+    version: Version,
+}
+
+impl Arrived {
+    pub(super) fn of(parts: &request::Parts) -> Arrived {
+        Arrived { method: parts.method.clone(), uri: parts.uri.clone(), version: parts.version }
+    }
+
+    /// Answers and logs a request whose head is not acceptable. No filter sees it.
+    pub(super) fn reject(&self, listener: &Listener, peer: &Peer, rejection: Rejection) -> Response<Body> {
+        let Verdict { status, flag, details, .. } = ExchangeError::Head(rejection).verdict();
+        let flags = flag.map_or("", ResponseFlag::letters);
+        listener.metrics.begin();
+        listener.metrics.end(status.as_u16(), flags);
+        tracing::debug!(listener = %listener.name, reason = rejection.reason, "request refused");
+        if listener.access_log.is_on() {
+            listener.access_log.write(&AccessRecord {
+                start: SystemTime::now(),
+                method: self.method.as_str(),
+                path: self.uri.path_and_query().map_or(b"", |path| path.as_str().as_bytes()),
+                protocol: protocol(self.version),
+                status: status.as_u16(),
+                flags,
+                details,
+                bytes_received: 0,
+                bytes_sent: rejection.reason.len() as u64,
+                duration: Duration::ZERO,
+                upstream_time: None,
+                forwarded_for: None,
+                user_agent: None,
+                request_id: None,
+                authority: None,
+                upstream_address: None,
+                cluster: None,
+                route: None,
+                downstream_address: peer.connection.source,
+                listener: &listener.name,
+            });
+        }
+        let mut response = Response::new(Body::full(rejection.reason));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        if self.version < Version::HTTP_2 {
+            // Where this message ends and the next begins may be what is wrong with it.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_3 => "HTTP/3",
+        _ => "HTTP/1.1",
+    }
+}

@@ -1,0 +1,430 @@
+//! A body on its way through the filters that look at it, with back-pressure: a chunk is taken from the source only
+//! when the receiver asks for more, and only while no filter blocks. A body that no filter looks at passes as it is.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use meshgate_wasm::{BodyAction, Callbacks, Exchange, TrailersAction};
+
+use super::failure::{FilterFailure, FilterFault, Stop};
+use super::run::{Direction, Hold, Run};
+use super::stream::Stream;
+use crate::message::{BodyError, BodyFault, BodyReason};
+
+/// Parts of a body, as they came from the network.
+type Chunks = VecDeque<Bytes>;
+
+/// The source's frames as the filters let them through.
+pub struct FilteredBody<B> {
+    stream: Rc<Stream>,
+    direction: Direction,
+    source: B,
+    source_ended: bool,
+    /// Bytes taken from the source.
+    taken: u64,
+    /// How many filters the body passes; 0 if none of them looks at it.
+    filters: usize,
+    out: Chunks,
+    /// The last filter let the end through; what is in `out` is all there will be.
+    end: bool,
+    /// Trailers passed the last filter and go out after the body.
+    trailers: bool,
+    /// Bytes that the head promised, and how many of them went out.
+    length: Option<Length>,
+}
+
+/// What a body's first bytes say about its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// All of it came through the filters, and this is its length.
+    Whole(u64),
+    /// As many bytes came out as went in.
+    Same,
+    /// The filters changed the number of bytes, or hold some back.
+    Changed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Length {
+    promised: u64,
+    sent: u64,
+}
+
+impl<B> FilteredBody<B>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    /// The request's body on its way to the endpoint.
+    pub fn request(stream: &Rc<Stream>, source: B) -> FilteredBody<B> {
+        let callbacks = Callbacks::REQUEST_BODY.union(Callbacks::REQUEST_TRAILERS);
+        FilteredBody::new(stream, Direction::Request, callbacks, source)
+    }
+
+    /// The response's body on its way to the client.
+    pub fn response(stream: &Rc<Stream>, source: B) -> FilteredBody<B> {
+        let callbacks = Callbacks::RESPONSE_BODY.union(Callbacks::RESPONSE_TRAILERS);
+        FilteredBody::new(stream, Direction::Response, callbacks, source)
+    }
+
+    fn new(stream: &Rc<Stream>, direction: Direction, callbacks: Callbacks, source: B) -> FilteredBody<B> {
+        let reached = stream.reached();
+        let looks = |index| stream.run(index).is_some_and(|run| run.wants(callbacks));
+        let filters = if (0..reached).any(looks) { reached } else { 0 };
+        FilteredBody {
+            stream: Rc::clone(stream),
+            direction,
+            source_ended: false,
+            taken: 0,
+            filters,
+            out: Chunks::new(),
+            end: source.is_end_stream(),
+            trailers: false,
+            length: None,
+            source,
+        }
+    }
+
+    /// Whether any filter looks at this body.
+    pub fn is_filtered(&self) -> bool {
+        self.filters > 0
+    }
+
+    /// Holds the filters to a `content-length` that goes out with the head: a body that turns out longer or shorter
+    /// is an error, never a message whose framing lies.
+    pub fn promise(&mut self, length: u64) {
+        self.length = Some(Length { promised: length, sent: 0 });
+    }
+
+    /// Lets filters work until they let the first bytes through, or the whole body, without giving any out: what can
+    /// be said of the body's length before its head goes out.
+    pub fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Result<First, BodyError>> {
+        while self.out.is_empty() && !self.end {
+            ready!(self.poll_step(cx))?;
+        }
+        let passed = self.out.iter().map(|chunk| chunk.len() as u64).sum();
+        Poll::Ready(Ok(match self.end {
+            true if !self.trailers => First::Whole(passed),
+            _ if passed == self.taken => First::Same,
+            _ => First::Changed,
+        }))
+    }
+
+    /// One step: lets resumed filters go on, or takes one frame from the source.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        let resumed = self.release_resumed();
+        if self.settle(resumed)? {
+            return Poll::Ready(Ok(()));
+        }
+        self.stream.park(self.direction, cx);
+        if self.source_ended || self.is_blocked() {
+            return Poll::Pending;
+        }
+        let frame = match ready!(Pin::new(&mut self.source).poll_frame(cx)).transpose()? {
+            None => None,
+            Some(frame) => Some(frame),
+        };
+        let fed = self.feed_frame(frame);
+        self.settle(fed).map(|_| ()).into()
+    }
+
+    fn feed_frame(&mut self, frame: Option<Frame<Bytes>>) -> Result<(), Stop> {
+        let Some(frame) = frame else {
+            self.source_ended = true;
+            return self.feed(0, Chunks::new(), true);
+        };
+        match frame.into_data() {
+            Ok(chunk) => {
+                self.taken += chunk.len() as u64;
+                self.source_ended = self.source.is_end_stream();
+                self.feed(0, Chunks::from([chunk]), self.source_ended)
+            }
+            Err(frame) => match frame.into_trailers() {
+                Ok(trailers) => {
+                    self.source_ended = true;
+                    self.put_trailers(trailers);
+                    self.feed_trailers(0)
+                }
+                Err(_) => Ok(()),
+            },
+        }
+    }
+
+    /// Gives bytes to the filters from this position on, as far as they let them through.
+    fn feed(&mut self, mut position: usize, mut bytes: Chunks, end: bool) -> Result<(), Stop> {
+        let stream = Rc::clone(&self.stream);
+        while let Some(run) = self.run(&stream, position) {
+            if bytes.is_empty() && !end {
+                return Ok(());
+            }
+            match self.pass(&stream, run, bytes, end)? {
+                Some(passed) => bytes = passed,
+                None => return Ok(()),
+            }
+            position += 1;
+            if end && self.has_trailers() {
+                // The filter made trailers in the last body callback: they end the stream for the ones behind it.
+                self.feed(position, bytes, false)?;
+                return self.feed_trailers(position);
+            }
+        }
+        self.emit(bytes, end);
+        Ok(())
+    }
+
+    /// Gives bytes to one filter: what it lets through, or `None` if it holds them.
+    fn pass(
+        &self,
+        stream: &Rc<Stream>,
+        run: &Run,
+        bytes: Chunks,
+        end: bool,
+    ) -> Result<Option<Chunks>, Stop> {
+        let wanted = self.body_callback();
+        if !run.wants(wanted) {
+            return Ok(Some(bytes));
+        }
+        let mut bytes = Some(bytes);
+        let direction = self.direction;
+        let action = run.call(stream, wanted, |context| {
+            let mut buffer = match direction {
+                Direction::Request => context.request_body(),
+                Direction::Response => context.response_body(),
+            };
+            bytes.take().into_iter().flatten().for_each(|chunk| buffer.push(chunk));
+            drop(buffer);
+            match direction {
+                Direction::Request => context.on_request_body(end),
+                Direction::Response => context.on_response_body(end),
+            }
+        })?;
+        let half = run.half(direction);
+        let Some(buffer) = run.buffer(direction) else { return Ok(bytes) };
+        match action {
+            // A filter that failed and is skipped lets everything through that it held.
+            None | Some(BodyAction::Continue) => {
+                half.hold.set(Hold::Open);
+                let mut passed: Chunks = buffer.borrow().drain().collect();
+                passed.extend(bytes.into_iter().flatten());
+                return Ok(Some(passed));
+            }
+            Some(BodyAction::Buffer) => half.hold.set(Hold::Buffering),
+            Some(BodyAction::Watermark) => half.hold.set(Hold::Blocked),
+            Some(BodyAction::Drop) => {
+                buffer.borrow().clear();
+                half.hold.set(Hold::Buffering);
+            }
+        }
+        half.end.set(end);
+        let held = buffer.borrow();
+        if held.over_limit() || held.len() > run.filter().body_limit { Err(self.over_limit(run)) } else { Ok(None) }
+    }
+
+    /// Gives the trailers to the filters from this position on. A filter that held the body until now lets it go by
+    /// answering Continue here.
+    fn feed_trailers(&mut self, mut position: usize) -> Result<(), Stop> {
+        let stream = Rc::clone(&self.stream);
+        while let Some(run) = self.run(&stream, position) {
+            let half = run.half(self.direction);
+            let action = run.call(&stream, self.trailers_callback(), |context| match self.direction {
+                Direction::Request => context.on_request_trailers(),
+                Direction::Response => context.on_response_trailers(),
+            })?;
+            position += 1;
+            if action == Some(TrailersAction::Pause) || (action.is_none() && half.hold.get() != Hold::Open) {
+                if half.hold.get() == Hold::Open {
+                    half.hold.set(Hold::Blocked);
+                }
+                half.trailers.set(true);
+                return Ok(());
+            }
+            if half.hold.replace(Hold::Open) != Hold::Open {
+                let held = run.buffer(self.direction).map(|buffer| buffer.borrow().drain().collect());
+                self.feed(position, held.unwrap_or_default(), false)?;
+            }
+        }
+        self.trailers = true;
+        self.end = true;
+        Ok(())
+    }
+
+    /// Lets go what resumed filters held; `true` if there was any.
+    fn release_resumed(&mut self) -> Result<bool, Stop> {
+        let stream = Rc::clone(&self.stream);
+        let mut released = false;
+        for position in 0..self.filters {
+            let Some(run) = self.run(&stream, position) else { break };
+            let half = run.half(self.direction);
+            if half.hold.get() == Hold::Open || !run.take_resumed(self.direction)? {
+                continue;
+            }
+            released = true;
+            half.hold.set(Hold::Open);
+            let held = run.buffer(self.direction).map(|buffer| buffer.borrow().drain().collect());
+            self.feed(position + 1, held.unwrap_or_default(), half.end.take())?;
+            if half.trailers.take() {
+                self.feed_trailers(position + 1)?;
+            }
+        }
+        Ok(released)
+    }
+
+    /// What a stop in a body callback means: the stream's end, told to the exchange and to whoever sends the body.
+    fn settle<T>(&mut self, result: Result<T, Stop>) -> Result<T, BodyError> {
+        match result {
+            Ok(value) => {
+                self.stream.check().map_err(|stop| self.stopped(stop))?;
+                Ok(value)
+            }
+            Err(stop) => Err(self.stopped(stop)),
+        }
+    }
+
+    fn stopped(&self, stop: Stop) -> BodyError {
+        let details: Box<str> = match stop {
+            Stop::Responded => "a filter answered the request".into(),
+            Stop::Closed => "a filter closed the stream".into(),
+            Stop::Failed(failure) => {
+                let text = failure.to_string();
+                self.stream.fail(failure);
+                text.into()
+            }
+        };
+        self.stream.wake();
+        BodyError::new(BodyFault::Filter, BodyReason::Aborted, details)
+    }
+
+    fn over_limit(&self, run: &Run) -> Stop {
+        let limit = run.filter().body_limit;
+        let fault = match self.direction {
+            Direction::Request => FilterFault::RequestBodyLimit(limit),
+            Direction::Response => FilterFault::ResponseBodyLimit(limit),
+        };
+        Stop::Failed(FilterFailure { filter: Rc::clone(&run.filter().name), fault })
+    }
+
+    /// Counts what goes out against what the head promised.
+    fn count(&mut self, bytes: usize) -> Result<(), BodyError> {
+        let Some(length) = &mut self.length else { return Ok(()) };
+        length.sent += bytes as u64;
+        let ended = self.end && self.out.is_empty();
+        let lied = length.sent > length.promised || (ended && length.sent < length.promised);
+        if !(lied && self.filters > 0) {
+            return Ok(());
+        }
+        let filter = Rc::from("on this chain");
+        Err(self.stopped(Stop::Failed(FilterFailure { filter, fault: FilterFault::LengthChanged })))
+    }
+
+    fn emit(&mut self, bytes: Chunks, end: bool) {
+        self.out.extend(bytes);
+        self.end |= end;
+    }
+
+    /// The filter at this position of the body's way: requests go down the chain, responses up.
+    fn run<'s>(&self, stream: &'s Stream, position: usize) -> Option<&'s Run> {
+        match self.direction {
+            Direction::Request if position < self.filters => stream.run(position),
+            Direction::Request => None,
+            Direction::Response => stream.run(self.filters.checked_sub(position + 1)?),
+        }
+    }
+
+    fn is_blocked(&self) -> bool {
+        let stream = &self.stream;
+        (0..self.filters)
+            .filter_map(|index| stream.run(index))
+            .any(|run| run.half(self.direction).hold.get() == Hold::Blocked)
+    }
+
+    fn body_callback(&self) -> Callbacks {
+        match self.direction {
+            Direction::Request => Callbacks::REQUEST_BODY,
+            Direction::Response => Callbacks::RESPONSE_BODY,
+        }
+    }
+
+    fn trailers_callback(&self) -> Callbacks {
+        match self.direction {
+            Direction::Request => Callbacks::REQUEST_TRAILERS,
+            Direction::Response => Callbacks::RESPONSE_TRAILERS,
+        }
+    }
+
+    fn put_trailers(&self, trailers: HeaderMap) {
+        let mut http = self.stream.http().borrow_mut();
+        match self.direction {
+            Direction::Request => http.request_trailers = Some(trailers),
+            Direction::Response => http.response_trailers = Some(trailers),
+        }
+    }
+
+    fn has_trailers(&self) -> bool {
+        let http = self.stream.http().borrow();
+        match self.direction {
+            Direction::Request => http.request_trailers.is_some(),
+            Direction::Response => http.response_trailers.is_some(),
+        }
+    }
+
+    fn take_trailers(&self) -> Option<HeaderMap> {
+        // A copy goes out: the trailers stay readable until the exchange is logged.
+        let http = self.stream.http().borrow();
+        match self.direction {
+            Direction::Request => http.request_trailers.clone(),
+            Direction::Response => http.response_trailers.clone(),
+        }
+        .filter(|trailers| !trailers.is_empty())
+    }
+}
+
+impl<B> Body for FilteredBody<B>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if this.filters == 0 {
+            return Pin::new(&mut this.source).poll_frame(cx);
+        }
+        loop {
+            if let Some(chunk) = this.out.pop_front() {
+                this.count(chunk.len())?;
+                if !chunk.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(chunk))));
+                }
+            } else if this.end {
+                this.count(0)?;
+                let trailers = std::mem::take(&mut this.trailers).then(|| this.take_trailers()).flatten();
+                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+            } else {
+                ready!(this.poll_step(cx))?;
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        if self.filters == 0 {
+            return self.source.is_end_stream();
+        }
+        self.end && self.out.is_empty() && !self.trailers
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.length {
+            _ if self.filters == 0 => self.source.size_hint(),
+            Some(length) => SizeHint::with_exact(length.promised - length.sent),
+            None => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The `meshgate.*` foreign functions: what a filter can decide beyond the standard ABI. Called by the worker's
+//! `Host` for every foreign function of a guest.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use meshgate_abi::{DirectResponse, MetricType, RouteDecision, Series, function};
+use meshgate_wasm::{ForeignCaller, LocalResponse, MetricKind, SeriesSpec, Status};
+use prost::Message;
+
+use super::stream::{Decision, Stream};
+
+/// Answers a foreign function; `NotFound` if there is none of this name.
+pub fn foreign_function(
+    caller: &mut ForeignCaller<'_>,
+    name: &str,
+    argument: &[u8],
+) -> Result<Vec<u8>, Status> {
+    match name {
+        function::ROUTE => route(caller, argument),
+        function::METRIC => metric(caller, argument),
+        _ => Err(Status::NotFound),
+    }
+}
+
+fn route(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Status> {
+    let stream = caller.exchange().and_then(|exchange| exchange.as_any().downcast_ref::<Stream>());
+    let stream = stream.ok_or(Status::BadArgument)?;
+    let decision = RouteDecision::decode(argument).map_err(|_| Status::BadArgument)?;
+    let cluster = match decision.cluster.as_str() {
+        "" if decision.direct.is_some() => Rc::from(""),
+        name => stream.cluster(name).ok_or(Status::BadArgument)?,
+    };
+    let chain = match decision.chain.as_str() {
+        "" => None,
+        key => {
+            let filter = caller.place().and_then(|place| stream.filter(place)).ok_or(Status::BadArgument)?;
+            Some(Rc::clone(filter.chain(key).ok_or(Status::BadArgument)?))
+        }
+    };
+    stream.decide(Decision {
+        route: decision.route.into(),
+        cluster,
+        timeout: (decision.timeout_ms > 0).then(|| Duration::from_millis(decision.timeout_ms)),
+        chain,
+        direct: decision.direct.map(direct).transpose()?,
+    });
+    Ok(Vec::new())
+}
+
+fn direct(direct: DirectResponse) -> Result<LocalResponse, Status> {
+    let status = u16::try_from(direct.status).ok().filter(|status| (200..600).contains(status));
+    let status = status.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Status::BadArgument)?;
+    let mut headers = HeaderMap::with_capacity(direct.headers.len());
+    for header in direct.headers {
+        let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Status::BadArgument)?;
+        let value = HeaderValue::from_maybe_shared(Bytes::from(header.value)).map_err(|_| Status::BadArgument)?;
+        headers.append(name, value);
+    }
+    let body = direct.body.into();
+    Ok(LocalResponse { status, headers, body, grpc_status: None, details: "direct_response".into(), place: 0 })
+}
+
+fn metric(caller: &mut ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Status> {
+    let series = Series::decode(argument).map_err(|_| Status::BadArgument)?;
+    let kind = match MetricType::try_from(series.r#type).map_err(|_| Status::BadArgument)? {
+        MetricType::Counter => MetricKind::Counter,
+        MetricType::Gauge => MetricKind::Gauge,
+        MetricType::Histogram => MetricKind::Histogram,
+    };
+    let labels: Vec<_> =
+        series.labels.iter().map(|label| (label.name.as_str(), label.value.as_str())).collect();
+    let id = caller.series(&SeriesSpec {
+        name: &series.name,
+        kind,
+        labels: &labels,
+        help: &series.help,
+        scale: series.scale,
+        buckets: &series.buckets,
+    })?;
+    Ok(id.to_le_bytes().to_vec())
+}

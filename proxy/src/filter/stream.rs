@@ -1,0 +1,299 @@
+//! What one exchange shares with its filters: the heads and trailers, the filters' places, the route they decided,
+//! and the wakers of whoever waits for a paused filter. One worker, one thread: everything is `Rc` and `Cell`.
+
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use meshgate_wasm::{Callbacks, HeadersAction, HttpStream, LocalResponse};
+
+use super::failure::{FilterFailure, FilterFault, Stop};
+use super::run::{Direction, Run};
+use super::{Chain, Filter};
+
+/// How long a filter may pause an exchange before the exchange is given up.
+const PAUSE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Where an exchange goes, as a filter decided it.
+#[derive(Clone)]
+pub struct Decision {
+    /// The route's name; may be empty.
+    pub route: Rc<str>,
+    /// The cluster, which exists in the exchange's snapshot; empty if `direct` answers.
+    pub cluster: Rc<str>,
+    /// From the end of the request to the end of the response; `None`: the listener's default.
+    pub timeout: Option<Duration>,
+    /// The route's own filters, which run after the listener's.
+    pub chain: Option<Rc<Chain>>,
+    /// Answer with this and send the request nowhere.
+    pub direct: Option<LocalResponse>,
+}
+
+/// What a stream is made of.
+pub struct StreamParts {
+    /// The request's head, and what is known of the connection.
+    pub http: HttpStream,
+    /// The listener's chain.
+    pub chain: Rc<Chain>,
+    /// The names of the clusters that a filter may choose, each as the one shared string.
+    pub clusters: Rc<dyn Fn(&str) -> Option<Rc<str>>>,
+}
+
+/// One exchange, as its filters and the two body streams share it.
+pub struct Stream {
+    http: RefCell<HttpStream>,
+    runs: Box<[Run]>,
+    routed: OnceCell<Box<[Run]>>,
+    reached: Cell<usize>,
+    clusters: Rc<dyn Fn(&str) -> Option<Rc<str>>>,
+    decision: RefCell<Option<Decision>>,
+    failure: RefCell<Option<FilterFailure>>,
+    closed: Cell<bool>,
+    request_ended: Cell<bool>,
+    response_begun: Cell<bool>,
+    finished: Cell<bool>,
+    exchange_waker: Cell<Option<Waker>>,
+    request_waker: Cell<Option<Waker>>,
+    response_waker: Cell<Option<Waker>>,
+}
+
+impl Stream {
+    /// A stream at its beginning.
+    pub fn new(parts: StreamParts) -> Rc<Stream> {
+        Rc::new(Stream {
+            http: RefCell::new(parts.http),
+            runs: runs(&parts.chain, 0),
+            routed: OnceCell::new(),
+            reached: Cell::new(0),
+            clusters: parts.clusters,
+            decision: RefCell::new(None),
+            failure: RefCell::new(None),
+            closed: Cell::new(false),
+            request_ended: Cell::new(false),
+            response_begun: Cell::new(false),
+            finished: Cell::new(false),
+            exchange_waker: Cell::new(None),
+            request_waker: Cell::new(None),
+            response_waker: Cell::new(None),
+        })
+    }
+
+    /// The heads, trailers and attributes. Not to be borrowed while a filter runs.
+    pub fn http(&self) -> &RefCell<HttpStream> {
+        &self.http
+    }
+
+    /// What was decided last.
+    pub fn decision(&self) -> Option<Decision> {
+        self.decision.borrow().clone()
+    }
+
+    pub(super) fn decide(&self, decision: Decision) {
+        let mut http = self.http.borrow_mut();
+        http.attributes.route = (!decision.route.is_empty()).then(|| Rc::clone(&decision.route));
+        http.attributes.cluster = (!decision.cluster.is_empty()).then(|| Rc::clone(&decision.cluster));
+        *self.decision.borrow_mut() = Some(decision);
+    }
+
+    /// The cluster's one shared name, if there is such a cluster.
+    pub(super) fn cluster(&self, name: &str) -> Option<Rc<str>> {
+        (self.clusters)(name)
+    }
+
+    /// The filter at this place of the exchange.
+    pub(super) fn filter(&self, place: u32) -> Option<&Rc<Filter>> {
+        self.run(place as usize).map(Run::filter)
+    }
+
+    /// Runs the request's head down the listener's chain and then down the chain of the route it decided.
+    pub async fn run_request_head(self: &Rc<Self>, end: bool) -> Result<(), Stop> {
+        let mut next = 0;
+        loop {
+            while let Some(run) = self.run(next) {
+                next += 1;
+                self.reached.set(next);
+                let action =
+                    run.call(self, Callbacks::REQUEST_HEADERS, |context| context.on_request_headers(end))?;
+                if action.is_some_and(|action| action != HeadersAction::Continue) {
+                    self.resumed(run, Direction::Request).await?;
+                }
+            }
+            if !self.add_routed() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Runs the response's head up the chain, through the filters below `from` that the request reached. On a stop,
+    /// the number of filters that are still above comes with it.
+    pub async fn run_response_head(self: &Rc<Self>, from: usize, end: bool) -> Result<(), (usize, Stop)> {
+        let mut next = from;
+        while let Some(run) = next.checked_sub(1).and_then(|index| self.run(index)) {
+            next -= 1;
+            let action =
+                run.call(self, Callbacks::RESPONSE_HEADERS, |context| context.on_response_headers(end));
+            match action {
+                Ok(None | Some(HeadersAction::Continue)) => {}
+                Ok(Some(_)) => {
+                    self.resumed(run, Direction::Response).await.map_err(|stop| (next, stop))?;
+                }
+                Err(stop) => return Err((next, stop)),
+            }
+        }
+        Ok(())
+    }
+
+    /// How many filters the request reached: the ones that the response runs through.
+    pub fn reached(&self) -> usize {
+        self.reached.get()
+    }
+
+    /// The request was received as a whole: timeouts run from here.
+    pub fn end_request(&self) {
+        if !self.request_ended.replace(true)
+            && let Some(waker) = self.exchange_waker.take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Whether the request was received as a whole.
+    pub fn request_has_ended(&self) -> bool {
+        self.request_ended.get()
+    }
+
+    /// From here on the response is on its way to the client and cannot be replaced.
+    pub fn begin_response(&self) {
+        self.response_begun.set(true);
+    }
+
+    /// Waits until something outside of the exchange's own steps ends it: a filter's answer or failure in a body
+    /// callback or an HTTP call's response.
+    pub fn poll_stopped(&self, cx: &mut Context<'_>) -> Poll<Stop> {
+        self.exchange_waker.set(Some(cx.waker().clone()));
+        match self.check() {
+            Err(stop) => Poll::Ready(stop),
+            Ok(()) => Poll::Pending,
+        }
+    }
+
+    /// Whether the exchange was ended by a filter.
+    pub fn check(&self) -> Result<(), Stop> {
+        if let Some(failure) = &*self.failure.borrow() {
+            return Err(Stop::Failed(failure.clone()));
+        }
+        let http = self.http.borrow();
+        if http.local_response.is_some() {
+            return Err(Stop::Responded);
+        }
+        let routed = self.routed.get().map(|runs| &runs[..]).unwrap_or_default();
+        if self.runs.iter().chain(routed).any(Run::take_closed) {
+            self.closed.set(true);
+        }
+        if self.closed.get() { Err(Stop::Closed) } else { Ok(()) }
+    }
+
+    /// Ends the exchange by this failure, wherever its steps are.
+    pub(super) fn fail(&self, failure: FilterFailure) {
+        self.failure.borrow_mut().get_or_insert(failure);
+        self.wake_all();
+    }
+
+    /// Forgets the failure and the answer of a filter: they are being told to the client.
+    pub fn take_failure(&self) -> Option<FilterFailure> {
+        self.failure.borrow_mut().take()
+    }
+
+    pub(super) fn response_has_begun(&self) -> bool {
+        self.response_begun.get()
+    }
+
+    pub(super) fn park(&self, direction: Direction, cx: &Context<'_>) {
+        let waker = match direction {
+            Direction::Request => &self.request_waker,
+            Direction::Response => &self.response_waker,
+        };
+        waker.set(Some(cx.waker().clone()));
+    }
+
+    /// The filter at this place: the listener's chain first, then the route's.
+    pub(super) fn run(&self, index: usize) -> Option<&Run> {
+        match index.checked_sub(self.runs.len()) {
+            None => self.runs.get(index),
+            Some(index) => self.routed.get()?.get(index),
+        }
+    }
+
+    /// Ends every filter's part: done, log, delete, first to last.
+    pub fn finish(self: &Rc<Self>) {
+        let mut index = 0;
+        while let Some(run) = self.run(index) {
+            run.finish(self);
+            index += 1;
+        }
+        self.finished.set(true);
+    }
+
+    /// Whether the exchange is over, so that no filter is to be entered again.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished.get()
+    }
+
+    /// Puts the decided route's chain behind the listener's; `false` if there is none, or it is there already.
+    fn add_routed(&self) -> bool {
+        if self.routed.get().is_some() {
+            return false;
+        }
+        let decision = self.decision.borrow();
+        let Some(chain) = decision.as_ref().and_then(|decision| decision.chain.as_ref()) else { return false };
+        self.routed.set(runs(chain, self.runs.len())).is_ok()
+    }
+
+    /// Waits for a paused filter.
+    async fn resumed(&self, run: &Run, direction: Direction) -> Result<(), Stop> {
+        let resumed = poll_fn(|cx| {
+            self.exchange_waker.set(Some(cx.waker().clone()));
+            if let Err(stop) = self.check() {
+                return Poll::Ready(Err(stop));
+            }
+            match run.take_resumed(direction) {
+                Ok(true) => Poll::Ready(Ok(())),
+                Ok(false) => Poll::Pending,
+                Err(stop) => Poll::Ready(Err(stop)),
+            }
+        });
+        match tokio::time::timeout(PAUSE_TIMEOUT, resumed).await {
+            Ok(resumed) => resumed,
+            Err(_) => run.fail(FilterFault::PauseTimeout),
+        }
+    }
+
+    fn wake_all(&self) {
+        for waker in [&self.exchange_waker, &self.request_waker, &self.response_waker] {
+            if let Some(waker) = waker.take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+fn runs(chain: &Chain, first: usize) -> Box<[Run]> {
+    chain.filters.iter().enumerate().map(|(index, filter)| Run::new(filter, first + index)).collect()
+}
+
+impl meshgate_wasm::Exchange for Stream {
+    fn http(&self) -> &RefCell<HttpStream> {
+        &self.http
+    }
+
+    fn wake(&self) {
+        self.wake_all();
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

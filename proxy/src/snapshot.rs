@@ -1,0 +1,265 @@
+//! One built configuration. The only code that turns names in the configuration into running parts: first into what
+//! all workers share ([`Snapshot`]: compiled modules, plugins' specs), then on each worker into what serves requests
+//! ([`WorkerSnapshot`]: plugins, chains, clusters, listeners).
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshgate_config::{ChainId, Config, Diagnostic, Diagnostics, FilterUse, Position};
+use meshgate_wasm::{Engine, Limits, Plugin, PluginSpec, StartError, Vms};
+use sha2::{Digest, Sha256};
+
+use crate::filter::{Chain, Filter};
+use crate::message::Forwarding;
+use crate::modules::{CompiledModules, ModuleFiles};
+use crate::telemetry::{AccessLog, ListenerMetrics};
+use crate::upstream::{Clusters, Upstream};
+
+/// Characters of a version: enough of the hash to tell versions apart by eye.
+const VERSION_LENGTH: usize = 16;
+
+/// One built configuration, the same for all workers; never changed.
+pub struct Snapshot {
+    /// A hash of everything it was built from.
+    pub version: String,
+    /// What it was built from.
+    pub config: Config,
+    /// The plugins, by chain and place.
+    plugins: Vec<Vec<Arc<PluginSpec>>>,
+}
+
+impl Snapshot {
+    /// Compiles what the configuration names. Takes long the first time a module is seen.
+    ///
+    /// # Errors
+    /// Every module that cannot be used, at the places that name it.
+    pub fn build(
+        config: Config,
+        files: &mut ModuleFiles,
+        compiled: &mut CompiledModules,
+        engine: &Engine,
+    ) -> Result<Snapshot, Diagnostics> {
+        let mut plugins = Vec::with_capacity(config.chains.len());
+        let mut errors = Vec::new();
+        for chain in &config.chains {
+            let mut specs = Vec::with_capacity(chain.filters.len());
+            for filter in &chain.filters {
+                match plugin_spec(filter, files, compiled, engine) {
+                    Ok(spec) => specs.push(Arc::new(spec)),
+                    Err(reason) => errors.push(config.source.diagnostic(filter.at, reason, None)),
+                }
+            }
+            plugins.push(specs);
+        }
+        if !errors.is_empty() {
+            return Err(Diagnostics(errors));
+        }
+        let version = version(&config, &plugins);
+        Ok(Snapshot { version, config, plugins })
+    }
+
+    /// Configures every plugin once on throw-away VMs.
+    ///
+    /// # Errors
+    /// Every plugin that refuses its configuration or fails, at its place in a chain.
+    pub fn try_out(&self, vms: &Vms) -> Result<(), Diagnostics> {
+        let mut tried = HashSet::new();
+        let mut errors = Vec::new();
+        for (filter, spec) in self.filters() {
+            if tried.insert(Arc::clone(spec))
+                && let Err(error) = vms.plugin(Arc::clone(spec))
+            {
+                errors.push(self.refusal(filter.at, &error));
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(Diagnostics(errors)) }
+    }
+
+    /// Every place in every chain with its plugin, in the order of the configuration.
+    pub fn filters(&self) -> impl Iterator<Item = (&FilterUse, &Arc<PluginSpec>)> {
+        let chains = self.config.chains.iter().zip(&self.plugins);
+        chains.flat_map(|(chain, specs)| chain.filters.iter().zip(specs))
+    }
+
+    /// A plugin's failure to start, at its place.
+    pub fn refusal(&self, at: Position, error: &StartError) -> Diagnostic {
+        let hint = matches!(error, StartError::Refused { .. })
+            .then(|| "the filter's own words are in the log above".to_owned());
+        self.config.source.diagnostic(at, error.to_string(), hint)
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+fn plugin_spec(
+    filter: &FilterUse,
+    files: &mut ModuleFiles,
+    compiled: &mut CompiledModules,
+    engine: &Engine,
+) -> Result<PluginSpec, String> {
+    let file = files.module(&filter.module)?;
+    let module = compiled.compile(engine, &filter.name, file).map_err(|error| error.to_string())?;
+    let mut spec = PluginSpec::new(&filter.name, module, filter.configuration.to_bytes());
+    spec.limits = Limits {
+        time: filter.limits.time,
+        memory: filter.limits.memory,
+        body: filter.limits.body,
+        ..Limits::default()
+    };
+    Ok(spec)
+}
+
+/// Equal configurations with equal modules have equal versions, on every machine.
+fn version(config: &Config, plugins: &[Vec<Arc<PluginSpec>>]) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(config.source.text().as_bytes());
+    for spec in plugins.iter().flatten() {
+        hasher.update(spec.module.hash().0);
+        hasher.update(&spec.configuration);
+    }
+    let mut version: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    version.truncate(VERSION_LENGTH);
+    version
+}
+
+/// What all listeners of a worker use, whatever the snapshot.
+#[derive(Clone)]
+pub struct Shared {
+    /// The way to the endpoints.
+    pub upstream: Rc<Upstream>,
+    /// The worker's access log.
+    pub access_log: Rc<AccessLog>,
+}
+
+/// A snapshot's parts on one worker.
+pub struct WorkerSnapshot {
+    /// What it was built from.
+    pub snapshot: Arc<Snapshot>,
+    /// By name.
+    pub listeners: HashMap<String, Rc<Listener>>,
+    /// The clusters, for listeners and for filters' HTTP calls.
+    pub clusters: Clusters,
+    /// All plugins, each once.
+    pub plugins: Vec<Rc<Plugin>>,
+}
+
+/// A listener's part in a snapshot: what an exchange needs to know of the configuration it began with.
+pub struct Listener {
+    /// Its name.
+    pub name: Rc<str>,
+    /// What its requests run through.
+    pub chain: Rc<Chain>,
+    /// Where requests go for which no filter decided a route.
+    pub cluster: Option<Rc<str>>,
+    /// The clusters that exist.
+    pub clusters: Clusters,
+    /// The one shared name of each cluster.
+    pub cluster_names: Rc<dyn Fn(&str) -> Option<Rc<str>>>,
+    /// How long an exchange may take if its route does not say.
+    pub request_timeout: Option<Duration>,
+    /// Most bytes in a request's body.
+    pub max_request_body: Option<u64>,
+    /// How far clients are believed.
+    pub forwarding: Forwarding,
+    /// The way to the endpoints.
+    pub upstream: Rc<Upstream>,
+    /// The worker's access log.
+    pub access_log: Rc<AccessLog>,
+    /// What is counted.
+    pub metrics: ListenerMetrics,
+}
+
+impl WorkerSnapshot {
+    /// Starts the plugins and puts everything in its place. What `previous` has and still holds is kept: plugins
+    /// with their state, clusters with their connections.
+    ///
+    /// # Errors
+    /// The first plugin that cannot start on this worker.
+    pub fn build(
+        snapshot: Arc<Snapshot>,
+        vms: &Vms,
+        shared: &Shared,
+        metrics: &dyn Fn(&str) -> ListenerMetrics,
+        previous: Option<&WorkerSnapshot>,
+    ) -> Result<WorkerSnapshot, Diagnostic> {
+        let clusters = Clusters::new(&snapshot.config.clusters, previous.map(|previous| &previous.clusters));
+        let mut chains = Chains { snapshot: &snapshot, vms, built: HashMap::new(), plugins: Vec::new() };
+        let names = cluster_names(&clusters);
+        let mut listeners = HashMap::with_capacity(snapshot.config.listeners.len());
+        for listener in &snapshot.config.listeners {
+            let part = Listener {
+                name: Rc::from(listener.name.as_str()),
+                chain: chains.build(listener.chain)?,
+                cluster: listener.cluster.as_deref().and_then(|name| names(name)),
+                clusters: clusters.clone(),
+                cluster_names: Rc::clone(&names),
+                request_timeout: listener.request_timeout,
+                max_request_body: listener.max_request_body,
+                forwarding: Forwarding::default(),
+                upstream: Rc::clone(&shared.upstream),
+                access_log: Rc::clone(&shared.access_log),
+                metrics: metrics(&listener.name),
+            };
+            listeners.insert(listener.name.clone(), Rc::new(part));
+        }
+        let plugins = chains.plugins;
+        Ok(WorkerSnapshot { snapshot, listeners, clusters, plugins })
+    }
+}
+
+fn cluster_names(clusters: &Clusters) -> Rc<dyn Fn(&str) -> Option<Rc<str>>> {
+    let clusters = clusters.clone();
+    Rc::new(move |name| clusters.find(name).map(|cluster| Rc::clone(cluster.name())))
+}
+
+/// Chains under construction. Sub-chains hold no cycles: each is written inside of the filter that owns it.
+struct Chains<'a> {
+    snapshot: &'a Snapshot,
+    vms: &'a Vms,
+    built: HashMap<ChainId, Rc<Chain>>,
+    plugins: Vec<Rc<Plugin>>,
+}
+
+impl Chains<'_> {
+    fn build(&mut self, id: ChainId) -> Result<Rc<Chain>, Diagnostic> {
+        if let Some(chain) = self.built.get(&id) {
+            return Ok(Rc::clone(chain));
+        }
+        let configured = self.snapshot.config.chain(id);
+        let mut filters = Vec::with_capacity(configured.filters.len());
+        for (filter, spec) in configured.filters.iter().zip(&self.snapshot.plugins[id.0]) {
+            filters.push(Rc::new(self.filter(filter, spec)?));
+        }
+        let chain = Rc::new(Chain { name: Rc::from(configured.name.as_str()), filters: filters.into() });
+        self.built.insert(id, Rc::clone(&chain));
+        Ok(chain)
+    }
+
+    fn filter(&mut self, filter: &FilterUse, spec: &Arc<PluginSpec>) -> Result<Filter, Diagnostic> {
+        let plugin = self.vms.plugin(Arc::clone(spec));
+        let plugin = plugin.map_err(|error| self.snapshot.refusal(filter.at, &error))?;
+        if !self.plugins.iter().any(|known| Rc::ptr_eq(known, &plugin)) {
+            self.plugins.push(Rc::clone(&plugin));
+        }
+        let mut chains = Vec::with_capacity(filter.chains.len());
+        for (key, id) in &filter.chains {
+            chains.push((key.clone(), self.build(*id)?));
+        }
+        Ok(Filter {
+            name: Rc::from(filter.name.as_str()),
+            callbacks: plugin.callbacks(),
+            on_error: filter.on_error,
+            body_limit: usize::try_from(filter.limits.body).unwrap_or(usize::MAX),
+            plugin,
+            chains,
+        })
+    }
+}

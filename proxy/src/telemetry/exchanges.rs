@@ -1,0 +1,87 @@
+//! What is counted of every exchange, by listener. The exchange counts; `snapshot` hands each listener its part.
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::Registry;
+
+type Labels<const N: usize> = [(&'static str, Arc<str>); N];
+
+/// The counters of all exchanges.
+#[derive(Clone, Debug, Default)]
+pub struct ExchangeMetrics {
+    requests: Family<Labels<2>, Counter>,
+    flags: Family<Labels<2>, Counter>,
+    active: Family<Labels<1>, Gauge>,
+}
+
+/// One listener's counters, at hand without a look-up.
+#[derive(Clone, Debug)]
+pub struct ListenerMetrics {
+    name: Arc<str>,
+    all: ExchangeMetrics,
+    active: Gauge,
+    by_class: [Counter; CLASSES.len()],
+}
+
+/// `response_code_class`: the first digit of the status. Without a response there is none.
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+impl ExchangeMetrics {
+    /// The counters, as the process shows them.
+    #[must_use]
+    pub fn register(registry: &Registry) -> ExchangeMetrics {
+        let metrics = ExchangeMetrics::default();
+        registry.area(|area| {
+            area.register(
+                "downstream_requests",
+                "Requests that ended, by the class of the response's status",
+                metrics.requests.clone(),
+            );
+            area.register(
+                "downstream_response_flags",
+                "Requests that ended with a response flag",
+                metrics.flags.clone(),
+            );
+            area.register(
+                "downstream_requests_active",
+                "Requests that have begun and not ended",
+                metrics.active.clone(),
+            );
+        });
+        metrics
+    }
+
+    /// The counters of the listener with this name.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> ListenerMetrics {
+        let name: Arc<str> = name.into();
+        let by_class = CLASSES.map(|class| {
+            let labels = [("listener", Arc::clone(&name)), ("response_code_class", class.into())];
+            self.requests.get_or_create_owned(&labels)
+        });
+        let active = self.active.get_or_create_owned(&[("listener", Arc::clone(&name))]);
+        ListenerMetrics { name, all: self.clone(), active, by_class }
+    }
+}
+
+impl ListenerMetrics {
+    /// An exchange begins.
+    pub fn begin(&self) {
+        self.active.inc();
+    }
+
+    /// An exchange ended. `status` is 0 if there was no response; `flags` holds the letters of its response flags.
+    pub fn end(&self, status: u16, flags: &str) {
+        self.active.dec();
+        let class = usize::from(status / 100);
+        self.by_class[if class < CLASSES.len() { class } else { 0 }].inc();
+        for flag in flags.split(',').filter(|flag| !flag.is_empty()) {
+            let labels = [("listener", Arc::clone(&self.name)), ("flag", flag.into())];
+            self.all.flags.get_or_create(&labels).inc();
+        }
+    }
+}
