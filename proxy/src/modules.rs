@@ -130,3 +130,66 @@ impl CompiledModules {
         self.modules.retain(|hash, _| used.contains(hash));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_missing_module_a_folder_and_a_text_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = folder.path().join("text.wasm");
+        fs::write(&text, "not wasm").unwrap();
+        let mut files = ModuleFiles::new();
+        let mut error = |path: &Path| files.manifest(&ModuleSource::File(path.to_owned()), None).unwrap_err();
+        assert!(error(&folder.path().join("missing.wasm")).contains("No such file"));
+        assert!(error(folder.path()).contains("it is not a file"));
+        assert!(error(&text).contains("cannot be used"));
+    }
+
+    #[test]
+    fn a_file_is_read_once_per_load() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("module.wasm");
+        let source = ModuleSource::File(path.clone());
+        fs::write(&path, "before").unwrap();
+        let mut files = ModuleFiles::new();
+        let before = files.manifest(&source, None).unwrap_err();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(files.manifest(&source, None).unwrap_err(), before, "looked at the file again");
+        assert_ne!(ModuleFiles::new().manifest(&source, None).unwrap_err(), before);
+    }
+
+    #[test]
+    fn a_module_that_is_too_large_is_not_read_to_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large.wasm");
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let error = ModuleFiles::new().manifest(&ModuleSource::File(path), None).unwrap_err();
+        assert!(error.contains("larger than"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_standard_filter_is_an_error() {
+        let error =
+            ModuleFiles::new().manifest(&ModuleSource::Standard("nothing".to_owned()), None).unwrap_err();
+        assert!(error.contains("no standard filter `nothing`"), "{error}");
+    }
+
+    #[test]
+    fn the_standard_filters_are_sorted_and_can_be_pinned() {
+        let names: Vec<_> = standard().collect();
+        assert!(!names.is_empty() && names.is_sorted(), "{names:?}");
+        for name in names {
+            let source = ModuleSource::Standard(name.to_owned());
+            let mut files = ModuleFiles::new();
+            let hash = files.module(&source).unwrap().hash.to_string();
+            files.manifest(&source, Some(&hash)).unwrap().expect("a standard filter has a manifest");
+            let wrong = "0".repeat(64);
+            let error = files.manifest(&source, Some(&wrong)).unwrap_err();
+            assert!(error.contains(&hash) && error.contains(&wrong), "{error}");
+        }
+    }
+}

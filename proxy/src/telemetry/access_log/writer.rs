@@ -3,8 +3,9 @@
 //! A blocking write must never reach a worker or the main thread: standard output may be a pipe that nobody reads. So batches come through a bounded
 //! queue, and orders (another output, reopen, stop) through a mailbox that the thread looks into before each batch.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -192,7 +193,9 @@ enum Output {
 
 impl Output {
     fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).open(path)?;
+        // Opening a named pipe to write waits for a reader, but not when it is opened to read as well.
+        let pipe = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+        let file = OpenOptions::new().read(pipe).append(true).create(true).open(path)?;
         Ok(Self::File { path: path.to_owned(), file })
     }
 
