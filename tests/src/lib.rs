@@ -33,7 +33,7 @@ pub use client::{Begun, Client, Reply};
 pub use command::{Finished, binary, repository, run};
 pub use deadline::{DEADLINE, until, within};
 pub use lines::Lines;
-pub use load::{Load, Tally};
+pub use load::{Load, Tally, Unanswered};
 pub use meshgate::{Meshgate, Stopped};
 pub use modules::{example, filter, guest, with_custom_section};
 pub use readme::{Shown, shown_commands};

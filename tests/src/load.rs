@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::ask::Ask;
-use crate::client::{Client, Reply};
+use crate::client::{Client, ID, Reply};
 use crate::deadline::within;
 
 /// Running load; `stop` ends it and tells the result.
@@ -18,10 +18,13 @@ pub struct Load {
     connections: JoinSet<()>,
 }
 
+#[derive(Default)]
 struct Count {
     sent: AtomicU64,
     good: watch::Sender<u64>,
+    refused: AtomicU64,
     bad: Mutex<Vec<String>>,
+    unanswered: Mutex<Vec<Unanswered>>,
 }
 
 /// What became of the requests.
@@ -31,8 +34,39 @@ pub struct Tally {
     pub sent: u64,
     /// Answers that were judged good.
     pub good: u64,
-    /// What was wrong with the others, one line each.
+    /// What was wrong with other answers, one line each.
     pub bad: Vec<String>,
+    /// Requests without a whole answer.
+    pub unanswered: Vec<Unanswered>,
+    /// Connections that nobody accepted. Each ends its share of the load.
+    pub refused: u64,
+}
+
+/// A request that got no whole answer.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// The id it carried, which a backend that saw it knows: `Seen::id`.
+    pub id: String,
+    /// Nothing of an answer arrived: the connection ended before or after the request was written, so that HTTP/1.1 tells
+    /// the client to send it again.
+    pub untouched: bool,
+    /// What happened.
+    pub error: String,
+}
+
+impl Tally {
+    /// Asserts that every request that was sent got a good answer, and says how many there were.
+    pub fn all_good(&self) -> u64 {
+        assert!(self.bad.is_empty(), "{} bad answers, such as {}", self.bad.len(), self.bad[0]);
+        assert!(
+            self.unanswered.is_empty(),
+            "{} unanswered, such as {:?}",
+            self.unanswered.len(),
+            self.unanswered[0]
+        );
+        assert_eq!((self.good, self.refused), (self.sent, 0));
+        self.good
+    }
 }
 
 impl Load {
@@ -43,8 +77,7 @@ impl Load {
         J: Fn(&Reply) -> Result<(), String> + Clone + Send + 'static,
     {
         let stop = Arc::new(AtomicBool::new(false));
-        let count =
-            Arc::new(Count { sent: AtomicU64::new(0), good: watch::Sender::new(0), bad: Mutex::default() });
+        let count = Arc::new(Count::default());
         let mut running = JoinSet::new();
         for _ in 0..connections {
             running.spawn(one_connection(
@@ -66,12 +99,23 @@ impl Load {
     }
 
     /// Lets the requests on their way finish and sends no more.
-    pub async fn stop(mut self) -> Tally {
+    pub async fn stop(self) -> Tally {
         self.stop.store(true, Ordering::SeqCst);
+        self.ended().await
+    }
+
+    /// Waits until every connection was refused: the server is gone.
+    pub async fn ended(mut self) -> Tally {
         within("the load's last answers", async { while self.connections.join_next().await.is_some() {} })
             .await;
-        let bad = std::mem::take(&mut *self.count.bad.lock().expect("nobody panics while pushing"));
-        Tally { sent: self.count.sent.load(Ordering::SeqCst), good: *self.count.good.borrow(), bad }
+        let take = "nobody panics while pushing";
+        Tally {
+            sent: self.count.sent.load(Ordering::SeqCst),
+            good: *self.count.good.borrow(),
+            bad: std::mem::take(&mut *self.count.bad.lock().expect(take)),
+            unanswered: std::mem::take(&mut *self.count.unanswered.lock().expect(take)),
+            refused: self.count.refused.load(Ordering::SeqCst),
+        }
     }
 }
 
@@ -87,27 +131,29 @@ where
             Some(client) => client,
             None => match Client::try_http1(address).await {
                 Ok(client) => client,
-                Err(error) => return count.bad(format!("connect: {error}")),
+                Err(_) => {
+                    count.refused.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
             },
         };
-        count.sent.fetch_add(1, Ordering::SeqCst);
-        match open.try_call(ask()).await {
+        let sent = count.sent.fetch_add(1, Ordering::SeqCst);
+        let id = format!("load-{address}-{sent}");
+        match open.try_call(ask().header(ID, &id)).await {
             Ok(reply) => {
                 match judge(&reply) {
                     Ok(()) => count.good.send_modify(|good| *good += 1),
-                    Err(wrong) => count.bad(wrong),
+                    Err(wrong) => count.bad.lock().expect("nobody panics while pushing").push(wrong),
                 }
                 if reply.header("connection") != "close" {
                     client = Some(open);
                 }
             }
-            Err(error) => count.bad(format!("no whole answer: {error:?}")),
+            Err(error) => {
+                let untouched = error.is_canceled() || error.is_incomplete_message() || error.is_closed();
+                let unanswered = Unanswered { id, untouched, error: format!("{error:?}") };
+                count.unanswered.lock().expect("nobody panics while pushing").push(unanswered);
+            }
         }
-    }
-}
-
-impl Count {
-    fn bad(&self, what: String) {
-        self.bad.lock().expect("nobody panics while pushing").push(what);
     }
 }

@@ -19,7 +19,9 @@ pub(crate) const FILE: &str = "meshgate.yaml";
 #[derive(Clone)]
 pub struct Setup {
     text: Text,
+    written_to: String,
     files: Vec<(String, Vec<u8>)>,
+    links: Vec<(String, String)>,
 }
 
 #[derive(Clone)]
@@ -44,7 +46,7 @@ struct Around {
 
 impl Setup {
     pub(crate) fn whole(text: &str) -> Setup {
-        Setup { text: Text::Whole(text.to_owned()), files: Vec::new() }
+        Setup::of(Text::Whole(text.to_owned()))
     }
 
     pub(crate) fn chain(chain: &str) -> Setup {
@@ -58,12 +60,28 @@ impl Setup {
             clusters: Vec::new(),
             top: Vec::new(),
         };
-        Setup { text: Text::Around(around), files: Vec::new() }
+        Setup::of(Text::Around(around))
+    }
+
+    fn of(text: Text) -> Setup {
+        Setup { text, written_to: FILE.to_owned(), files: Vec::new(), links: Vec::new() }
     }
 
     /// Puts a file into the configuration's folder.
     pub fn file(mut self, path: &str, content: impl AsRef<[u8]>) -> Setup {
         self.files.push((path.to_owned(), content.as_ref().to_owned()));
+        self
+    }
+
+    /// Puts a symbolic link into the configuration's folder.
+    pub fn link(mut self, path: &str, target: &str) -> Setup {
+        self.links.push((path.to_owned(), target.to_owned()));
+        self
+    }
+
+    /// Writes the configuration there instead of `meshgate.yaml`, which must then be a link to it.
+    pub fn written_to(mut self, path: &str) -> Setup {
+        path.clone_into(&mut self.written_to);
         self
     }
 
@@ -177,7 +195,10 @@ impl Setup {
         for (path, content) in &self.files {
             write(path, content);
         }
-        write(FILE, self.yaml().as_bytes());
+        write(&self.written_to, self.yaml().as_bytes());
+        for (path, target) in &self.links {
+            std::os::unix::fs::symlink(target, folder.path().join(path)).expect("a link in the folder");
+        }
         folder
     }
 

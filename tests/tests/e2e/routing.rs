@@ -1,1 +1,240 @@
-//! todo
+//! The standard filter `routing`.
+
+use http::{Method, Response};
+use meshgate_tests::{Ask, Backend, Client, Meshgate, empty, within_binomial_bounds};
+
+/// Starts a proxy with these routes over backends `one`, `two` and `three`, with no default cluster.
+async fn routed(routes: &str) -> (Meshgate, [Backend; 3]) {
+    let backends = [Backend::echo("one").await, Backend::echo("two").await, Backend::echo("three").await];
+    let chain = format!("- routing:\n    routes:\n{routes}");
+    let mut setup = Meshgate::chain(&chain).without_default_cluster();
+    for backend in &backends {
+        setup = setup.cluster(backend.name(), &[backend]);
+    }
+    (setup.start().await, backends)
+}
+
+/// Who answers: a backend's name, or the status if nobody did.
+async fn answerer(gate: &Meshgate, ask: Ask) -> String {
+    let reply = gate.call(ask).await;
+    match reply.header("x-backend") {
+        "" => reply.status.as_u16().to_string(),
+        backend => backend.to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn paths_match_exactly_or_below_a_folder() {
+    let (gate, _backends) = routed(
+        "
+        - {match: {path: /exact}, to: one}
+        - {match: {path: /folder/**}, to: two}
+        - {match: {path: {prefix: /pre}}, to: three}
+        ",
+    )
+    .await;
+    for (path, expected) in [
+        ("/exact", "one"),
+        ("/exact?query=1", "one"),
+        ("/exact/", "404"),
+        ("/exactly", "404"),
+        ("/Exact", "404"),
+        ("/folder/a", "two"),
+        ("/folder/a/b/c", "two"),
+        ("/folder/", "two"),
+        ("/folders", "404"),
+        ("/pre", "three"),
+        ("/prefix/x", "three"),
+        ("/", "404"),
+    ] {
+        assert_eq!(answerer(&gate, Ask::get(path)).await, expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn first_match_wins() {
+    let (gate, _backends) = routed(
+        "
+        - {match: {path: /a/b}, to: one}
+        - {match: {path: /a/**}, to: two}
+        - {match: {path: /**}, to: three}
+        ",
+    )
+    .await;
+    for (path, expected) in [("/a/b", "one"), ("/a/c", "two"), ("/c", "three"), ("/", "three")] {
+        assert_eq!(answerer(&gate, Ask::get(path)).await, expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn hosts_match_without_case_and_port() {
+    let (gate, _backends) = routed(
+        "
+        - {match: {host: shop.example}, to: one}
+        - {match: {host: \"*.shop.example\"}, to: two}
+        ",
+    )
+    .await;
+    for (host, expected) in [
+        ("shop.example", "one"),
+        ("SHOP.example", "one"),
+        ("shop.example:8080", "one"),
+        ("a.shop.example", "two"),
+        ("other.example", ""),
+        ("shop.example.evil", ""),
+    ] {
+        for client in [Client::http1(gate.address()).await, Client::http2(gate.address()).await] {
+            let reply = client.authority(host).get("/").await;
+            assert_eq!(reply.header("x-backend"), expected, "{host} over {:?}", reply.version);
+        }
+    }
+}
+
+#[tokio::test]
+async fn methods_headers_and_queries_match_together() {
+    let (gate, _backends) = routed(
+        "
+        - {match: {method: POST, headers: {x-canary: \"true\"}}, to: one}
+        - {match: {method: [PUT, PATCH]}, to: two}
+        - {match: {query: {version: \"2\"}}, to: three}
+        ",
+    )
+    .await;
+    let method = |method: Method| Ask::new(method, "/", empty());
+    for (ask, expected) in [
+        (method(Method::POST).header("x-canary", "true"), "one"),
+        (method(Method::POST).header("X-Canary", "true"), "one"),
+        (method(Method::POST).header("x-canary", "True"), "404"),
+        (method(Method::POST), "404"),
+        (method(Method::GET).header("x-canary", "true"), "404"),
+        (method(Method::PUT), "two"),
+        (method(Method::PATCH), "two"),
+        (Ask::get("/?version=2"), "three"),
+        (Ask::get("/?a=b&version=2&c=d"), "three"),
+        (Ask::get("/?version=21"), "404"),
+        (Ask::get("/?xversion=2"), "404"),
+    ] {
+        assert_eq!(answerer(&gate, ask).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn list_of_matches_is_an_or() {
+    let (gate, _backends) = routed("- {match: [{path: /a}, {path: /b, method: GET}], to: one}").await;
+    assert_eq!(answerer(&gate, Ask::get("/a")).await, "one");
+    assert_eq!(answerer(&gate, Ask::get("/b")).await, "one");
+    assert_eq!(answerer(&gate, Ask::post("/b", "")).await, "404");
+    assert_eq!(answerer(&gate, Ask::get("/c")).await, "404");
+}
+
+#[tokio::test]
+async fn weights_are_kept() {
+    const DRAWS: usize = 5_000;
+    let (gate, backends) = routed("- {match: {path: /**}, to: {one: 90, two: 10, three: 0}}").await;
+    let mut client = gate.client().await;
+    for _ in 0..DRAWS {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    let [one, two, three] = backends.map(|backend| backend.requests());
+    assert_eq!((one + two, three), (DRAWS, 0));
+    assert!(within_binomial_bounds(one, DRAWS, 0.9), "{one} of {DRAWS} for 90 %");
+    // And it is a draw, not a pattern of nine and one: ten thousand in a row would not vary.
+    assert!(two > 0);
+}
+
+#[tokio::test]
+async fn route_brings_its_own_filters() {
+    let (gate, _backends) = routed(
+        "
+        - match: {path: /stamped}
+          to: one
+          filters:
+            - headers: {request: {set: {x-for: this-route}}, response: {set: {x-from: this-route}}}
+            - headers: {response: {add: {x-from: inner}}}
+        - {match: {path: /**}, to: two}
+        ",
+    )
+    .await;
+    let stamped = gate.get("/stamped").await;
+    assert_eq!(stamped.json()["headers"]["x-for"], "this-route");
+    assert_eq!(stamped.header("x-from"), "this-route");
+    let plain = gate.get("/plain").await;
+    assert!(plain.json()["headers"]["x-for"].is_null());
+    assert_eq!(plain.header("x-from"), "");
+}
+
+#[tokio::test]
+async fn route_has_its_own_timeout() {
+    let silent = Backend::answering("silent", async |_, _| std::future::pending().await).await;
+    let gate = Meshgate::chain(
+        "- routing: {routes: [{name: short, match: {path: /**}, to: silent, timeout: 100ms}]}",
+    )
+    .cluster("silent", &[&silent])
+    .start()
+    .await;
+    assert_eq!(gate.get("/").await.status, 504);
+    let entry = gate.access("/").await;
+    assert_eq!((&entry["response_flags"], &entry["route"]), (&"UT".into(), &"short".into()));
+    silent.wait_until_unused().await;
+}
+
+#[tokio::test]
+async fn decision_shows_in_the_access_log() {
+    let (gate, _backends) = routed(
+        "
+        - {name: canary, match: {path: /canary}, to: two}
+        - {name: rest, match: {path: /**}, to: one}
+        ",
+    )
+    .await;
+    gate.get("/canary").await;
+    gate.get("/else").await;
+    let canary = gate.access("/canary").await;
+    assert_eq!((&canary["route"], &canary["cluster"]), (&"canary".into(), &"two".into()));
+    let rest = gate.access("/else").await;
+    assert_eq!((&rest["route"], &rest["cluster"]), (&"rest".into(), &"one".into()));
+}
+
+#[tokio::test]
+async fn no_match_falls_to_the_listeners_default_cluster() {
+    let (one, two) = (Backend::echo("one").await, Backend::echo("two").await);
+    let gate = Meshgate::chain("- routing: {routes: [{match: {path: /two}, to: two}]}")
+        .cluster("one", &[&one])
+        .cluster("two", &[&two])
+        .start()
+        .await;
+    assert_eq!(gate.get("/two").await.header("x-backend"), "two");
+    assert_eq!(gate.get("/else").await.header("x-backend"), "one");
+}
+
+#[tokio::test]
+async fn earlier_filter_decides_what_routing_sees() {
+    let (one, two) = (Backend::echo("one").await, Backend::echo("two").await);
+    let gate = Meshgate::chain(
+        "
+        - headers: {request: {set: {x-canary: \"true\"}}}
+        - routing: {routes: [{match: {headers: {x-canary: \"true\"}}, to: two}]}
+        ",
+    )
+    .cluster("one", &[&one])
+    .cluster("two", &[&two])
+    .start()
+    .await;
+    assert_eq!(gate.get("/").await.header("x-backend"), "two");
+}
+
+#[tokio::test]
+async fn routed_bodies_arrive_whole() {
+    let sink = Backend::answering("sink", async |_, request| {
+        use http_body_util::BodyExt;
+        let length = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes().len();
+        Ok(Response::new(meshgate_tests::full(length.to_string())))
+    })
+    .await;
+    let gate = Meshgate::chain("- routing: {routes: [{match: {method: POST}, to: sink}]}")
+        .without_default_cluster()
+        .cluster("sink", &[&sink])
+        .start()
+        .await;
+    assert_eq!(gate.call(Ask::post("/", vec![b'x'; 3_000_000])).await.text(), "3000000");
+}
