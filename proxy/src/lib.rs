@@ -9,3 +9,5 @@ pub mod reload;
 pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;
+pub mod downstream;
+pub mod drain;

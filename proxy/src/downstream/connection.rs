@@ -1,0 +1,249 @@
+//! One client's connection, from its first byte to its last.
+
+use std::error::Error;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioTimer;
+use tokio::net::TcpStream;
+
+use super::io::Socket;
+use super::preface::{self, Beginning, Protocol};
+use super::slots::{InFlight, Order, Phase, Slot};
+use super::{ConnectionLimits, ListenerStats, Serve};
+use crate::message::{Body, BodyError, Peer};
+
+/// HTTP/2: requests that one connection may have under way.
+const MAX_STREAMS: u32 = 100;
+/// HTTP/2: bytes that a client may send on one stream, and on all of them, before we take them.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// HTTP/2: bytes of one response that wait for the client.
+const MAX_SEND_BUFFER: usize = 256 * 1024;
+/// HTTP/2: streams that we had to reset for the client's mistakes before the connection is closed.
+const MAX_ERROR_RESETS: usize = 128;
+/// HTTP/2: a ping after so much silence, and so long to answer it.
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What one connection needs to know.
+pub(super) struct Connection<S> {
+    pub(super) serve: Rc<S>,
+    pub(super) peer: Rc<Peer>,
+    pub(super) slot: Rc<Slot>,
+    pub(super) limits: ConnectionLimits,
+    pub(super) stats: Arc<ListenerStats>,
+}
+
+impl<S: Serve> Connection<S> {
+    /// Serves the client until it or we have had enough.
+    pub(super) async fn run(self, stream: TcpStream) {
+        let Some((protocol, beginning)) = self.protocol(&stream).await else { return };
+        match protocol {
+            Protocol::Http1 => self.http1(stream, beginning).await,
+            Protocol::Http2 => self.http2(stream, beginning).await,
+        }
+    }
+
+    async fn protocol(&self, stream: &TcpStream) -> Option<(Protocol, Beginning)> {
+        let mut reading = std::pin::pin!(preface::read(stream));
+        poll_fn(|cx| match self.slot.order(cx) {
+            Some(Order::Late(_)) => {
+                self.stats.count_timed_out();
+                Poll::Ready(None)
+            }
+            Some(Order::Finish) => Poll::Ready(None),
+            None => reading.as_mut().poll(cx).map(|read| read.ok().flatten()),
+        })
+        .await
+    }
+
+    async fn http1(self, stream: TcpStream, beginning: Beginning) {
+        let mut builder = http1::Builder::new();
+        builder
+            .half_close(true)
+            .header_read_timeout(None)
+            .max_header_size(self.limits.max_header_bytes)
+            .max_buf_size(buffer_size(self.limits.max_header_bytes));
+        if self.limits.max_headers != ConnectionLimits::default().max_headers {
+            // hyper's own maximum is the same, and setting it costs an allocation per request.
+            builder.max_headers(self.limits.max_headers);
+        }
+        let socket = Socket::new(stream, beginning, self.slot.clone());
+        let mut connection = builder.serve_connection(socket, self.exchanges());
+        let end = poll_fn(|cx| {
+            match self.slot.order(cx) {
+                Some(Order::Finish) => Pin::new(&mut connection).graceful_shutdown(),
+                Some(Order::Late(phase)) => return Poll::Ready(End::Late(phase)),
+                None => {}
+            }
+            Pin::new(&mut connection).poll(cx).map(End::Over)
+        })
+        .await;
+        if matches!(end, End::Late(Phase::Head)) {
+            refuse_late(connection.into_parts().io.into_stream());
+        }
+        self.count(&end);
+    }
+
+    async fn http2(self, stream: TcpStream, beginning: Beginning) {
+        self.slot.set_multiplexed();
+        let socket = Socket::new(stream, beginning, self.slot.clone());
+        let mut connection = std::pin::pin!(
+            http2::Builder::new(LocalExecutor)
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_STREAMS)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_send_buf_size(MAX_SEND_BUFFER)
+                .max_header_list_size(u32::try_from(self.limits.max_header_bytes).unwrap_or(u32::MAX))
+                .max_local_error_reset_streams(MAX_ERROR_RESETS)
+                .keep_alive_interval(PING_INTERVAL)
+                .keep_alive_timeout(PING_TIMEOUT)
+                .serve_connection(socket, self.exchanges())
+        );
+        let mut finishing = false;
+        let end = poll_fn(|cx| {
+            match self.slot.order(cx) {
+                // An idle connection is told why it ends; if it does not go then, the next sweep closes it.
+                Some(Order::Finish | Order::Late(Phase::Idle)) if !finishing => {
+                    finishing = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                Some(Order::Finish) | None => {}
+                Some(Order::Late(phase)) => return Poll::Ready(End::Late(phase)),
+            }
+            connection.as_mut().poll(cx).map(End::Over)
+        })
+        .await;
+        self.count(&end);
+    }
+
+    /// The connection's requests, as hyper hands them over.
+    fn exchanges(
+        &self,
+    ) -> impl Service<
+        Request<Incoming>,
+        Response = Response<ResponseBody>,
+        Error = Box<dyn Error + Send + Sync>,
+        Future: 'static,
+    > + use<S> {
+        let (serve, peer, slot, stats) =
+            (self.serve.clone(), self.peer.clone(), self.slot.clone(), self.stats.clone());
+        service_fn(move |request: Request<Incoming>| {
+            stats.count_request();
+            let in_flight = slot.begin();
+            let closes = request.version() < Version::HTTP_2;
+            let (slot, response) = (slot.clone(), serve.clone().serve(peer.clone(), request));
+            async move {
+                let mut response = response.await.map_err(Into::into)?;
+                if closes && slot.is_draining() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok(response.map(|body| ResponseBody { body, _in_flight: in_flight }))
+            }
+        })
+    }
+
+    fn count(&self, end: &End) {
+        match end {
+            End::Late(Phase::Head | Phase::Busy) => self.stats.count_timed_out(),
+            End::Over(Err(error)) if error.is_parse() || is_protocol_error(error) => {
+                self.stats.count_malformed();
+                tracing::debug!(client = %self.peer.connection.source, %error, "malformed request");
+            }
+            End::Late(Phase::Idle) | End::Over(_) => {}
+        }
+    }
+}
+
+/// How a connection ended.
+enum End {
+    Over(hyper::Result<()>),
+    Late(Phase),
+}
+
+/// HTTP/2 errors that the client is told about.
+fn is_protocol_error(error: &hyper::Error) -> bool {
+    !error.is_canceled()
+        && !error.is_closed()
+        && !error.is_incomplete_message()
+        && !error.is_user()
+        && !is_io(error)
+        && !error.is_timeout()
+}
+
+fn is_io(error: &hyper::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.is::<std::io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Room for a full head and as much again, within what one slow client may cost.
+fn buffer_size(max_header_bytes: usize) -> usize {
+    max_header_bytes.saturating_mul(2).clamp(16 * 1024, 1024 * 1024)
+}
+
+/// A head that did not come in time is answered if the socket takes the answer without waiting.
+fn refuse_late(stream: TcpStream) {
+    // The client may never read it, and the connection ends either way.
+    let _ =
+        stream.try_write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+}
+
+/// Runs HTTP/2's streams on the worker's own thread.
+#[derive(Clone, Copy)]
+struct LocalExecutor;
+
+impl<F> Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// A response's body; while it lasts, so does the exchange.
+struct ResponseBody {
+    body: Body,
+    _in_flight: InFlight,
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,87 @@
+//! A client's socket as hyper reads and writes it: gives back the bytes that told the protocol, and notes progress.
+
+use std::io::{Error, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::preface::Beginning;
+use super::slots::Slot;
+
+/// A client's socket.
+pub(super) struct Socket {
+    stream: TokioIo<TcpStream>,
+    beginning: Beginning,
+    slot: Rc<Slot>,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream, beginning: Beginning, slot: Rc<Slot>) -> Socket {
+        Socket { stream: TokioIo::new(stream), beginning, slot }
+    }
+
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+
+    fn note_write(&self, written: &Poll<Result<usize, Error>>) {
+        match written {
+            Poll::Ready(Ok(_)) => self.slot.has_written(true),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.slot.has_written(false),
+        }
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<Result<(), Error>> {
+        let beginning = self.beginning.take(buf.remaining());
+        if !beginning.is_empty() {
+            buf.put_slice(&beginning);
+            return Poll::Ready(Ok(()));
+        }
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_ready() {
+            self.slot.has_read();
+        }
+        read
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize, Error>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note_write(&written);
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<Result<usize, Error>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note_write(&written);
+        written
+    }
+}

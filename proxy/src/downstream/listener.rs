@@ -1,0 +1,157 @@
+//! Sockets that accept: bound per worker, surviving what accepting can fail with, drained to the last connection.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use meshgate_wasm::Connection as Facts;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::connection::Connection;
+use super::slots::Slots;
+use super::{ListenerStats, Serve};
+use crate::drain::DrainWatch;
+use crate::message::Peer;
+
+/// Connections that wait in the kernel to be accepted; the system's own limit may be lower.
+const BACKLOG: i32 = 1024;
+
+/// Pause after accepting failed for want of a resource; doubled up to the longest while it lasts.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Unique in the process; taken once per connection.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// Binds a socket for one worker. All workers bind the same address: the kernel spreads the connections over them.
+///
+/// # Errors
+/// The address is taken by another process, is not ours, or may not be bound.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts and serves until the drain starts, then finishes what is open and returns.
+///
+/// # Errors
+/// Only if the socket cannot be watched at all; nothing a client does ends it.
+pub async fn run<S: Serve>(
+    socket: std::net::TcpListener,
+    serve: Rc<S>,
+    stats: Arc<ListenerStats>,
+    mut drain: DrainWatch,
+) -> io::Result<()> {
+    let socket = TcpListener::from_std(socket)?;
+    let acceptor = Acceptor { serve, stats, slots: Slots::new() };
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = drain.started() => break,
+        };
+        match accepted {
+            Ok((stream, source)) => {
+                pause = SHORTEST_PAUSE;
+                acceptor.open(stream, source);
+            }
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                acceptor.stats.count_accept_error();
+                tracing::warn!(%error, ?pause, "cannot accept connections, trying again after a pause");
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = drain.started() => break,
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+    acceptor.slots.drain();
+    accept_waiting(socket, &acceptor);
+    acceptor.slots.emptied().await;
+    Ok(())
+}
+
+/// Connections that the kernel has accepted for us would be reset with the socket: they are served as well.
+fn accept_waiting<S: Serve>(socket: TcpListener, acceptor: &Acceptor<S>) {
+    let Ok(socket) = socket.into_std() else { return };
+    while let Ok((stream, source)) = socket.accept() {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            acceptor.open(stream, source);
+        }
+    }
+}
+
+/// What went wrong concerns a connection that is gone already, not the socket.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+struct Acceptor<S> {
+    serve: Rc<S>,
+    stats: Arc<ListenerStats>,
+    slots: Rc<Slots>,
+}
+
+impl<S: Serve> Acceptor<S> {
+    fn open(&self, stream: TcpStream, source: SocketAddr) {
+        let limits = self.serve.limits();
+        if self.slots.len() >= limits.max_connections {
+            self.stats.count_rejected();
+            return;
+        }
+        // Both fail only when the client is gone already.
+        let Ok(destination) = stream.local_addr() else { return };
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let (slot, open) = self.slots.open(id, &limits);
+        let peer = Rc::new(Peer::cleartext(Rc::new(Facts::cleartext(id, source, destination))));
+        let counted = Counted::new(self.stats.clone());
+        let connection =
+            Connection { serve: self.serve.clone(), peer, slot, limits, stats: self.stats.clone() };
+        tokio::task::spawn_local(async move {
+            let _guards = (open, counted);
+            connection.run(stream).await;
+        });
+    }
+}
+
+/// Counts a connection for as long as it is open, however it ends.
+struct Counted {
+    stats: Arc<ListenerStats>,
+}
+
+impl Counted {
+    fn new(stats: Arc<ListenerStats>) -> Counted {
+        stats.count_accepted();
+        Counted { stats }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.stats.count_closed();
+    }
+}

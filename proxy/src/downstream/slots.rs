@@ -1,0 +1,285 @@
+//! The open connections of a listener, and the one task that watches their clocks.
+//!
+//! A timer per request would cost more than the request's own parsing. Instead each connection notes what it does and
+//! since which tick; a sweep finds the late ones. The same way leads a drain to every connection.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::ConnectionLimits;
+
+/// How long an idle HTTP/1.1 connection is kept when a drain starts: a request that is already on its way is answered
+/// (with `connection: close`) instead of being lost.
+const DRAIN_LINGER: Duration = Duration::from_millis(250);
+
+/// The sweep looks this often within the shortest timeout.
+const SWEEPS_PER_TIMEOUT: u32 = 8;
+const SHORTEST_TICK: Duration = Duration::from_millis(10);
+const LONGEST_TICK: Duration = Duration::from_secs(1);
+
+/// All open connections of a listener on this worker.
+pub(super) struct Slots {
+    open: RefCell<HashMap<u64, Rc<Slot>>>,
+    tick: Rc<Cell<u32>>,
+    period: Cell<Duration>,
+    sweeping: Cell<bool>,
+    draining: Rc<Cell<bool>>,
+    emptied: Notify,
+}
+
+/// What a connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// A head is on its way, or is due on a new connection.
+    Head,
+    /// Exchanges are under way.
+    Busy,
+    /// It waits for the next request.
+    Idle,
+}
+
+/// What a connection is told from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Finish what is under way, then close.
+    Finish,
+    /// Close: the client was too slow in this phase.
+    Late(Phase),
+}
+
+/// One open connection.
+pub(super) struct Slot {
+    phase: Cell<Phase>,
+    since: Cell<u32>,
+    in_flight: Cell<u32>,
+    /// Bytes wait to be written and the socket takes none.
+    stuck: Cell<bool>,
+    /// HTTP/2 has its own framing: bytes between exchanges need not be a head.
+    multiplexed: Cell<bool>,
+    header_ticks: u32,
+    idle_ticks: u32,
+    order: Cell<Option<Order>>,
+    waker: RefCell<Option<Waker>>,
+    tick: Rc<Cell<u32>>,
+    draining: Rc<Cell<bool>>,
+}
+
+impl Slots {
+    pub(super) fn new() -> Rc<Slots> {
+        Rc::new(Slots {
+            open: RefCell::default(),
+            tick: Rc::default(),
+            period: Cell::new(LONGEST_TICK),
+            sweeping: Cell::new(false),
+            draining: Rc::default(),
+            emptied: Notify::new(),
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    /// A place for a new connection, and the guard that gives it up.
+    pub(super) fn open(self: &Rc<Self>, id: u64, limits: &ConnectionLimits) -> (Rc<Slot>, OpenSlot) {
+        let period = self.period_for(limits);
+        let slot = Rc::new(Slot {
+            phase: Cell::new(Phase::Head),
+            since: Cell::new(self.tick.get()),
+            in_flight: Cell::new(0),
+            stuck: Cell::new(false),
+            multiplexed: Cell::new(false),
+            header_ticks: ticks(limits.header_timeout, period),
+            idle_ticks: ticks(limits.idle_timeout, period),
+            order: Cell::new(None),
+            waker: RefCell::default(),
+            tick: self.tick.clone(),
+            draining: self.draining.clone(),
+        });
+        self.open.borrow_mut().insert(id, slot.clone());
+        if !self.sweeping.replace(true) {
+            tokio::task::spawn_local(sweep(Rc::downgrade(self)));
+        }
+        (slot, OpenSlot { id, slots: self.clone() })
+    }
+
+    /// The period is fixed while connections are open: their ages are counted in it.
+    fn period_for(&self, limits: &ConnectionLimits) -> Duration {
+        if self.open.borrow().is_empty() {
+            let shortest = limits.header_timeout.min(limits.idle_timeout) / SWEEPS_PER_TIMEOUT;
+            self.period.set(shortest.clamp(SHORTEST_TICK, LONGEST_TICK));
+        }
+        self.period.get()
+    }
+
+    /// Tells every connection to finish, and those that open later as well.
+    pub(super) fn drain(self: &Rc<Self>) {
+        self.draining.set(true);
+        for slot in self.open.borrow().values() {
+            if slot.multiplexed.get() {
+                slot.give(Order::Finish);
+            }
+        }
+        let slots = self.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(DRAIN_LINGER).await;
+            for slot in slots.open.borrow().values() {
+                if slot.phase.get() == Phase::Idle || slot.is_untouched() {
+                    slot.give(Order::Finish);
+                }
+            }
+        });
+    }
+
+    /// Waits until no connection is open.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.open.borrow().is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+}
+
+fn ticks(timeout: Duration, period: Duration) -> u32 {
+    // One more: the tick during which the wait began was partly over.
+    u32::try_from(timeout.as_nanos().div_ceil(period.as_nanos().max(1))).unwrap_or(u32::MAX - 1) + 1
+}
+
+/// Runs while connections are open; `Slots::open` starts it again.
+async fn sweep(slots: Weak<Slots>) {
+    let mut period = slots.upgrade().map_or(LONGEST_TICK, |slots| slots.period.get());
+    loop {
+        tokio::time::sleep(period).await;
+        let Some(slots) = slots.upgrade() else { return };
+        let now = slots.tick.get().wrapping_add(1);
+        slots.tick.set(now);
+        if slots.open.borrow().is_empty() {
+            slots.sweeping.set(false);
+            return;
+        }
+        period = slots.period.get();
+        for slot in slots.open.borrow().values() {
+            slot.check(now);
+        }
+    }
+}
+
+/// Gives the slot up when dropped, however the connection ends.
+pub(super) struct OpenSlot {
+    id: u64,
+    slots: Rc<Slots>,
+}
+
+impl Drop for OpenSlot {
+    fn drop(&mut self) {
+        let mut open = self.slots.open.borrow_mut();
+        open.remove(&self.id);
+        if open.is_empty() {
+            self.slots.emptied.notify_waiters();
+        }
+    }
+}
+
+impl Slot {
+    fn check(&self, now: u32) {
+        let age = now.wrapping_sub(self.since.get());
+        let phase = self.phase.get();
+        let late = match phase {
+            Phase::Head => age > self.header_ticks,
+            Phase::Idle => age > self.idle_ticks,
+            Phase::Busy => self.stuck.get() && age > self.idle_ticks,
+        };
+        if late {
+            self.give(Order::Late(phase));
+        }
+    }
+
+    fn give(&self, order: Order) {
+        self.order.set(Some(order));
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// What the connection was told since it asked last. Its task is woken for the next order.
+    pub(super) fn order(&self, cx: &Context<'_>) -> Option<Order> {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        self.order.take()
+    }
+
+    /// The connection speaks HTTP/2.
+    pub(super) fn set_multiplexed(&self) {
+        self.multiplexed.set(true);
+        self.enter(Phase::Idle);
+        if self.draining.get() {
+            self.give(Order::Finish);
+        }
+    }
+
+    /// Whether responses should announce the end of the connection.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// A new connection that has not said a word.
+    fn is_untouched(&self) -> bool {
+        self.phase.get() == Phase::Head && self.in_flight.get() == 0
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.since.set(self.tick.get());
+    }
+
+    /// Bytes came from the client.
+    pub(super) fn has_read(&self) {
+        if self.phase.get() == Phase::Idle && !self.multiplexed.get() {
+            self.enter(Phase::Head);
+        }
+    }
+
+    /// The client took bytes, or it took none.
+    pub(super) fn has_written(&self, progress: bool) {
+        if progress {
+            self.stuck.set(false);
+            if self.phase.get() != Phase::Head {
+                self.since.set(self.tick.get());
+            }
+        } else if !self.stuck.replace(true) && self.phase.get() == Phase::Busy {
+            self.since.set(self.tick.get());
+        }
+    }
+
+    /// An exchange begins; it lasts until the value is dropped.
+    pub(super) fn begin(self: &Rc<Self>) -> InFlight {
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.phase.set(Phase::Busy);
+        InFlight { slot: self.clone() }
+    }
+}
+
+/// An exchange on a connection.
+pub(super) struct InFlight {
+    slot: Rc<Slot>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let left = self.slot.in_flight.get().saturating_sub(1);
+        self.slot.in_flight.set(left);
+        if left == 0 {
+            self.slot.enter(Phase::Idle);
+        }
+    }
+}

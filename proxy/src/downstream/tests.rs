@@ -1,0 +1,1 @@
+//! A listener and its clients on real sockets.

@@ -1,0 +1,81 @@
+//! Draining as two values you hold: the trigger starts it, and it is over when the last watch is dropped.
+//!
+//! The main thread keeps the trigger; each worker keeps a watch for as long as it has exchanges to finish.
+
+use tokio::sync::watch;
+
+/// Starts a drain and waits for its end. Dropping it starts the drain too.
+#[derive(Debug)]
+pub struct DrainTrigger {
+    started: watch::Sender<bool>,
+}
+
+/// Tells when a drain starts; its existence keeps the drain from being over.
+#[derive(Clone, Debug)]
+pub struct DrainWatch {
+    started: watch::Receiver<bool>,
+}
+
+impl DrainTrigger {
+    /// A trigger and its first watch; more are clones of it.
+    pub fn new() -> (DrainTrigger, DrainWatch) {
+        let (sender, receiver) = watch::channel(false);
+        (DrainTrigger { started: sender }, DrainWatch { started: receiver })
+    }
+
+    /// Starts the drain. Once is enough; more do nothing.
+    pub fn start(&self) {
+        self.started.send_replace(true);
+    }
+
+    /// Waits until every watch is dropped: everybody is done.
+    pub async fn finished(&self) {
+        self.started.closed().await;
+    }
+}
+
+impl DrainWatch {
+    /// Waits until the drain starts.
+    pub async fn started(&mut self) {
+        // An error means that the trigger is gone, and with it the reason to go on.
+        let _ = self.started.wait_for(|started| *started).await;
+    }
+
+    /// Whether it has started.
+    pub fn has_started(&self) -> bool {
+        *self.started.borrow() || self.started.has_changed().is_err()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn everybody_hears_the_start_and_the_last_one_ends_it() {
+        let (trigger, mut first) = DrainTrigger::new();
+        let mut second = first.clone();
+        assert!(!first.has_started());
+        assert!(first.started().now_or_never().is_none());
+
+        trigger.start();
+        first.started().await;
+        second.started().await;
+        second.started().await;
+        assert!(first.has_started() && second.has_started());
+
+        drop(first);
+        assert!(trigger.finished().now_or_never().is_none());
+        drop(second);
+        trigger.finished().await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_lost_trigger_is_a_start() {
+        let (trigger, mut watch) = DrainTrigger::new();
+        drop(trigger);
+        watch.started().await;
+        assert!(watch.has_started());
+    }
+}
