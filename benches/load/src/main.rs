@@ -179,9 +179,12 @@ fn measure_all(
             }
             for runner in order {
                 let title = runner.subject.title;
-                let measured = runner
-                    .measure(bench, round, *workload)
-                    .with_context(|| format!("{title}, {workload}, round {round}"))?;
+                let measured = match runner.measure(bench, round, *workload) {
+                    Ok(measured) => measured,
+                    Err(error) if bench.stop.load(Ordering::Relaxed) => return Err(error),
+                    // The others can still be measured; the row will say what happened.
+                    Err(error) => Round::failed(round, runner.subject.key, *workload, &error),
+                };
                 say(&format!(
                     "round {round}, {workload}: {title}: {}{:.0} requests/s{}",
                     measured

@@ -60,6 +60,30 @@ pub(crate) struct Round {
 }
 
 impl Round {
+    /// A measurement that came to nothing.
+    pub(crate) fn failed(
+        round: usize,
+        subject: &'static str,
+        workload: Workload,
+        error: &anyhow::Error,
+    ) -> Self {
+        Self {
+            round,
+            subject,
+            workload,
+            responses: 0,
+            seconds: 0.0,
+            cpu_seconds: None,
+            p50_us: 0.0,
+            p99_us: 0.0,
+            memory_at_rest: None,
+            memory_after_load: None,
+            load_busy: 0.0,
+            disturbed: 0.0,
+            errors: BTreeMap::from([(format!("{error:#}"), 1)]),
+        }
+    }
+
     /// Processor time per exchange, in microseconds.
     pub(crate) fn cpu_us(&self) -> Option<f64> {
         self.cpu_seconds.map(|seconds| seconds * 1e6 / self.responses as f64)
@@ -67,7 +91,7 @@ impl Round {
 
     /// Exchanges per second.
     pub(crate) fn rate(&self) -> f64 {
-        self.responses as f64 / self.seconds
+        if self.seconds > 0.0 { self.responses as f64 / self.seconds } else { 0.0 }
     }
 
     /// Whether it may be counted.
