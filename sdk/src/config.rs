@@ -36,6 +36,13 @@ impl ConfigError {
         self.path = path.into();
         self
     }
+
+    /// Names the field that holds the one named so far.
+    #[must_use]
+    pub fn within(mut self, path: &str) -> Self {
+        self.path = if self.path.is_empty() { path.to_owned() } else { format!("{path}/{}", self.path) };
+        self
+    }
 }
 
 impl fmt::Display for ConfigError {

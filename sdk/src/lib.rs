@@ -117,6 +117,10 @@ macro_rules! export {
             }
         };
 
+        // Nothing calls a filter natively; this keeps the compiler from calling it unused.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn() = $crate::private::start::<$filter>;
+
         #[cfg(test)]
         #[test]
         fn meshgate_manifest() {

@@ -1,1 +1,144 @@
-//! Adds, sets and removes fields of requests and responses.
+//! The standard filter `headers`: adds, sets and removes fields of requests and responses. See its README.md.
+
+use std::collections::BTreeMap;
+
+use meshgate_sdk::{ConfigError, Exchange, Filter, Flow, Headers, Outcome, Refused, filter};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// What to change on the way in and on the way out.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// Changes to the request's fields, before it is sent upstream.
+    #[serde(default)]
+    request: Changes,
+    /// Changes to the response's fields, before it is sent downstream.
+    #[serde(default)]
+    response: Changes,
+}
+
+/// Changes to one head. They are made in the order `remove`, `set`, `add`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Changes {
+    /// Fields to remove, all values of each.
+    #[serde(default)]
+    remove: Vec<String>,
+    /// Fields to set: the value takes the place of all that were there.
+    #[serde(default)]
+    set: BTreeMap<String, String>,
+    /// Fields to add beside those of the same name.
+    #[serde(default)]
+    add: BTreeMap<String, String>,
+}
+
+impl Changes {
+    fn check(&self, side: &str) -> Result<(), ConfigError> {
+        let removed =
+            self.remove.iter().enumerate().map(|(index, name)| (format!("remove/{index}"), name, ""));
+        let set = self.set.iter().map(|(name, value)| (format!("set/{name}"), name, value.as_str()));
+        let added = self.add.iter().map(|(name, value)| (format!("add/{name}"), name, value.as_str()));
+        for (path, name, value) in removed.chain(set).chain(added) {
+            check_field(name, value).map_err(|error| error.at(format!("{side}/{path}")))?;
+        }
+        Ok(())
+    }
+
+    fn apply(&self, headers: Headers) -> Result<(), Refused> {
+        for name in &self.remove {
+            headers.remove(name)?;
+        }
+        for (name, value) in &self.set {
+            headers.set(name, value)?;
+        }
+        for (name, value) in &self.add {
+            headers.add(name, value)?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses at load time what the host would refuse with every exchange.
+fn check_field(name: &str, value: &str) -> Result<(), ConfigError> {
+    // Pseudo-headers cannot be told apart by the colon alone: `:path` is fine to set, `::` is nothing.
+    let token = name.strip_prefix(':').unwrap_or(name);
+    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if token.is_empty() || !token.bytes().all(is_token_byte) {
+        return Err(ConfigError::new(format_args!("{name:?} is not a field name")));
+    }
+    if value.bytes().any(|byte| byte != b'\t' && (byte < 0x20 || byte == 0x7f)) {
+        return Err(ConfigError::new(format_args!(
+            "{value:?} has characters that a field's value must not have"
+        )));
+    }
+    if value.trim_matches([' ', '\t']) != value {
+        return Err(ConfigError::new(format_args!(
+            "{value:?} begins or ends with a blank, which HTTP drops"
+        )));
+    }
+    Ok(())
+}
+
+struct ChangeHeaders {
+    request: Changes,
+    response: Changes,
+}
+
+#[filter]
+impl Filter for ChangeHeaders {
+    type Config = Config;
+
+    fn configure(config: Config) -> Result<Self, ConfigError> {
+        config.request.check("request")?;
+        config.response.check("response")?;
+        Ok(Self { request: config.request, response: config.response })
+    }
+
+    fn on_request_headers(&self, exchange: &mut Exchange<Self>, _: bool) -> Outcome {
+        self.request.apply(exchange.request().headers())?;
+        Ok(Flow::Continue)
+    }
+
+    fn on_response_headers(&self, exchange: &mut Exchange<Self>, _: bool) -> Outcome {
+        self.response.apply(exchange.response().headers())?;
+        Ok(Flow::Continue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(changes: Changes) -> String {
+        let config = Config { response: changes, ..Config::default() };
+        ChangeHeaders::configure(config).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    fn pair(name: &str, value: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([(name.to_owned(), value.to_owned())])
+    }
+
+    #[test]
+    fn sound_fields_are_accepted() {
+        let changes = Changes {
+            remove: vec!["server".to_owned()],
+            set: pair(":path", "/a?b"),
+            add: pair("X-Note", "a\tb ü"),
+        };
+        assert_eq!(refusal(changes), "");
+    }
+
+    #[test]
+    fn unsound_fields_are_refused_with_their_place() {
+        let removed = Changes { remove: vec!["a".into(), "b c".into()], ..Changes::default() };
+        assert_eq!(refusal(removed), "response/remove/1: \"b c\" is not a field name");
+        let set = Changes { set: pair("a", "x\ny"), ..Changes::default() };
+        assert!(refusal(set).starts_with("response/set/a: \"x\\ny\" has characters"));
+        let added = Changes { add: pair("a", " x"), ..Changes::default() };
+        assert!(refusal(added).starts_with("response/add/a: \" x\" begins or ends with a blank"));
+        for name in ["", ":", "::a", "ü", "a:b"] {
+            assert_ne!(refusal(Changes { add: pair(name, "v"), ..Changes::default() }), "", "{name}");
+        }
+    }
+}

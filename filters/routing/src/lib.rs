@@ -1,1 +1,76 @@
-//! Decides the route of a request.
+//! The standard filter `routing`: decides where a request goes. See its README.md.
+//!
+//! `config.rs` is what a user writes, `path.rs` and `conditions.rs` are how a request is compared with it, `draw.rs` is
+//! how one of several clusters is drawn, and this file puts them together.
+
+mod conditions;
+mod config;
+mod draw;
+mod path;
+
+use meshgate_sdk::route::Decision;
+use meshgate_sdk::{ConfigError, Exchange, Filter, Flow, Outcome, filter};
+
+use crate::conditions::{Alternative, Incoming};
+use crate::config::{Config, RouteConfig};
+use crate::draw::{Draw, Weights};
+
+struct Routing {
+    routes: Vec<Route>,
+    draw: Draw,
+}
+
+/// One route, prepared: everything that does not depend on the request is done at configuration time.
+struct Route {
+    /// The route matches if one of these does.
+    alternatives: Vec<Alternative>,
+    /// One decision for each cluster, ready to be sent.
+    decisions: Weights<Decision>,
+}
+
+impl Route {
+    fn new(config: &RouteConfig) -> Result<Self, ConfigError> {
+        let alternatives = config.alternatives()?;
+        let decisions = config.targets().into_iter().map(|(cluster, weight)| {
+            let mut decision = Decision::to(cluster).name(&config.name);
+            if let Some(timeout) = config.timeout {
+                decision = decision.timeout(timeout.as_std());
+            }
+            if let Some(chain) = &config.filters {
+                decision = decision.chain(chain);
+            }
+            (decision.build(), weight)
+        });
+        let decisions = Weights::new(decisions).ok_or_else(|| {
+            ConfigError::new("no cluster has a weight above 0: nothing could be sent").at("to")
+        })?;
+        Ok(Self { alternatives, decisions })
+    }
+}
+
+#[filter]
+impl Filter for Routing {
+    type Config = Config;
+
+    fn configure(config: Config) -> Result<Self, ConfigError> {
+        config.check_names()?;
+        let routes = config.routes.iter().enumerate().map(|(index, route)| {
+            Route::new(route).map_err(|error| error.within(&format!("routes/{index}")))
+        });
+        Ok(Self { routes: routes.collect::<Result<_, _>>()?, draw: Draw::seeded() })
+    }
+
+    fn on_request_headers(&self, exchange: &mut Exchange<Self>, _: bool) -> Outcome {
+        let request = exchange.request();
+        let incoming = Incoming::new(&request);
+        let route = self
+            .routes
+            .iter()
+            .find(|route| route.alternatives.iter().any(|alternative| alternative.matches(&incoming)));
+        // Without a match there is no decision: the listener's own cluster takes the request, or nobody does (404).
+        if let Some(route) = route {
+            exchange.route(route.decisions.pick(&self.draw))?;
+        }
+        Ok(Flow::Continue)
+    }
+}

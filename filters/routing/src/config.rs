@@ -1,0 +1,132 @@
+//! What a user writes under `routing:`.
+
+use std::collections::{BTreeMap, HashSet};
+
+use meshgate_sdk::ConfigError;
+use meshgate_sdk::config::{ClusterMap, ClusterName, Duration, SubChain};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::conditions::Alternative;
+
+/// The configuration of the filter `routing`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The routes. The first one that matches a request decides; the order of this list is all that counts.
+    pub(crate) routes: Vec<RouteConfig>,
+}
+
+/// One route.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RouteConfig {
+    /// The route's name, for logs and metrics. No two routes have the same.
+    pub(crate) name: String,
+    /// Which requests take the route: all conditions of one map, or those of any map in a list. Left out: all requests.
+    #[serde(default)]
+    pub(crate) r#match: Matches,
+    /// The cluster that requests go to, or several with weights.
+    pub(crate) to: Targets,
+    /// How long an exchange may take from the end of its request to the end of its response.
+    pub(crate) timeout: Option<Duration>,
+    /// Filters for this route only. They run after this one.
+    pub(crate) filters: Option<SubChain>,
+}
+
+/// Conditions: one map, or a list of maps.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected a map of conditions (path, host, method, headers, query) or a list of such maps"
+)]
+pub(crate) enum Matches {
+    /// All conditions must hold.
+    All(Conditions),
+    /// All conditions of one of the maps must hold.
+    Any(#[schemars(length(min = 1))] Vec<Conditions>),
+}
+
+impl Default for Matches {
+    fn default() -> Self {
+        Self::All(Conditions::default())
+    }
+}
+
+/// Conditions that must all hold. What is left out holds always.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Conditions {
+    /// The path without the query: exact (`/login`), everything below (`/reviews/**`), or `*` for a part of a segment.
+    pub(crate) path: Option<String>,
+    /// The authority without the port, in any case: exact, or `*.example.com`.
+    pub(crate) host: Option<String>,
+    /// The method, exactly as written: methods are case-sensitive.
+    pub(crate) method: Option<String>,
+    /// Fields that the request must have, with exactly these values.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
+    /// Parameters that the query must have, with exactly these values, as they stand in the URL.
+    #[serde(default)]
+    pub(crate) query: BTreeMap<String, String>,
+}
+
+/// Where a route's requests go.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected the name of a cluster, or a map from clusters to whole numbers (their weights)"
+)]
+pub(crate) enum Targets {
+    /// All to one cluster.
+    One(ClusterName),
+    /// To each in proportion to its weight. Weights are relative; 0 means none.
+    Weighted(ClusterMap<u32>),
+}
+
+impl Config {
+    /// Refuses names that are empty or used twice: metrics could not tell the routes apart.
+    pub(crate) fn check_names(&self) -> Result<(), ConfigError> {
+        let mut seen = HashSet::new();
+        for (index, route) in self.routes.iter().enumerate() {
+            let refuse = |message: String| Err(ConfigError::new(message).at(format!("routes/{index}/name")));
+            if route.name.is_empty() {
+                return refuse("a route needs a name".to_owned());
+            }
+            if !seen.insert(route.name.as_str()) {
+                return refuse(format!("another route is named {:?} already", route.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RouteConfig {
+    /// The conditions, prepared for matching.
+    pub(crate) fn alternatives(&self) -> Result<Vec<Alternative>, ConfigError> {
+        match &self.r#match {
+            Matches::All(conditions) => {
+                Ok(vec![Alternative::new(conditions).map_err(|error| error.within("match"))?])
+            }
+            Matches::Any(list) if list.is_empty() => {
+                Err(ConfigError::new("an empty list of conditions matches nothing").at("match"))
+            }
+            Matches::Any(list) => {
+                let alternatives = list.iter().enumerate().map(|(index, conditions)| {
+                    Alternative::new(conditions).map_err(|error| error.within(&format!("match/{index}")))
+                });
+                alternatives.collect()
+            }
+        }
+    }
+
+    /// The clusters with their weights.
+    pub(crate) fn targets(&self) -> Vec<(&ClusterName, u32)> {
+        match &self.to {
+            Targets::One(cluster) => vec![(cluster, 1)],
+            Targets::Weighted(clusters) => {
+                clusters.iter().map(|(cluster, weight)| (cluster, *weight)).collect()
+            }
+        }
+    }
+}
