@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures everything and writes the report. False: some row is invalid.
+/// Measures everything and writes the report. False: some row is invalid, or some subject does not work.
 fn run(arguments: &Arguments) -> Result<bool> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
@@ -125,36 +125,41 @@ fn run(arguments: &Arguments) -> Result<bool> {
         seconds: arguments.seconds,
         versions: BTreeMap::new(),
         missing: BTreeMap::new(),
+        broken: false,
         rounds: Vec::new(),
     };
     let mut runners = prepare(&bench, &subjects, &mut report)?;
     measure_all(&bench, &mut runners, arguments, &mut report.rounds)?;
     write(&report, &subjects, &arguments.out)?;
-    Ok(report.rounds.iter().all(Round::is_valid))
+    Ok(!report.broken && report.rounds.iter().all(Round::is_valid))
 }
 
-/// Finds each subject's program and starts it once; what cannot run is left out, and the report says why.
+/// Finds each subject's program and starts it once. What is not installed is left out, and the report says so; what is
+/// installed and does not work is left out too, but the run counts as failed.
 fn prepare(bench: &Bench, subjects: &[Subject], report: &mut Report) -> Result<Vec<Runner>> {
     let mut runners = Vec::new();
     for subject in subjects {
-        let ready = subject.server.find(&bench.places).and_then(|program| {
-            let version =
-                program.as_deref().map_or(Ok(String::new()), |program| subject.server.version(program))?;
-            let mut runner = Runner::new(subject.clone(), program);
-            runner.try_out(bench)?;
-            Ok((runner, version))
-        });
-        if bench.stop.load(Ordering::Relaxed) {
-            bail!("interrupted");
-        }
-        match ready {
-            Ok((runner, version)) => {
+        let mut leave_out = |reason: String| {
+            say(&format!("{}: not measured: {reason}", subject.title));
+            report.missing.insert(subject.key, reason);
+        };
+        let program = match subject.server.find(&bench.places) {
+            Ok(program) => program,
+            Err(error) => {
+                leave_out(format!("{error:#}"));
+                continue;
+            }
+        };
+        let mut runner = Runner::new(subject.clone(), program);
+        match runner.try_out(bench) {
+            Ok(version) => {
                 report.versions.insert(subject.key, version);
                 runners.push(runner);
             }
+            Err(error) if bench.stop.load(Ordering::Relaxed) => return Err(error),
             Err(error) => {
-                say(&format!("{}: not measured: {error:#}", subject.title));
-                report.missing.insert(subject.key, format!("{error:#}"));
+                leave_out(format!("{error:#}"));
+                report.broken = true;
             }
         }
     }

@@ -27,6 +27,8 @@ pub(crate) struct Report {
     pub(crate) versions: BTreeMap<&'static str, String>,
     /// Why a subject was left out, by subject.
     pub(crate) missing: BTreeMap<&'static str, String>,
+    /// Whether one of these is installed but did not work.
+    pub(crate) broken: bool,
     pub(crate) rounds: Vec<Round>,
 }
 
@@ -277,6 +279,7 @@ mod tests {
             seconds: 1.0,
             versions: BTreeMap::new(),
             missing: BTreeMap::new(),
+            broken: false,
             rounds,
         }
     }

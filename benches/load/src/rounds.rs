@@ -114,15 +114,15 @@ impl Runner {
         Self { subject, program, starts: 0 }
     }
 
-    /// Starts the subject once and ends it again: it must answer, and modules are in the cache afterwards.
-    pub(crate) fn try_out(&mut self, bench: &Bench) -> Result<()> {
+    /// Starts the subject once and ends it again: it must answer, and modules are in the cache afterwards. Answers
+    /// its version.
+    pub(crate) fn try_out(&mut self, bench: &Bench) -> Result<String> {
         let (_process, address) = self.start(bench)?;
         self.probe(bench, address, 1, Workload::Small)?;
-        let complaints = bench.backend.take_complaints();
-        match complaints.into_iter().next() {
-            Some((complaint, _)) => bail!("{complaint}"),
-            None => Ok(()),
+        if let Some((complaint, _)) = bench.backend.take_complaints().into_iter().next() {
+            bail!("{complaint}");
         }
+        self.program.as_deref().map_or(Ok(String::new()), |program| self.subject.server.version(program))
     }
 
     /// Measures the subject once.
