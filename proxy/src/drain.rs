@@ -36,13 +36,13 @@ impl DrainTrigger {
 
 impl DrainWatch {
     /// Waits until the drain starts.
-    pub async fn started(&mut self) {
+    pub async fn draining(&mut self) {
         // An error means that the trigger is gone, and with it the reason to go on.
         let _ = self.started.wait_for(|started| *started).await;
     }
 
     /// Whether it has started.
-    pub fn has_started(&self) -> bool {
+    pub fn is_draining(&self) -> bool {
         *self.started.borrow() || self.started.has_changed().is_err()
     }
 }
@@ -56,14 +56,14 @@ mod tests {
     async fn everybody_hears_the_start_and_the_last_one_ends_it() {
         let (trigger, mut first) = DrainTrigger::new();
         let mut second = first.clone();
-        assert!(!first.has_started());
-        assert!(first.started().now_or_never().is_none());
+        assert!(!first.is_draining());
+        assert!(first.draining().now_or_never().is_none());
 
         trigger.start();
-        first.started().await;
-        second.started().await;
-        second.started().await;
-        assert!(first.has_started() && second.has_started());
+        first.draining().await;
+        second.draining().await;
+        second.draining().await;
+        assert!(first.is_draining() && second.is_draining());
 
         drop(first);
         assert!(trigger.finished().now_or_never().is_none());
@@ -75,7 +75,7 @@ mod tests {
     async fn a_lost_trigger_is_a_start() {
         let (trigger, mut watch) = DrainTrigger::new();
         drop(trigger);
-        watch.started().await;
-        assert!(watch.has_started());
+        watch.draining().await;
+        assert!(watch.is_draining());
     }
 }

@@ -1,5 +1,6 @@
 //! One client's connection, from its first byte to its last.
 
+use std::cell::RefCell;
 use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -38,9 +39,30 @@ const MAX_ERROR_RESETS: usize = 128;
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Who serves a listener's requests now; a reload changes it between two requests.
+pub(super) struct Serving<S> {
+    current: RefCell<Rc<S>>,
+}
+
+impl<S> Serving<S> {
+    pub(super) fn new(serve: Rc<S>) -> Rc<Serving<S>> {
+        Rc::new(Serving { current: RefCell::new(serve) })
+    }
+
+    pub(super) fn current(&self) -> Rc<S> {
+        self.current.borrow().clone()
+    }
+
+    pub(super) fn swap(&self, serve: Rc<S>) {
+        // The old one is dropped outside of the borrow: its end may run code of its own.
+        let old = self.current.replace(serve);
+        drop(old);
+    }
+}
+
 /// What one connection needs to know.
 pub(super) struct Connection<S> {
-    pub(super) serve: Rc<S>,
+    pub(super) serving: Rc<Serving<S>>,
     pub(super) peer: Rc<Peer>,
     pub(super) slot: Rc<Slot>,
     pub(super) limits: ConnectionLimits,
@@ -140,13 +162,13 @@ impl<S: Serve> Connection<S> {
         Error = Box<dyn Error + Send + Sync>,
         Future: 'static,
     > + use<S> {
-        let (serve, peer, slot, stats) =
-            (self.serve.clone(), self.peer.clone(), self.slot.clone(), self.stats.clone());
+        let (serving, peer, slot, stats) =
+            (self.serving.clone(), self.peer.clone(), self.slot.clone(), self.stats.clone());
         service_fn(move |request: Request<Incoming>| {
             stats.count_request();
             let in_flight = slot.begin();
             let closes = request.version() < Version::HTTP_2;
-            let (slot, response) = (slot.clone(), serve.clone().serve(peer.clone(), request));
+            let (slot, response) = (slot.clone(), serving.current().serve(peer.clone(), request));
             async move {
                 let mut response = response.await.map_err(Into::into)?;
                 if closes && slot.is_draining() {

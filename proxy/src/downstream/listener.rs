@@ -10,11 +10,12 @@ use std::time::Duration;
 use meshgate_wasm::Connection as Facts;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
-use super::connection::Connection;
+use super::connection::{Connection, Serving};
 use super::slots::Slots;
 use super::{ListenerStats, Serve};
-use crate::drain::DrainWatch;
+use crate::drain::{DrainTrigger, DrainWatch};
 use crate::message::Peer;
 
 /// Connections that wait in the kernel to be accepted; the system's own limit may be lower.
@@ -41,54 +42,92 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Accepts and serves until the drain starts, then finishes what is open and returns.
-///
-/// # Errors
-/// Only if the socket cannot be watched at all; nothing a client does ends it.
-pub async fn run<S: Serve>(
-    socket: std::net::TcpListener,
-    serve: Rc<S>,
+/// A listening socket at work on its worker, with its connections. Dropping it closes the socket; the connections finish
+/// what is under way, then close.
+pub struct Acceptor<S> {
+    serving: Rc<Serving<S>>,
     stats: Arc<ListenerStats>,
+    stop: DrainTrigger,
+    task: JoinHandle<()>,
+}
+
+impl<S: Serve> Acceptor<S> {
+    /// Begins to accept, until the drain starts.
+    ///
+    /// # Errors
+    /// The runtime cannot watch the socket.
+    pub fn start(socket: std::net::TcpListener, serve: Rc<S>, drain: DrainWatch) -> io::Result<Acceptor<S>> {
+        let socket = TcpListener::from_std(socket)?;
+        let serving = Serving::new(serve);
+        let stats = Arc::new(ListenerStats::default());
+        let open = Opener { serving: serving.clone(), stats: stats.clone(), slots: Slots::new() };
+        let (stop, stopped) = DrainTrigger::new();
+        let task = tokio::task::spawn_local(accept(socket, open, drain, stopped));
+        Ok(Acceptor { serving, stats, stop, task })
+    }
+
+    /// Gives requests to `serve` from now on, those on open connections too.
+    pub fn swap(&self, serve: Rc<S>) {
+        self.serving.swap(serve);
+    }
+
+    /// Its counts on this worker.
+    pub fn stats(&self) -> &Arc<ListenerStats> {
+        &self.stats
+    }
+
+    /// Stops accepting and waits until its last connection is closed.
+    pub async fn finished(self) {
+        self.stop.start();
+        // It fails only if the task panicked, which the runtime has told.
+        let _ = self.task.await;
+    }
+}
+
+/// Accepts until one of the two drains starts, then waits for the open connections.
+async fn accept<S: Serve>(
+    socket: TcpListener,
+    open: Opener<S>,
     mut drain: DrainWatch,
-) -> io::Result<()> {
-    let socket = TcpListener::from_std(socket)?;
-    let acceptor = Acceptor { serve, stats, slots: Slots::new() };
+    mut stopped: DrainWatch,
+) {
     let mut pause = SHORTEST_PAUSE;
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
-            () = drain.started() => break,
+            () = drain.draining() => break,
+            () = stopped.draining() => break,
         };
         match accepted {
             Ok((stream, source)) => {
                 pause = SHORTEST_PAUSE;
-                acceptor.open(stream, source);
+                open.connection(stream, source);
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                acceptor.stats.count_accept_error();
+                open.stats.count_accept_error();
                 tracing::warn!(%error, ?pause, "cannot accept connections, trying again after a pause");
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = drain.started() => break,
+                    () = drain.draining() => break,
+                    () = stopped.draining() => break,
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }
-    acceptor.slots.drain();
-    accept_waiting(socket, &acceptor);
-    acceptor.slots.emptied().await;
-    Ok(())
+    open.slots.drain();
+    accept_waiting(socket, &open);
+    open.slots.emptied().await;
 }
 
 /// Connections that the kernel has accepted for us would be reset with the socket: they are served as well.
-fn accept_waiting<S: Serve>(socket: TcpListener, acceptor: &Acceptor<S>) {
+fn accept_waiting<S: Serve>(socket: TcpListener, open: &Opener<S>) {
     let Ok(socket) = socket.into_std() else { return };
     while let Ok((stream, source)) = socket.accept() {
         let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
         if let Ok(stream) = stream {
-            acceptor.open(stream, source);
+            open.connection(stream, source);
         }
     }
 }
@@ -107,15 +146,16 @@ fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
-struct Acceptor<S> {
-    serve: Rc<S>,
+/// Opens a listener's connections.
+struct Opener<S> {
+    serving: Rc<Serving<S>>,
     stats: Arc<ListenerStats>,
     slots: Rc<Slots>,
 }
 
-impl<S: Serve> Acceptor<S> {
-    fn open(&self, stream: TcpStream, source: SocketAddr) {
-        let limits = self.serve.limits();
+impl<S: Serve> Opener<S> {
+    fn connection(&self, stream: TcpStream, source: SocketAddr) {
+        let limits = self.serving.current().limits();
         if self.slots.len() >= limits.max_connections {
             self.stats.count_rejected();
             return;
@@ -130,7 +170,7 @@ impl<S: Serve> Acceptor<S> {
         let peer = Rc::new(Peer::cleartext(Rc::new(Facts::cleartext(id, source, destination))));
         let counted = Counted::new(self.stats.clone());
         let connection =
-            Connection { serve: self.serve.clone(), peer, slot, limits, stats: self.stats.clone() };
+            Connection { serving: self.serving.clone(), peer, slot, limits, stats: self.stats.clone() };
         tokio::task::spawn_local(async move {
             let _guards = (open, counted);
             connection.run(stream).await;

@@ -23,7 +23,7 @@ use hyper::body::Incoming;
 
 use crate::message::{Body, Peer};
 
-pub use listener::{bind, run};
+pub use listener::{Acceptor, bind};
 pub use stats::ListenerStats;
 
 /// What a listener's requests are given to.
