@@ -13,6 +13,8 @@ use crate::telemetry::timestamp::DateCache;
 
 /// A batch this long is handed over at once: few enough system calls, and small enough to lose.
 const FULL: usize = 32 * 1024;
+/// Room for the line that makes a batch full.
+const MARGIN: usize = 1024;
 /// How long a line may wait for company.
 const OLDEST: Duration = Duration::from_millis(100);
 
@@ -44,13 +46,17 @@ impl AccessLog {
 
     /// Adds the line of one exchange. Never blocks and never fails: what cannot be kept is counted.
     pub fn write(&self, record: &AccessRecord<'_>) {
+        let append = match self.sink.format() {
+            Format::Off => return,
+            Format::Text => format::text,
+            Format::Json => format::json,
+        };
         let mut pending = self.pending.borrow_mut();
         let Pending { batch, dates } = &mut *pending;
-        match self.sink.format() {
-            Format::Off => return,
-            Format::Text => format::text(record, dates, &mut batch.text),
-            Format::Json => format::json(record, dates, &mut batch.text),
+        if batch.lines == 0 {
+            batch.text.reserve(FULL + MARGIN);
         }
+        append(record, dates, &mut batch.text);
         batch.lines += 1;
         if batch.text.len() >= FULL {
             self.sink.send(std::mem::take(batch));

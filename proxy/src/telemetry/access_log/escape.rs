@@ -7,23 +7,24 @@
 /// `\xNN`. Reversible, byte for byte.
 pub(super) fn text_quoted(value: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    text(value, b"", out);
+    text::<false>(value, out);
     out.push(b'"');
 }
 
 /// Appends a value that stands unquoted between spaces in the text format: as [`text_quoted`], and a space becomes `\x20`.
 pub(super) fn text_bare(value: &[u8], out: &mut Vec<u8>) {
-    text(value, b" ", out);
+    text::<true>(value, out);
 }
 
-fn text(value: &[u8], also: &[u8], out: &mut Vec<u8>) {
-    if value.iter().all(|byte| is_plain(*byte) && !also.contains(byte)) {
+fn text<const SPACES: bool>(value: &[u8], out: &mut Vec<u8>) {
+    if all_plain::<SPACES>(value) {
         return out.extend_from_slice(value);
     }
     for &byte in value {
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            0x20..=0x7e if !also.contains(&byte) => out.push(byte),
+            b' ' if SPACES => out.extend_from_slice(b"\\x20"),
+            b' '..=b'~' => out.push(byte),
             _ => out.extend_from_slice(&[b'\\', b'x', hex(byte >> 4), hex(byte)]),
         }
     }
@@ -33,7 +34,7 @@ fn text(value: &[u8], also: &[u8], out: &mut Vec<u8>) {
 /// `\uNNNN`.
 pub(super) fn json_string(value: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    if value.iter().copied().all(is_plain) {
+    if all_plain::<false>(value) {
         out.extend_from_slice(value);
     } else {
         for chunk in value.utf8_chunks() {
@@ -61,9 +62,13 @@ fn json_character(character: char, out: &mut Vec<u8>) {
     }
 }
 
-/// Printable ASCII that means itself in both formats.
-fn is_plain(byte: u8) -> bool {
-    matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\'
+/// Whether all bytes are printable ASCII that means itself in both formats; spaces do not count as such where they are escaped too. Looks at every byte
+/// without stopping early, because the compiler then looks at many at once.
+fn all_plain<const SPACES: bool>(value: &[u8]) -> bool {
+    let first = if SPACES { b'!' } else { b' ' };
+    value.iter().fold(true, |plain, &byte| {
+        plain & (byte >= first) & (byte <= b'~') & (byte != b'"') & (byte != b'\\')
+    })
 }
 
 /// The lower four bits as a hexadecimal digit.

@@ -6,8 +6,8 @@
 //!
 //! JSON: one object per line, always with the same keys.
 
-use std::fmt::Display;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::escape::{json_string, text_bare, text_quoted};
@@ -45,14 +45,14 @@ pub(super) fn text(record: &AccessRecord<'_>, dates: &mut DateCache, out: &mut V
     }
     out.extend_from_slice(b" \"");
     match record.upstream_address {
-        Some(address) => display(address, out),
+        Some(upstream) => address(upstream, out),
         None => out.push(b'-'),
     }
     out.push(b'"');
     bare(record.cluster.unwrap_or_default().as_bytes(), out);
     bare(record.route.unwrap_or_default().as_bytes(), out);
     out.push(b' ');
-    display(record.downstream_address, out);
+    address(record.downstream_address, out);
     bare(record.listener.as_bytes(), out);
     out.push(b'\n');
 }
@@ -92,7 +92,7 @@ pub(super) fn json(record: &AccessRecord<'_>, dates: &mut DateCache, out: &mut V
     string("authority", record.authority, out);
     key("upstream_address", out);
     match record.upstream_address {
-        Some(address) => quoted(address, out),
+        Some(upstream) => quoted(upstream, out),
         None => out.extend_from_slice(b"null"),
     }
     string("cluster", record.cluster.map(str::as_bytes), out);
@@ -121,22 +121,33 @@ fn string(name: &str, value: Option<&[u8]>, out: &mut Vec<u8>) {
     }
 }
 
-fn quoted(value: impl Display, out: &mut Vec<u8>) {
+fn quoted(value: SocketAddr, out: &mut Vec<u8>) {
     out.push(b'"');
-    display(value, out);
+    address(value, out);
     out.push(b'"');
 }
 
-fn display(value: impl Display, out: &mut Vec<u8>) {
-    // Writing to a Vec cannot fail, and a socket address prints no character that needs escaping.
-    let _ = write!(out, "{value}");
+/// The address as its `Display` has it; for IPv4 without the detour through `fmt`, which takes longer than the rest of a line.
+fn address(value: SocketAddr, out: &mut Vec<u8>) {
+    match value {
+        SocketAddr::V4(value) => {
+            let [a, b, c, d] = value.ip().octets();
+            for (octet, after) in [(a, b'.'), (b, b'.'), (c, b'.'), (d, b':')] {
+                number(octet, out);
+                out.push(after);
+            }
+            number(value.port(), out);
+        }
+        // Writing to a Vec cannot fail, and an address has no character that needs escaping.
+        SocketAddr::V6(value) => drop(write!(out, "{value}")),
+    }
 }
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Decimal digits, without the detour through `fmt`.
+/// Decimal digits.
 fn number(value: impl Into<u64>, out: &mut Vec<u8>) {
     let mut value = value.into();
     let mut digits = [0; 20];
