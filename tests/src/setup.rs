@@ -118,6 +118,12 @@ impl Setup {
         self.file(&format!("{name}.wasm"), module)
     }
 
+    /// Adds an entry under `filters` for a module file that is there already.
+    pub fn named_module(mut self, name: &str, path: &str) -> Setup {
+        self.around().filters.push(format!("{name}: {{module: {path}}}"));
+        self
+    }
+
     /// Adds another named chain, or several: YAML of the inside of `chains`.
     pub fn more_chains(mut self, chains: &str) -> Setup {
         chains.clone_into(&mut self.around().chains);

@@ -72,7 +72,7 @@ listeners:
 chains:
   web:
     - headers: {response: {sett: {x-a: b}}}
-    - routing: {routes: [{match: {path: /**}, to: two}]}
+    - routing: {routes: [{name: only, match: {path: /**}, to: two}]}
     - unknown: {}
 clusters:
   - {name: one, endpoints: [\"127.0.0.1:9001\"], connect_timeout: 5}
@@ -90,7 +90,7 @@ colour: red
 
 #[tokio::test]
 async fn filter_that_refuses_its_configuration_refuses_the_file() {
-    for chain in ["- refusing: {}", "- routing: {routes: [{match: {path: /**}, to: nowhere}]}"] {
+    for chain in ["- refusing: {}", "- routing: {routes: [{name: only, match: {path: /**}, to: nowhere}]}"] {
         let setup = Meshgate::chain(chain).filter("refusing", &guest("refuse"), "");
         let finished = setup.check().await;
         assert_eq!(finished.code, Some(2), "{chain}: {finished:?}");

@@ -71,7 +71,7 @@ async fn connection_that_nobody_accepts_is_given_up() {
 #[tokio::test]
 async fn other_clusters_are_untouched_by_a_failing_one() {
     let one = Backend::echo("one").await;
-    let gate = Meshgate::chain("- routing: {routes: [{match: {path: /gone}, to: gone}]}")
+    let gate = Meshgate::chain("- routing: {routes: [{name: only, match: {path: /gone}, to: gone}]}")
         .cluster("one", &[&one])
         .cluster_of("gone", &[closed_port()], "")
         .start()

@@ -9,7 +9,7 @@
 
 mod access_log; // what is written about each request, in both formats
 mod admin; // the admin API: its endpoints, and what it refuses
-mod bodies; // streaming with back-pressure, early answers, bodies broken off, large bodies under load
+mod bodies; // streaming with back-pressure, early answers, bodies broken off
 mod check; // `meshgate check`: exit codes, and the messages for bad files, compared with golden files
 mod drain; // SIGTERM, once and twice
 mod examples; // every example's README, command by command
@@ -18,6 +18,7 @@ mod forwarding; // fields that a proxy drops, adds or rewrites
 mod harness; // the harness itself
 mod headers; // the standard filter `headers`
 mod hostile; // filters that loop, trap, grow or lie, in every callback
+mod large_bodies; // bodies of 1 MiB in both directions under full load
 mod malformed; // bytes that are not HTTP
 mod proxying; // plain proxying over HTTP/1.1 and HTTP/2
 mod reload; // changing files under a running proxy, one at a time

@@ -6,6 +6,7 @@ use meshgate_tests::{Ask, Backend, Client, Meshgate, empty, within_binomial_boun
 /// Starts a proxy with these routes over backends `one`, `two` and `three`, with no default cluster.
 async fn routed(routes: &str) -> (Meshgate, [Backend; 3]) {
     let backends = [Backend::echo("one").await, Backend::echo("two").await, Backend::echo("three").await];
+    let routes: String = routes.lines().map(|line| format!("        {line}\n")).collect();
     let chain = format!("- routing:\n    routes:\n{routes}");
     let mut setup = Meshgate::chain(&chain).without_default_cluster();
     for backend in &backends {
@@ -27,9 +28,9 @@ async fn answerer(gate: &Meshgate, ask: Ask) -> String {
 async fn paths_match_exactly_or_below_a_folder() {
     let (gate, _backends) = routed(
         "
-        - {match: {path: /exact}, to: one}
-        - {match: {path: /folder/**}, to: two}
-        - {match: {path: {prefix: /pre}}, to: three}
+        - {name: exact, match: {path: /exact}, to: one}
+        - {name: folder, match: {path: /folder/**}, to: two}
+        - {name: prefix, match: {path: /pre*}, to: three}
         ",
     )
     .await;
@@ -43,8 +44,10 @@ async fn paths_match_exactly_or_below_a_folder() {
         ("/folder/a/b/c", "two"),
         ("/folder/", "two"),
         ("/folders", "404"),
+        ("/folder", "two"),
         ("/pre", "three"),
-        ("/prefix/x", "three"),
+        ("/prefix", "three"),
+        ("/prefix/x", "404"),
         ("/", "404"),
     ] {
         assert_eq!(answerer(&gate, Ask::get(path)).await, expected, "{path}");
@@ -55,9 +58,9 @@ async fn paths_match_exactly_or_below_a_folder() {
 async fn first_match_wins() {
     let (gate, _backends) = routed(
         "
-        - {match: {path: /a/b}, to: one}
-        - {match: {path: /a/**}, to: two}
-        - {match: {path: /**}, to: three}
+        - {name: one-page, match: {path: /a/b}, to: one}
+        - {name: section, match: {path: /a/**}, to: two}
+        - {name: rest, match: {path: /**}, to: three}
         ",
     )
     .await;
@@ -70,8 +73,8 @@ async fn first_match_wins() {
 async fn hosts_match_without_case_and_port() {
     let (gate, _backends) = routed(
         "
-        - {match: {host: shop.example}, to: one}
-        - {match: {host: \"*.shop.example\"}, to: two}
+        - {name: shop, match: {host: shop.example}, to: one}
+        - {name: below, match: {host: \"*.shop.example\"}, to: two}
         ",
     )
     .await;
@@ -94,9 +97,9 @@ async fn hosts_match_without_case_and_port() {
 async fn methods_headers_and_queries_match_together() {
     let (gate, _backends) = routed(
         "
-        - {match: {method: POST, headers: {x-canary: \"true\"}}, to: one}
-        - {match: {method: [PUT, PATCH]}, to: two}
-        - {match: {query: {version: \"2\"}}, to: three}
+        - {name: canary, match: {method: POST, headers: {x-canary: \"true\"}}, to: one}
+        - {name: changes, match: [{method: PUT}, {method: PATCH}], to: two}
+        - {name: version, match: {query: {version: \"2\"}}, to: three}
         ",
     )
     .await;
@@ -120,7 +123,8 @@ async fn methods_headers_and_queries_match_together() {
 
 #[tokio::test]
 async fn list_of_matches_is_an_or() {
-    let (gate, _backends) = routed("- {match: [{path: /a}, {path: /b, method: GET}], to: one}").await;
+    let (gate, _backends) =
+        routed("- {name: either, match: [{path: /a}, {path: /b, method: GET}], to: one}").await;
     assert_eq!(answerer(&gate, Ask::get("/a")).await, "one");
     assert_eq!(answerer(&gate, Ask::get("/b")).await, "one");
     assert_eq!(answerer(&gate, Ask::post("/b", "")).await, "404");
@@ -130,7 +134,8 @@ async fn list_of_matches_is_an_or() {
 #[tokio::test]
 async fn weights_are_kept() {
     const DRAWS: usize = 5_000;
-    let (gate, backends) = routed("- {match: {path: /**}, to: {one: 90, two: 10, three: 0}}").await;
+    let (gate, backends) =
+        routed("- {name: split, match: {path: /**}, to: {one: 90, two: 10, three: 0}}").await;
     let mut client = gate.client().await;
     for _ in 0..DRAWS {
         assert_eq!(client.get("/").await.status, 200);
@@ -146,12 +151,13 @@ async fn weights_are_kept() {
 async fn route_brings_its_own_filters() {
     let (gate, _backends) = routed(
         "
-        - match: {path: /stamped}
+        - name: stamped
+          match: {path: /stamped}
           to: one
           filters:
             - headers: {request: {set: {x-for: this-route}}, response: {set: {x-from: this-route}}}
             - headers: {response: {add: {x-from: inner}}}
-        - {match: {path: /**}, to: two}
+        - {name: rest, match: {path: /**}, to: two}
         ",
     )
     .await;
@@ -198,7 +204,7 @@ async fn decision_shows_in_the_access_log() {
 #[tokio::test]
 async fn no_match_falls_to_the_listeners_default_cluster() {
     let (one, two) = (Backend::echo("one").await, Backend::echo("two").await);
-    let gate = Meshgate::chain("- routing: {routes: [{match: {path: /two}, to: two}]}")
+    let gate = Meshgate::chain("- routing: {routes: [{name: two, match: {path: /two}, to: two}]}")
         .cluster("one", &[&one])
         .cluster("two", &[&two])
         .start()
@@ -213,7 +219,7 @@ async fn earlier_filter_decides_what_routing_sees() {
     let gate = Meshgate::chain(
         "
         - headers: {request: {set: {x-canary: \"true\"}}}
-        - routing: {routes: [{match: {headers: {x-canary: \"true\"}}, to: two}]}
+        - routing: {routes: [{name: canary, match: {headers: {x-canary: \"true\"}}, to: two}]}
         ",
     )
     .cluster("one", &[&one])
@@ -231,7 +237,7 @@ async fn routed_bodies_arrive_whole() {
         Ok(Response::new(meshgate_tests::full(length.to_string())))
     })
     .await;
-    let gate = Meshgate::chain("- routing: {routes: [{match: {method: POST}, to: sink}]}")
+    let gate = Meshgate::chain("- routing: {routes: [{name: uploads, match: {method: POST}, to: sink}]}")
         .without_default_cluster()
         .cluster("sink", &[&sink])
         .start()

@@ -1,7 +1,16 @@
 //! The standard filter `telemetry`, and the proxy's own metrics.
 
 use http::Response;
-use meshgate_tests::{Ask, Backend, Client, Meshgate, full};
+use meshgate_tests::{Ask, Backend, Client, Meshgate, Metrics, full, until};
+
+/// Reads the metrics once all these requests are counted; that happens at their end, when the client has its answer already.
+async fn counted(gate: &Meshgate, requests: f64) -> Metrics {
+    let all = |metrics: &Metrics| metrics.sum("meshgate_http_requests_total", &[]) >= requests;
+    let metrics =
+        until("all requests are counted", || async { Some(gate.metrics().await).filter(all) }).await;
+    assert_eq!(metrics.sum("meshgate_http_requests_total", &[]), requests, "{}", metrics.text());
+    metrics
+}
 
 #[tokio::test]
 async fn requests_are_counted_by_route_cluster_and_code() {
@@ -37,18 +46,17 @@ async fn requests_are_counted_by_route_cluster_and_code() {
     }
     gate.get("/no-route").await;
 
-    let metrics = gate.metrics().await;
+    let metrics = counted(&gate, 18.0).await;
     for (route, code, count) in expected {
         let route = if route == "1" { "first" } else { "second" };
         let code = code.to_string();
         let labels = [("route", route), ("cluster", "coded"), ("code", code.as_str())];
-        let total = metrics.sum("meshgate_requests_total", &labels);
+        let total = metrics.sum("meshgate_http_requests_total", &labels);
         assert_eq!(total, f64::from(count), "{labels:?}\n{}", metrics.text());
-        let observed = metrics.sum("meshgate_request_duration_seconds_count", &labels);
+        let observed = metrics.sum("meshgate_http_request_duration_seconds_count", &labels);
         assert_eq!(observed, f64::from(count), "{labels:?}\n{}", metrics.text());
     }
-    assert_eq!(metrics.sum("meshgate_requests_total", &[]), 18.0, "{}", metrics.text());
-    assert_eq!(metrics.sum("meshgate_requests_total", &[("code", "404")]), 4.0, "{}", metrics.text());
+    assert_eq!(metrics.sum("meshgate_http_requests_total", &[("code", "404")]), 4.0, "{}", metrics.text());
 }
 
 #[tokio::test]
@@ -58,8 +66,8 @@ async fn durations_fall_into_buckets() {
     for _ in 0..10 {
         gate.get("/").await;
     }
-    let metrics = gate.metrics().await;
-    let name = "meshgate_request_duration_seconds";
+    let metrics = counted(&gate, 10.0).await;
+    let name = "meshgate_http_request_duration_seconds";
     assert_eq!(metrics.sum(&format!("{name}_bucket"), &[("le", "+Inf")]), 10.0, "{}", metrics.text());
     assert_eq!(metrics.sum(&format!("{name}_count"), &[]), 10.0);
     let sum = metrics.sum(&format!("{name}_sum"), &[]);
@@ -77,7 +85,7 @@ async fn counts_survive_a_reload() {
     gate.replace("meshgate.yaml", gate.setup().clone().with_chain(chain).yaml());
     gate.reloaded(&before).await;
     assert_eq!(gate.get("/").await.header("x-a"), "b");
-    assert_eq!(gate.metrics().await.sum("meshgate_requests_total", &[]), 2.0);
+    counted(&gate, 2.0).await;
 }
 
 #[tokio::test]
