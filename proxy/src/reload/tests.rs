@@ -14,13 +14,16 @@ use tokio::task::LocalSet;
 
 use super::*;
 
+/// Something to do once, soon.
+type Interruption = Rc<RefCell<Option<Box<dyn FnOnce()>>>>;
+
 const ABSURDLY_LONG: Duration = Duration::from_secs(60);
 
 /// Loads one file whose text is the version; the text `bad` is refused, and `also <name>` refers to a second file, whose text is added.
 struct OneFile {
     path: PathBuf,
     /// Done in the middle of the next load, after the file was read.
-    interruption: Rc<RefCell<Option<Box<dyn FnOnce()>>>>,
+    interruption: Interruption,
     /// Every outcome.
     seen: mpsc::UnboundedSender<Result<String, String>>,
 }
@@ -60,7 +63,7 @@ struct Fixture {
     registry: Registry,
     handle: ReloadHandle,
     seen: mpsc::UnboundedReceiver<Result<String, String>>,
-    interruption: Rc<RefCell<Option<Box<dyn FnOnce()>>>>,
+    interruption: Interruption,
 }
 
 impl Fixture {
