@@ -90,9 +90,10 @@ colour: red
 
 #[tokio::test]
 async fn filter_that_refuses_its_configuration_refuses_the_file() {
-    for chain in ["- refusing: {}", "- routing: {routes: [{name: only, match: {path: /**}, to: nowhere}]}"] {
-        let setup = Meshgate::chain(chain).filter("refusing", &guest("refuse"), "");
-        let finished = setup.check().await;
+    for chain in
+        ["- plain: {refuse: because}", "- routing: {routes: [{name: only, match: {path: /**}, to: nowhere}]}"]
+    {
+        let finished = Meshgate::chain(chain).guest("plain", "").check().await;
         assert_eq!(finished.code, Some(2), "{chain}: {finished:?}");
         let said = finished.stdout + &finished.stderr;
         assert!(said.contains("meshgate.yaml:9:"), "{chain}: {said}");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::Response;
-use meshgate_tests::{Ask, Backend, Meshgate, Setup, full, guest, until, within};
+use meshgate_tests::{Ask, Backend, Meshgate, Setup, full, stamp, until, within};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
@@ -116,30 +116,61 @@ async fn removed_file_keeps_the_old_configuration() {
 #[tokio::test]
 async fn replaced_module_takes_effect() {
     let one = Backend::echo("one").await;
-    let gate = Meshgate::chain("- stamp: {}")
-        .filter("stamp", &guest("plain"), "")
-        .cluster("one", &[&one])
-        .start()
-        .await;
+    let gate =
+        Meshgate::chain("- stamp: {}").filter("stamp", &stamp(1), "").cluster("one", &[&one]).start().await;
     let mut client = gate.client().await;
-    let first = client.get("/").await;
+    assert_eq!(client.get("/").await.header("x-module"), "00000001");
     let before = gate.reload().await;
 
     // A module that is cut off is refused, with its name and the place that names it.
-    let module = guest("hello");
+    let module = stamp(2);
     gate.edit("stamp.wasm", &module[..module.len() / 2]);
     let errors = gate.refused().await;
     assert!(errors.contains("meshgate.yaml:") && errors.contains("stamp.wasm"), "{errors}");
-    assert_eq!(client.get("/").await.headers.len(), first.headers.len());
+    assert_eq!(client.get("/").await.header("x-module"), "00000001");
 
     gate.edit("stamp.wasm", module);
+    let before = gate.reloaded(&before).await;
+    assert_eq!(client.get("/").await.header("x-module"), "00000002");
+
+    std::fs::remove_file(gate.path("stamp.wasm")).unwrap();
+    let errors = gate.refused().await;
+    assert!(errors.contains("meshgate.yaml:") && errors.contains("stamp.wasm"), "{errors}");
+    gate.replace("stamp.wasm", stamp(3));
     gate.reloaded(&before).await;
-    let second = client.get("/").await;
-    assert_ne!(
-        first.headers.keys().collect::<Vec<_>>(),
-        second.headers.keys().collect::<Vec<_>>(),
-        "the two modules stamp differently"
-    );
+    assert_eq!(client.get("/").await.header("x-module"), "00000003");
+}
+
+#[tokio::test]
+async fn module_in_another_folder_is_watched_too() {
+    let one = Backend::echo("one").await;
+    let gate = Meshgate::chain("- stamp: {}")
+        .file("modules/deep/stamp.wasm", stamp(1))
+        .named_module("stamp", "modules/deep/stamp.wasm")
+        .cluster("one", &[&one])
+        .start()
+        .await;
+    assert_eq!(gate.get("/").await.header("x-module"), "00000001");
+    let before = gate.reload().await;
+    gate.edit("modules/deep/stamp.wasm", stamp(2));
+    gate.reloaded(&before).await;
+    assert_eq!(gate.get("/").await.header("x-module"), "00000002");
+}
+
+#[tokio::test]
+async fn pinned_module_is_not_replaced_by_another() {
+    use sha2::{Digest, Sha256};
+    let one = Backend::echo("one").await;
+    let pin: String = Sha256::digest(stamp(1)).iter().map(|byte| format!("{byte:02x}")).collect();
+    let gate = Meshgate::chain("- stamp: {}")
+        .filter("stamp", &stamp(1), &format!("sha256: \"{pin}\""))
+        .cluster("one", &[&one])
+        .start()
+        .await;
+    gate.replace("stamp.wasm", stamp(2));
+    let errors = gate.refused().await;
+    assert!(errors.contains("sha256"), "{errors}");
+    assert_eq!(gate.get("/").await.header("x-module"), "00000001");
 }
 
 #[tokio::test]
