@@ -1,13 +1,15 @@
 //! The data plane of Meshgate: everything the `meshgate` binary is made of.
 
 pub mod admin;
+pub mod downstream;
+pub mod drain;
 pub mod exchange;
 pub mod filter;
 pub mod message;
 pub mod modules;
 pub mod reload;
+pub mod server;
 pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;
-pub mod downstream;
-pub mod drain;
+pub mod worker;

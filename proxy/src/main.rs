@@ -1,2 +1,24 @@
-//! The `meshgate` binary.
-fn main() {}
+//! The `meshgate` binary: arguments → log → command → exit code.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use meshgate::telemetry::log;
+
+/// Memory for requests comes and goes by the thousand per second on every worker; this allocator keeps that off any shared lock.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    if let Err(error) = log::start(cli.log_format.into()) {
+        return cli::refuse(&error);
+    }
+    match cli.command {
+        cli::Command::Run(run) => cli::run(run),
+        cli::Command::Check { file } => cli::check(&file),
+        cli::Command::Schema => cli::schema(),
+    }
+}

@@ -13,6 +13,7 @@ use meshgate_config::{ChainId, Config, Diagnostic, Diagnostics, FilterUse, Posit
 use meshgate_wasm::{Engine, Limits, Plugin, PluginSpec, StartError, Vms};
 use sha2::{Digest, Sha256};
 
+use crate::downstream::ConnectionLimits;
 use crate::filter::{Chain, Filter};
 use crate::message::Forwarding;
 use crate::modules::{CompiledModules, ModuleFiles};
@@ -167,6 +168,8 @@ pub struct Listener {
     pub request_timeout: Option<Duration>,
     /// Most bytes in a request's body.
     pub max_request_body: Option<u64>,
+    /// How long and how much a client's connection may take.
+    pub limits: ConnectionLimits,
     /// How far clients are believed.
     pub forwarding: Forwarding,
     /// The way to the endpoints.
@@ -189,8 +192,11 @@ impl WorkerSnapshot {
         shared: &Shared,
         metrics: &dyn Fn(&str) -> ListenerMetrics,
         previous: Option<&WorkerSnapshot>,
+        clusters_ready: &dyn Fn(&Clusters),
     ) -> Result<WorkerSnapshot, Diagnostic> {
         let clusters = Clusters::new(&snapshot.config.clusters, previous.map(|previous| &previous.clusters));
+        // A filter may call a cluster while it starts.
+        clusters_ready(&clusters);
         let mut chains = Chains { snapshot: &snapshot, vms, built: HashMap::new(), plugins: Vec::new() };
         let names = cluster_names(&clusters);
         let mut listeners = HashMap::with_capacity(snapshot.config.listeners.len());
@@ -203,6 +209,7 @@ impl WorkerSnapshot {
                 cluster_names: Rc::clone(&names),
                 request_timeout: listener.request_timeout,
                 max_request_body: listener.max_request_body,
+                limits: ConnectionLimits::from(listener),
                 forwarding: Forwarding::default(),
                 upstream: Rc::clone(&shared.upstream),
                 access_log: Rc::clone(&shared.access_log),

@@ -6,6 +6,7 @@
 mod connection;
 mod io;
 mod listener;
+mod listeners;
 mod preface;
 mod slots;
 mod stats;
@@ -24,6 +25,7 @@ use hyper::body::Incoming;
 use crate::message::{Body, Peer};
 
 pub use listener::{Acceptor, bind};
+pub use listeners::Listeners;
 pub use stats::ListenerStats;
 
 /// What a listener's requests are given to.

@@ -34,10 +34,10 @@ pub struct Closed;
 /// Serves one request: the way of an exchange.
 pub async fn serve(
     listener: Rc<Listener>,
-    peer: &Peer,
+    peer: Rc<Peer>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Closed> {
-    let (exchange, body) = match open(listener, peer, request) {
+    let (exchange, body) = match open(listener, &peer, request) {
         Ok(opened) => opened,
         Err(refused) => return Ok(refused),
     };

@@ -5,6 +5,7 @@ mod body;
 mod chain;
 mod extensions;
 mod failure;
+pub mod guest_log;
 mod run;
 mod stream;
 

@@ -1,0 +1,139 @@
+//! The command line: what can be asked of the binary, and the commands that do not serve traffic.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::num::{NonZeroU16, NonZeroUsize};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use meshgate::server::{self, Builder, Options, ServerError};
+use meshgate::telemetry::log;
+use meshgate_config::Config;
+
+/// A proxy whose behaviour is WebAssembly filters, swapped while traffic flows.
+#[derive(Debug, Parser)]
+#[command(name = "meshgate", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// How the log on standard error is written
+    ///
+    /// The environment variable MESHGATE_LOG says what is logged, for example `info,meshgate::reload=debug`.
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the proxy until it is told to stop (SIGTERM drains, a second one ends it at once)
+    Run(Run),
+    /// Check a configuration as `run` would, without serving: 0 if it is good, 2 if not
+    Check {
+        /// The configuration
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The configuration; changes to it, and to what it refers to, take effect while the proxy runs
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Worker threads, instead of what the configuration says or one per core
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(NonZeroU16))]
+    pub(crate) workers: Option<NonZeroU16>,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One line for people
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+impl From<LogFormat> for log::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+/// The exit code for a command that could not do its work.
+const FAILED: u8 = 1;
+/// The exit code for a configuration, or a command line, that is wrong.
+const WRONG: u8 = 2;
+
+/// Serves until told to stop.
+pub(crate) fn run(run: Run) -> ExitCode {
+    let options = Options { configuration: run.config, workers: run.workers.map(NonZeroUsize::from) };
+    match server::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ ServerError::Configuration(_)) => refuse(&error),
+        Err(error) => {
+            complain(&error);
+            FAILED.into()
+        }
+    }
+}
+
+/// Checks a configuration, and says on standard error what is wrong with it, or on standard output what is in it.
+pub(crate) fn check(file: &Path) -> ExitCode {
+    let builder = match Builder::new(file.to_owned()) {
+        Ok(builder) => builder,
+        Err(error) => {
+            complain(&error);
+            return FAILED.into();
+        }
+    };
+    match builder.build_here().outcome {
+        Ok(snapshot) => print(&format!("{}: ok ({})\n", file.display(), contents(&snapshot.config))),
+        Err(diagnostics) => refuse(&diagnostics),
+    }
+}
+
+/// What a configuration consists of, in numbers.
+fn contents(config: &Config) -> String {
+    let filters = config.chains.iter().map(|chain| chain.filters.len()).sum();
+    let numbers = [
+        (config.listeners.len(), "listener"),
+        (config.chains.len(), "chain"),
+        (filters, "filter"),
+        (config.clusters.len(), "cluster"),
+    ];
+    let count = |(number, noun)| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
+    numbers.map(count).join(", ")
+}
+
+/// Prints the schema.
+pub(crate) fn schema() -> ExitCode {
+    print(&format!("{:#}\n", meshgate_config::schema()))
+}
+
+/// Says what is wrong with what the user gave us.
+pub(crate) fn refuse(reason: &dyn Display) -> ExitCode {
+    complain(reason);
+    WRONG.into()
+}
+
+fn complain(reason: &dyn Display) {
+    // Nobody is left to tell if standard error is closed.
+    let _ = writeln!(io::stderr(), "{reason}");
+}
+
+/// Prints to standard output. A reader that has seen enough (`meshgate schema | head`) is no failure.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(&error);
+            FAILED.into()
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}

@@ -1,0 +1,71 @@
+//! The listeners' counters, summed over the workers when somebody asks.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::ListenerStats;
+use crate::telemetry::Registry;
+
+type ByName = BTreeMap<String, Vec<Arc<ListenerStats>>>;
+
+/// The counters of all listeners that ever were: counters do not go away with what they counted.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    stats: Mutex<ByName>,
+}
+
+/// Name, type, help and value of each metric.
+const METRICS: [(&str, &str, &str, fn(&ListenerStats) -> u64); 6] = [
+    ("connections_total", "counter", "Connections accepted", ListenerStats::accepted),
+    ("connections_active", "gauge", "Connections that are open", ListenerStats::active),
+    (
+        "connections_rejected_total",
+        "counter",
+        "Connections closed at once for being too many",
+        ListenerStats::rejected,
+    ),
+    ("connections_timed_out_total", "counter", "Connections closed for being too slow", ListenerStats::timed_out),
+    (
+        "connections_malformed_total",
+        "counter",
+        "Connections closed for what came not being acceptable HTTP",
+        ListenerStats::malformed,
+    ),
+    (
+        "accept_errors_total",
+        "counter",
+        "Times that accepting failed for want of a resource",
+        ListenerStats::accept_errors,
+    ),
+];
+
+impl Listeners {
+    /// No counters yet; what is added appears in the registry's metrics.
+    pub fn register(registry: &Registry) -> Arc<Listeners> {
+        let listeners = Arc::new(Listeners::default());
+        let shown = Arc::clone(&listeners);
+        registry.append(move |out| render(&shown.stats.lock().unwrap_or_else(PoisonError::into_inner), out));
+        listeners
+    }
+
+    /// Adds the counters of one worker's part of a listener.
+    pub fn add(&self, name: &str, stats: &Arc<ListenerStats>) {
+        let mut all = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(name.to_owned()).or_default().push(Arc::clone(stats));
+    }
+}
+
+fn render(listeners: &ByName, out: &mut String) {
+    for (name, kind, help, value) in METRICS {
+        let metric = format!("meshgate_downstream_{name}");
+        // Writing to a string does not fail.
+        let _ = write!(out, "# HELP {metric} {help}\n# TYPE {metric} {kind}\n");
+        for (listener, workers) in listeners {
+            let sum: u64 = workers.iter().map(|stats| value(stats)).fold(0, u64::wrapping_add);
+            // A listener's name has no character that the format would need escaped but these.
+            let listener = listener.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = writeln!(out, "{metric}{{listener=\"{listener}\"}} {sum}");
+        }
+    }
+}

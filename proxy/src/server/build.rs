@@ -1,0 +1,122 @@
+//! From a file to a snapshot that was tried: load, check, compile, configure on throw-away VMs. Off the main thread,
+//! which goes on to serve the admin API and signals. `meshgate check` is this and nothing else.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use meshgate_wasm::{
+    CallError, Engine, EngineOptions, ForeignCaller, Host, HttpCall, HttpCallReply, LogLevel, ModuleHash,
+    PluginSpec, Status, TickHandle, VmError, Vms,
+};
+
+use super::ServerError;
+use crate::filter::{foreign_function, guest_log};
+use crate::modules::{CompiledModules, ModuleFiles};
+use crate::snapshot::Snapshot;
+
+/// Builds snapshots of one file, again and again.
+#[derive(Clone)]
+pub struct Builder {
+    file: PathBuf,
+    engine: Engine,
+    compiled: Arc<Mutex<CompiledModules>>,
+}
+
+/// What came of building.
+pub struct Built {
+    /// The snapshot, or all diagnostics as text.
+    pub outcome: Result<Arc<Snapshot>, String>,
+    /// Every file that was looked at.
+    pub files: Vec<PathBuf>,
+}
+
+impl Builder {
+    /// A builder with its own engine.
+    ///
+    /// # Errors
+    /// The engine does not start.
+    pub fn new(file: PathBuf) -> Result<Builder, ServerError> {
+        let engine = Engine::new(EngineOptions { cache: cache_folder(), ..EngineOptions::default() })?;
+        Ok(Builder { file, engine, compiled: Arc::default() })
+    }
+
+    /// The engine that its modules are compiled for.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Builds the file as it is now, on a thread of its own.
+    pub async fn build(&mut self) -> Built {
+        let builder = self.clone();
+        match tokio::task::spawn_blocking(move || builder.build_here()).await {
+            Ok(built) => built,
+            Err(error) => Built {
+                outcome: Err(format!("building the configuration failed: {error}")),
+                files: vec![self.file.clone()],
+            },
+        }
+    }
+
+    /// Builds the file as it is now, on this thread.
+    pub fn build_here(&self) -> Built {
+        let mut modules = ModuleFiles::new();
+        let load = meshgate_config::load(&self.file, &mut modules);
+        let outcome = load.outcome.and_then(|config| {
+            let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+            let snapshot = Snapshot::build(config, &mut modules, &mut compiled, &self.engine)?;
+            drop(compiled);
+            let vms = Vms::new(self.engine.clone(), Rc::new(Trial), meshgate_wasm::Shared::new());
+            snapshot.try_out(&vms)?;
+            Ok(Arc::new(snapshot))
+        });
+        Built { outcome: outcome.map_err(|diagnostics| diagnostics.to_string()), files: load.files }
+    }
+
+    /// Forgets the modules that this snapshot does not use.
+    pub fn keep_only(&self, snapshot: &Snapshot) {
+        let used = snapshot.filters().map(|(_, spec)| ModuleHash::clone(spec.module.hash())).collect();
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).keep_only(&used);
+    }
+}
+
+/// Where compiled modules are kept from one start to the next.
+fn cache_folder() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    folder("MESHGATE_CACHE_DIR")
+        .or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("meshgate")))
+        .or_else(|| folder("HOME").map(|home| home.join(".cache/meshgate")))
+}
+
+/// What filters find while they are tried: everything answers, and nothing leaves the process.
+struct Trial;
+
+impl Host for Trial {
+    fn http_call(&self, _: &PluginSpec, _: HttpCall, _: HttpCallReply) -> Result<(), CallError> {
+        // The call is never made, so its answer never comes: the trial is over before it could.
+        Ok(())
+    }
+
+    fn tick(&self, _: TickHandle, _: Option<Duration>) {}
+
+    fn foreign_function(
+        &self,
+        caller: &mut ForeignCaller<'_>,
+        name: &str,
+        argument: &[u8],
+    ) -> Result<Vec<u8>, Status> {
+        foreign_function(caller, name, argument)
+    }
+
+    fn log(&self, plugin: &PluginSpec, level: LogLevel, message: &str) {
+        // What a filter says when it refuses is the reason; what it says when it is content is said by the workers.
+        if level >= LogLevel::Warn {
+            guest_log::write(plugin, level, message);
+        }
+    }
+
+    fn failed(&self, _: &PluginSpec, _: &VmError) {
+        // The error is also returned, and ends up in the diagnostics.
+    }
+}

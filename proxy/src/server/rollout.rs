@@ -1,0 +1,195 @@
+//! From a snapshot to workers that serve by it: bind what is new, have every worker prepare, then swap them all. Until
+//! the last step nothing that runs is touched, and the last step cannot fail.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use meshgate_config::{AccessLog, Config, Listener};
+
+use super::build::{Builder, Built};
+use super::summary::summarize;
+use crate::admin;
+use crate::downstream;
+use crate::reload::{Rebuild, ReloadOutcome};
+use crate::snapshot::Snapshot;
+use crate::telemetry::{AccessLogTarget, AccessLogWriter};
+use crate::worker::{ListenerSocket, Worker};
+
+/// Puts snapshots into force. Clones are handles to the same workers.
+#[derive(Clone)]
+pub(super) struct Rollout(Rc<Parts>);
+
+struct Parts {
+    builder: Builder,
+    workers: Vec<Worker>,
+    access_log: AccessLogSlot,
+    state: Arc<admin::State>,
+    file: PathBuf,
+    running: RefCell<Option<Arc<Snapshot>>>,
+}
+
+/// The access log, which outlives the rollout to write its last lines.
+pub(super) type AccessLogSlot = Rc<RefCell<Option<AccessLogWriter>>>;
+
+/// Sockets of the new listeners, one list per worker.
+type Sockets = Vec<Vec<ListenerSocket>>;
+
+impl Rollout {
+    pub(super) fn new(
+        builder: Builder,
+        workers: Vec<Worker>,
+        access_log: AccessLogWriter,
+        state: Arc<admin::State>,
+        file: PathBuf,
+    ) -> Rollout {
+        Rollout(Rc::new(Parts {
+            builder,
+            workers,
+            access_log: Rc::new(RefCell::new(Some(access_log))),
+            state,
+            file,
+            running: RefCell::new(None),
+        }))
+    }
+
+    pub(super) fn access_log(&self) -> AccessLogSlot {
+        Rc::clone(&self.0.access_log)
+    }
+
+    pub(super) fn reopen_access_log(&self) {
+        if let Some(access_log) = &*self.0.access_log.borrow() {
+            access_log.reopen();
+        }
+    }
+
+    /// Puts a snapshot into force. An error has touched nothing.
+    pub(super) async fn swap(&self, snapshot: Arc<Snapshot>) -> Result<(), String> {
+        let parts = &*self.0;
+        let running = parts.running.borrow().clone();
+        let target = self.access_log_target(running.as_deref(), &snapshot.config)?;
+        let sockets = self.bind(running.as_deref(), &snapshot)?;
+        if let Err(reason) = self.prepare(&snapshot, sockets).await {
+            for worker in &parts.workers {
+                worker.abandon().await;
+            }
+            return Err(reason);
+        }
+        for worker in &parts.workers {
+            worker.commit().await;
+        }
+        if let (Some(target), Some(access_log)) = (target, &*parts.access_log.borrow()) {
+            access_log.switch(target);
+        }
+        if let Some(running) = &running {
+            warn_of_restart(&running.config, &snapshot.config);
+        }
+        parts.state.publish(summarize(&snapshot, &parts.file));
+        parts.builder.keep_only(&snapshot);
+        *parts.running.borrow_mut() = Some(snapshot);
+        Ok(())
+    }
+
+    async fn prepare(&self, snapshot: &Arc<Snapshot>, sockets: Sockets) -> Result<(), String> {
+        for (worker, sockets) in self.0.workers.iter().zip(sockets) {
+            worker.prepare(Arc::clone(snapshot), sockets).await.map_err(|reason| match reason {
+                Some(diagnostic) => diagnostic.to_string(),
+                None => "a worker thread has ended; the process must be restarted".to_owned(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The access log's new target, if it is another than the running one.
+    fn access_log_target(
+        &self,
+        running: Option<&Snapshot>,
+        config: &Config,
+    ) -> Result<Option<AccessLogTarget>, String> {
+        let same = |running: &Snapshot| running.config.access_log == config.access_log;
+        if running.is_none_or(same) {
+            return Ok(None);
+        }
+        let AccessLog { output, .. } = &config.access_log;
+        AccessLogTarget::open(&config.access_log)
+            .map(Some)
+            .map_err(|error| format!("cannot open the access log {output:?}: {error}"))
+    }
+
+    /// Binds the listeners that the running snapshot does not have, a socket for each worker.
+    fn bind(&self, running: Option<&Snapshot>, snapshot: &Snapshot) -> Result<Sockets, String> {
+        let bound: HashMap<&str, SocketAddr> = running
+            .into_iter()
+            .flat_map(|running| &running.config.listeners)
+            .map(|listener| (listener.name.as_str(), listener.address))
+            .collect();
+        let mut sockets: Sockets = self.0.workers.iter().map(|_| Vec::new()).collect();
+        let mut errors = Vec::new();
+        for listener in &snapshot.config.listeners {
+            match bound.get(listener.name.as_str()) {
+                Some(address) if *address == listener.address => continue,
+                Some(_) => errors.push(snapshot.config.source.diagnostic(
+                    listener.at,
+                    format!("listener `{}` cannot change its address while it runs", listener.name),
+                    Some("give the listener another name".to_owned()),
+                )),
+                None => {
+                    if let Err(error) = self.bind_one(listener, &mut sockets) {
+                        let message = format!("cannot listen on {}: {error}", listener.address);
+                        errors.push(snapshot.config.source.diagnostic(listener.at, message, None));
+                    }
+                }
+            }
+        }
+        if errors.is_empty() { Ok(sockets) } else { Err(meshgate_config::Diagnostics(errors).to_string()) }
+    }
+
+    fn bind_one(&self, listener: &Listener, sockets: &mut Sockets) -> io::Result<()> {
+        let mut address = listener.address;
+        let mut bound: Vec<TcpListener> = Vec::with_capacity(sockets.len());
+        for _ in 0..sockets.len() {
+            let socket = downstream::bind(address)?;
+            // Port 0 is chosen once, for all workers.
+            address = socket.local_addr()?;
+            bound.push(socket);
+        }
+        tracing::info!(listener = %listener.name, %address, "listening");
+        for (sockets, socket) in sockets.iter_mut().zip(bound) {
+            sockets.push(ListenerSocket { name: listener.name.clone(), socket });
+        }
+        Ok(())
+    }
+
+    async fn attempt(&self) -> ReloadOutcome {
+        let mut builder = self.0.builder.clone();
+        let Built { outcome, files } = builder.build().await;
+        let result = match outcome {
+            Ok(snapshot) => self.swap(Arc::clone(&snapshot)).await.map(|()| snapshot.version.clone()),
+            Err(diagnostics) => Err(diagnostics),
+        };
+        ReloadOutcome { result, files }
+    }
+}
+
+impl Rebuild for Rollout {
+    async fn rebuild(&mut self) -> ReloadOutcome {
+        self.attempt().await
+    }
+}
+
+/// Some settings are read once: a change is told, and not pretended to work.
+fn warn_of_restart(running: &Config, new: &Config) {
+    let admin = |config: &Config| config.admin.as_ref().map(|admin| admin.address);
+    let changed = [
+        ("workers", running.workers != new.workers),
+        ("admin", admin(running) != admin(new)),
+        ("drain", running.drain != new.drain),
+    ];
+    for (key, _) in changed.into_iter().filter(|(_, changed)| *changed) {
+        tracing::warn!(key, "this change takes effect at the next start");
+    }
+}
