@@ -186,3 +186,82 @@ fn backwards(path: &Path) -> Vec<OsString> {
     names.reverse();
     names
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use notify::event::{CreateKind, Flag};
+
+    use super::*;
+
+    /// Long enough for a notice on the slowest machine.
+    const ABSURDLY_LONG: Duration = Duration::from_secs(60);
+
+    /// Arms a watch on the file, makes the change, and waits for the system's notice; looking cannot help, because no fingerprint is given.
+    fn is_noticed(file: &Path, change: impl FnOnce()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut watch = Watch::new();
+            watch.arm(&BTreeSet::from([file.to_owned()]));
+            change();
+            let nothing = Fingerprint::default();
+            let noticed = tokio::time::timeout(ABSURDLY_LONG, watch.touched(&nothing)).await;
+            noticed.expect("the change went unnoticed");
+        });
+    }
+
+    #[test]
+    fn writing_renaming_and_removing_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, other) = (folder.path().join("file"), folder.path().join("other"));
+        is_noticed(&file, || fs::write(&file, "one").unwrap());
+        is_noticed(&file, || fs::write(&file, "two").unwrap());
+        fs::write(&other, "three").unwrap();
+        is_noticed(&file, || fs::rename(&other, &file).unwrap());
+        is_noticed(&file, || fs::remove_file(&file).unwrap());
+    }
+
+    #[test]
+    fn a_swapped_link_is_noticed_and_so_is_a_change_behind_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for version in ["1", "2"] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join("file"), version).unwrap();
+        }
+        symlink("1", at("current")).unwrap();
+        symlink("current/file", at("file")).unwrap();
+        is_noticed(&at("file"), || fs::write(at("1").join("file"), "one").unwrap());
+        symlink("2", at("next")).unwrap();
+        is_noticed(&at("file"), || fs::rename(at("next"), at("current")).unwrap());
+        is_noticed(&at("file"), || fs::write(at("2").join("file"), "two").unwrap());
+    }
+
+    #[test]
+    fn the_trail_names_every_link_and_survives_loops() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("real/deep")).unwrap();
+        symlink("real", root.join("link")).unwrap();
+        symlink("../../link/deep/end", root.join("real/deep/file")).unwrap();
+        let expected = ["link", "real/deep/file", "link", "real/deep/end"].map(|name| root.join(name));
+        assert_eq!(trail(&root.join("link/deep/file")), expected);
+        assert_eq!(trail(&root.join("missing/file")), [root.join("missing")]);
+        symlink("loop", root.join("loop")).unwrap();
+        assert!(trail(&root.join("loop")).len() <= MOST_LINKS + 1);
+    }
+
+    #[test]
+    fn only_changes_to_the_files_count() {
+        let paths = HashSet::from([PathBuf::from("/etc/file")]);
+        let about = |kind, path: &str| is_relevant(&Ok(Event::new(kind).add_path(path.into())), &paths);
+        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        assert!(about(written, "/etc/file"));
+        assert!(about(EventKind::Create(CreateKind::File), "/etc/file"));
+        assert!(!about(written, "/etc/other"));
+        assert!(!about(EventKind::Access(AccessKind::Open(AccessMode::Any)), "/etc/file"));
+        assert!(!about(EventKind::Access(AccessKind::Close(AccessMode::Read)), "/etc/file"));
+        assert!(is_relevant(&Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)), &paths));
+    }
+}
