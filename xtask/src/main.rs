@@ -2,8 +2,12 @@
 //!
 //! A verb says what it does, needs no answers, and ends with 0 or 1.
 
+mod checks;
 mod commands;
+mod demo;
 mod filters;
+mod http;
+mod layers;
 mod toolchain;
 mod wasm;
 mod workspace;
@@ -18,6 +22,12 @@ cargo xtask <verb>
 
   setup             find or install what is needed to build filters, and build them
   filters           build every filter, guest and example to target/{filters,guests,examples}/*.wasm
+  demo              set up, build, and run Meshgate with three filters and two upstreams; prints lines to try
+  demo --check      the same on other ports: tries its own lines and a reload, and ends
+  test              set up, build, and run every test
+  lint              check format, layers and clippy's warnings
+  bench [...]       run the criterion benches; arguments go to criterion
+  bench load [...]  compare whole processes under load; arguments go to the comparison
 ";
 
 fn main() -> ExitCode {
@@ -39,6 +49,12 @@ fn run(arguments: &[String]) -> Result<()> {
             filters::build()
         }
         ("filters", []) => filters::build(),
+        ("demo", []) => demo::run(),
+        ("demo", [option]) if option == "--check" => demo::check(),
+        ("demo-guide", []) => demo::guide(),
+        ("test", []) => checks::test(),
+        ("lint", []) => checks::lint(),
+        ("bench", arguments) => checks::bench(arguments),
         ("help" | "--help" | "-h", _) => {
             write!(std::io::stdout(), "{HELP}")?;
             Ok(())

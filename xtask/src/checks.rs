@@ -1,0 +1,56 @@
+//! `cargo xtask test`, `lint` and `bench`.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{commands, filters, layers, say, workspace};
+
+/// Builds everything and runs every test.
+pub(crate) fn test() -> Result<()> {
+    filters::build()?;
+    // The end-to-end tests start the binary. Building it together with the tests gives every crate the same features, and
+    // so compiles wasmtime once.
+    step("building meshgate and the tests", &["build", "--locked", "--workspace", "--bins", "--tests"])?;
+    step("running the tests", &["test", "--locked", "--workspace"])
+}
+
+/// Formatting, the layer test, and clippy with warnings as errors. Each runs, whatever the others found.
+pub(crate) fn lint() -> Result<()> {
+    let format = step("checking the format", &["fmt", "--all", "--check"]);
+    say("checking the layers");
+    let layers = layers::check();
+    // Compiling the proxy needs the filters that it embeds.
+    let clippy = filters::build().and_then(|()| {
+        let arguments = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        step("running clippy", &arguments)
+    });
+    format.and(layers).and(clippy)
+}
+
+/// `bench [arguments]` runs the criterion benches, `bench load [arguments]` the comparison of whole processes.
+pub(crate) fn bench(arguments: &[String]) -> Result<()> {
+    filters::build()?;
+    let mut command = cargo();
+    match arguments.split_first() {
+        Some((first, rest)) if first == "load" => {
+            step("building meshgate", &["build", "--locked", "--release", "--package", "meshgate"])?;
+            command.args(["run", "--locked", "--release", "--package", "meshgate-load", "--"]).args(rest);
+        }
+        _ => {
+            command.args(["bench", "--locked", "--package", "meshgate-benches", "--"]).args(arguments);
+        }
+    }
+    commands::run(&mut command)
+}
+
+fn step(what: &str, arguments: &[&str]) -> Result<()> {
+    say(what);
+    commands::run(cargo().args(arguments))
+}
+
+fn cargo() -> Command {
+    let mut command = Command::new(workspace::cargo());
+    command.current_dir(workspace::root());
+    command
+}
