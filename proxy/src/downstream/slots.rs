@@ -191,7 +191,8 @@ impl Drop for OpenSlot {
 impl Slot {
     fn check(&self, now: u32) {
         let age = now.wrapping_sub(self.since.get());
-        let phase = self.phase.get();
+        // hyper may hold the rest of a response whose exchange is over already.
+        let phase = if self.stuck.get() { Phase::Busy } else { self.phase.get() };
         let late = match phase {
             Phase::Head => age > self.header_ticks,
             Phase::Idle => age > self.idle_ticks,

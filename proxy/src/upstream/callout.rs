@@ -1,1 +1,193 @@
-//! HTTP calls of filters to clusters.
+//! HTTP calls of filters to clusters: one request, one complete response, delivered later.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRAILER, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use meshgate_wasm::{CallError, CallFailure, HttpCall, HttpCallReply, HttpCallResponse, ResponseHead};
+
+use super::cluster::Cluster;
+use super::error::UpstreamErrorKind;
+use super::send::{Upstream, UpstreamBody};
+use crate::message::{Body, BodyError, response_arrived, upstream_request};
+
+/// Longest body of a response to a filter, in bytes: it is kept in memory as a whole.
+const MAX_BODY: usize = 1024 * 1024;
+
+/// How long a call may take if the filter does not say, and at most.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Calls that a worker has under way at most.
+const MAX_CALLS: usize = 1024;
+
+/// Sends `call` to `cluster` from a task of its own and delivers the outcome, never before this returns.
+///
+/// A cluster that cannot be connected to answers 503, one that is too slow 504, as Envoy's do: filters test for these.
+/// Only a connection that breaks is a failure.
+///
+/// # Errors
+/// Too many calls are under way on this worker; nothing will be delivered.
+pub fn start(
+    upstream: &Rc<Upstream>,
+    cluster: Rc<Cluster>,
+    call: HttpCall,
+    reply: HttpCallReply,
+) -> Result<(), CallError> {
+    begin(upstream, cluster, call, |outcome| reply.deliver(outcome))
+}
+
+fn begin(
+    upstream: &Rc<Upstream>,
+    cluster: Rc<Cluster>,
+    call: HttpCall,
+    deliver: impl FnOnce(Result<HttpCallResponse, CallFailure>) + 'static,
+) -> Result<(), CallError> {
+    if upstream.calls().get() >= MAX_CALLS {
+        return Err(CallError::CannotStart);
+    }
+    let counted = Counted::new(upstream.calls());
+    let upstream = upstream.clone();
+    tokio::task::spawn_local(async move {
+        let outcome = perform(&upstream, &cluster, call).await;
+        drop(counted);
+        deliver(outcome);
+    });
+    Ok(())
+}
+
+struct Counted {
+    under_way: Rc<Cell<usize>>,
+}
+
+impl Counted {
+    fn new(under_way: &Rc<Cell<usize>>) -> Counted {
+        under_way.set(under_way.get() + 1);
+        Counted { under_way: under_way.clone() }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.under_way.set(self.under_way.get().saturating_sub(1));
+    }
+}
+
+async fn perform(
+    upstream: &Upstream,
+    cluster: &Cluster,
+    call: HttpCall,
+) -> Result<HttpCallResponse, CallFailure> {
+    // Zero means that the filter did not say: a call without any limit would stay for ever.
+    let timeout = call.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(DEFAULT_TIMEOUT);
+    let exchange = exchange(upstream, cluster, request(call));
+    tokio::time::timeout(timeout.min(DEFAULT_TIMEOUT), exchange)
+        .await
+        .unwrap_or_else(|_| Ok(synthetic(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout")))
+}
+
+fn request(call: HttpCall) -> Request<Body> {
+    let HttpCall { mut request, body, trailers, .. } = call;
+    let mut headers = std::mem::take(&mut request.headers);
+    let body = if trailers.is_empty() {
+        if !body.is_empty() {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        Body::full(body)
+    } else {
+        headers.remove(CONTENT_LENGTH);
+        // The length is known, so hyper would not send chunks, and without chunks no trailers.
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        announce(&mut headers, &trailers);
+        Body::stream(Body::full(body).with_trailers(std::future::ready(Some(Ok::<_, BodyError>(trailers)))))
+    };
+    upstream_request(&request, headers, body)
+}
+
+/// HTTP/1.1 sends only trailers that the head announced.
+fn announce(headers: &mut HeaderMap, trailers: &HeaderMap) {
+    let names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+    if let Ok(names) = HeaderValue::from_str(&names.join(", ")) {
+        headers.insert(TRAILER, names);
+    }
+}
+
+async fn exchange(
+    upstream: &Upstream,
+    cluster: &Cluster,
+    request: Request<Body>,
+) -> Result<HttpCallResponse, CallFailure> {
+    match upstream.send(cluster, request).await {
+        Ok(response) => collect(response).await,
+        Err(error) => match error.kind {
+            UpstreamErrorKind::NoEndpoint => {
+                Ok(synthetic(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream"))
+            }
+            UpstreamErrorKind::ConnectFailed | UpstreamErrorKind::ConnectTimeout => {
+                Ok(synthetic(StatusCode::SERVICE_UNAVAILABLE, "upstream connect error"))
+            }
+            UpstreamErrorKind::Reset { .. }
+            | UpstreamErrorKind::Protocol
+            | UpstreamErrorKind::RequestBody(_) => Err(CallFailure::Reset),
+        },
+    }
+}
+
+async fn collect(response: Response<UpstreamBody>) -> Result<HttpCallResponse, CallFailure> {
+    let (parts, body) = response.into_parts();
+    let mut headers = parts.headers;
+    response_arrived(&mut headers).map_err(|_| CallFailure::Reset)?;
+    let mut body = Limited::new(body, MAX_BODY);
+    let mut bytes = Chunks::default();
+    let mut trailers = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
+            true => CallFailure::TooLarge,
+            false => CallFailure::Reset,
+        })?;
+        match frame.into_data() {
+            Ok(chunk) => bytes.push(chunk),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    let head = ResponseHead { status: parts.status, headers };
+    Ok(HttpCallResponse { head, body: bytes.join(), trailers })
+}
+
+/// A body's chunks; the usual single one is not copied.
+#[derive(Default)]
+struct Chunks {
+    first: Bytes,
+    joined: BytesMut,
+}
+
+impl Chunks {
+    fn push(&mut self, chunk: Bytes) {
+        if self.first.is_empty() && self.joined.is_empty() {
+            self.first = chunk;
+        } else {
+            let first = std::mem::take(&mut self.first);
+            self.joined.extend_from_slice(&first);
+            self.joined.extend_from_slice(&chunk);
+        }
+    }
+
+    fn join(self) -> Bytes {
+        if self.joined.is_empty() { self.first } else { self.joined.freeze() }
+    }
+}
+
+/// A response in the cluster's place.
+fn synthetic(status: StatusCode, text: &'static str) -> HttpCallResponse {
+    let mut headers = HeaderMap::with_capacity(2);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    let head = ResponseHead { status, headers };
+    HttpCallResponse { head, body: Bytes::from_static(text.as_bytes()), trailers: None }
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,3 +17,6 @@ pub use cluster::{Cluster, Clusters};
 pub use endpoint::Endpoint;
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use send::{Upstream, UpstreamBody};
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,12 @@ impl Pool {
         self.idle.borrow().len()
     }
 
+    /// How many of them the peer has not closed, as far as we know.
+    #[cfg(test)]
+    pub(super) fn open(&self) -> usize {
+        self.idle.borrow().iter().filter(|idle| idle.connection.is_open()).count()
+    }
+
     /// The connection used last that is still open.
     pub(super) fn take(&self) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -22,9 +22,16 @@ use crate::message::{Body, BodyError, BodyFault, BodyReason};
 
 /// Sends requests to clusters. One per worker.
 #[derive(Debug, Default)]
-pub struct Upstream {}
+pub struct Upstream {
+    calls: Rc<Cell<usize>>,
+}
 
 impl Upstream {
+    /// How many calls of filters are under way.
+    pub(super) fn calls(&self) -> &Rc<Cell<usize>> {
+        &self.calls
+    }
+
     /// Sends `request`, whose target is in origin form and which has a `host`, to an endpoint of `cluster`, and waits for
     /// the head of the response.
     ///
@@ -259,8 +266,13 @@ impl RequestBody {
             return (RequestBody { body, progress: None }, None);
         }
         let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let length = if headers.contains_key(TRANSFER_ENCODING) {
+            None // In chunks: it ends with its last chunk.
+        } else {
+            body.size_hint().exact().or(announced)
+        };
         let progress = Rc::new(Progress {
-            remaining: Cell::new(body.size_hint().exact().or(announced)),
+            remaining: Cell::new(length),
             complete: Cell::new(false),
             failure: RefCell::default(),
         });

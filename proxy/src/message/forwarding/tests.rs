@@ -67,7 +67,9 @@ fn a_get_with_a_body_of_unknown_length_says_so() {
 
 #[test]
 fn responses_lose_what_ends_here() {
-    let cases: &[(&[(&str, &str)], Result<&[&str], ()>)] = &[
+    // The fields as they came; those that are left, or a refusal.
+    type Case<'c> = (&'c [(&'c str, &'c str)], Result<&'c [&'c str], ()>);
+    let cases: &[Case<'_>] = &[
         (&[("content-type", "a/b")], Ok(&["content-type: a/b"])),
         (&[("connection", "close"), ("keep-alive", "timeout=5"), ("server", "x")], Ok(&["server: x"])),
         (&[("connection", "x-a"), ("x-a", "1"), ("x-b", "2")], Ok(&["x-b: 2"])),

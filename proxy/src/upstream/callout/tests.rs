@@ -1,0 +1,139 @@
+use std::future::Future;
+use std::net::SocketAddr;
+
+use http::uri::{PathAndQuery, Scheme};
+use http::{Method, Version};
+use meshgate_wasm::RequestHead;
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+
+use super::super::tests::{Endpoint, configuration};
+use super::*;
+
+type Outcome = Result<HttpCallResponse, CallFailure>;
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let limit = Duration::from_secs(20);
+    LocalSet::new().block_on(&runtime, async {
+        tokio::time::timeout(limit, test).await.expect("the test takes too long")
+    });
+}
+
+fn call(body: &'static str, trailers: HeaderMap, timeout: Option<Duration>) -> HttpCall {
+    let request = RequestHead {
+        method: Method::POST,
+        scheme: Scheme::HTTP,
+        authority: HeaderValue::from_static("auth.example"),
+        path: PathAndQuery::from_static("/check"),
+        version: Version::HTTP_11,
+        headers: HeaderMap::new(),
+    };
+    HttpCall {
+        cluster: "backend".to_owned(),
+        request,
+        body: Bytes::from_static(body.as_bytes()),
+        trailers,
+        timeout,
+    }
+}
+
+fn started(upstream: &Rc<Upstream>, cluster: &Rc<Cluster>, call: HttpCall) -> oneshot::Receiver<Outcome> {
+    let (sender, mut receiver) = oneshot::channel();
+    begin(upstream, cluster.clone(), call, |outcome| sender.send(outcome).unwrap()).unwrap();
+    assert!(receiver.try_recv().is_err(), "delivered from inside of the call");
+    receiver
+}
+
+#[test]
+fn a_call_brings_back_the_whole_response() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let (upstream, cluster) = (Rc::new(Upstream::default()), endpoint.cluster());
+        let outcome = started(&upstream, &cluster, call("who?", HeaderMap::new(), None));
+        let mut played = endpoint.accept().await;
+        let head = played.head().await;
+        for line in ["POST /check HTTP/1.1\r\n", "host: auth.example\r\n", "content-length: 4\r\n"] {
+            assert!(head.contains(line), "{head}");
+        }
+        played
+            .say(
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: x-hop\r\nx-hop: 1\r\nx-user: ann\r\n\r\n\
+                 3\r\nyou\r\n2\r\n!!\r\n0\r\nx-sum: 7\r\n\r\n",
+            )
+            .await;
+        let response = outcome.await.unwrap().unwrap();
+        assert_eq!(response.head.status, 200);
+        assert_eq!(response.head.headers["x-user"], "ann");
+        assert_eq!(response.head.headers.len(), 1);
+        assert_eq!(response.body, "you!!");
+        assert_eq!(response.trailers.unwrap()["x-sum"], "7");
+        assert_eq!(upstream.calls().get(), 0);
+        assert_eq!(cluster.endpoints()[0].idle_connections(), 1);
+    });
+}
+
+#[test]
+fn trailers_are_announced_and_sent() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let (upstream, cluster) = (Rc::new(Upstream::default()), endpoint.cluster());
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", HeaderValue::from_static("1"));
+        let outcome = started(&upstream, &cluster, call("abc", trailers, None));
+        let mut played = endpoint.accept().await;
+        let head = played.head().await;
+        assert!(
+            head.contains("trailer: x-sum\r\n") && head.contains("transfer-encoding: chunked\r\n"),
+            "{head}"
+        );
+        assert_eq!(played.head().await, "3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n");
+        played.say("HTTP/1.1 204 No Content\r\n\r\n").await;
+        assert_eq!(outcome.await.unwrap().unwrap().head.status, 204);
+    });
+}
+
+#[test]
+fn mishaps_look_as_filters_expect() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let (upstream, cluster) = (Rc::new(Upstream::default()), endpoint.cluster());
+
+        let slow = started(&upstream, &cluster, call("", HeaderMap::new(), Some(Duration::from_millis(50))));
+        let _silent = endpoint.accept().await;
+        assert_eq!(slow.await.unwrap().unwrap().head.status, 504);
+
+        let reset = started(&upstream, &cluster, call("", HeaderMap::new(), None));
+        let mut played = endpoint.accept().await;
+        played.head().await;
+        drop(played);
+        assert_eq!(reset.await.unwrap().unwrap_err(), CallFailure::Reset);
+
+        let large = started(&upstream, &cluster, call("", HeaderMap::new(), None));
+        let mut played = endpoint.accept().await;
+        played.head().await;
+        let body = "x".repeat(MAX_BODY + 1);
+        tokio::task::spawn_local(async move {
+            played.say(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())).await;
+            played.say_if_heard(&body).await;
+        });
+        assert_eq!(large.await.unwrap().unwrap_err(), CallFailure::TooLarge);
+
+        let closed: SocketAddr = Endpoint::new().await.address;
+        let cluster = Rc::new(Cluster::new(&configuration(&[closed])));
+        let refused = started(&upstream, &cluster, call("", HeaderMap::new(), None)).await.unwrap().unwrap();
+        assert_eq!(refused.head.status, 503);
+        assert_eq!(refused.body, "upstream connect error");
+    });
+}
+
+#[test]
+fn too_many_calls_are_refused_at_once() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let (upstream, cluster) = (Rc::new(Upstream::default()), endpoint.cluster());
+        upstream.calls().set(MAX_CALLS);
+        let refused = begin(&upstream, cluster, call("", HeaderMap::new(), None), |_| panic!("delivered"));
+        assert_eq!(refused, Err(CallError::CannotStart));
+    });
+}

@@ -1,0 +1,558 @@
+//! Sending to scripted endpoints on real sockets: what is reused, what is closed, and what each mishap is called.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::message::{Body, BodyError, BodyFault, BodyReason};
+
+/// Longer than anything here takes; a test that waits for it has failed.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        tokio::time::timeout(LIMIT, test).await.expect("the test takes too long")
+    });
+}
+
+pub(super) fn configuration(endpoints: &[SocketAddr]) -> meshgate_config::Cluster {
+    meshgate_config::Cluster {
+        name: "backend".to_owned(),
+        endpoints: endpoints.to_vec(),
+        load_balancer: meshgate_config::LoadBalancer::RoundRobin,
+        connect_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(60),
+        at: meshgate_config::Position::default(),
+    }
+}
+
+/// An endpoint whose connections the test plays by hand.
+pub(super) struct Endpoint {
+    listener: TcpListener,
+    pub(super) address: SocketAddr,
+}
+
+impl Endpoint {
+    pub(super) async fn new() -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        Endpoint { listener, address }
+    }
+
+    pub(super) async fn accept(&self) -> Played {
+        Played { stream: self.listener.accept().await.unwrap().0 }
+    }
+
+    pub(super) fn cluster(&self) -> Rc<Cluster> {
+        Rc::new(Cluster::new(&configuration(&[self.address])))
+    }
+}
+
+pub(super) struct Played {
+    stream: TcpStream,
+}
+
+impl Played {
+    /// Reads up to the end of a head.
+    pub(super) async fn head(&mut self) -> String {
+        self.until("\r\n\r\n").await
+    }
+
+    async fn until(&mut self, end: &str) -> String {
+        let mut text = Vec::new();
+        while !text.ends_with(end.as_bytes()) {
+            text.push(self.stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    pub(super) async fn say(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// The other side may close before it has read everything.
+    pub(super) async fn say_if_heard(&mut self, text: &str) {
+        let _ = self.stream.write_all(text.as_bytes()).await;
+    }
+
+    /// Waits until the other side closes; what it still says does not matter.
+    async fn closed(mut self) {
+        let mut rest = [0; 4096];
+        while let Ok(1..) = self.stream.read(&mut rest).await {}
+    }
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+fn get() -> Request<Body> {
+    Request::builder().uri("/").header("host", "a").body(Body::empty()).unwrap()
+}
+
+fn post(body: Body) -> Request<Body> {
+    Request::builder().method(Method::POST).uri("/").header("host", "a").body(body).unwrap()
+}
+
+async fn bytes(response: Response<UpstreamBody>) -> Result<Bytes, BodyError> {
+    response.into_body().collect().await.map(http_body_util::Collected::to_bytes)
+}
+
+/// Sends while the endpoint plays its part.
+async fn with<T>(
+    cluster: &Cluster,
+    request: Request<Body>,
+    play: impl Future<Output = T>,
+) -> (Result<Response<UpstreamBody>, UpstreamError>, T) {
+    let upstream = Upstream::default();
+    tokio::join!(upstream.send(cluster, request), play)
+}
+
+/// A request body that a test feeds.
+struct Fed(mpsc::Receiver<Result<Frame<Bytes>, BodyError>>);
+
+fn fed() -> (mpsc::Sender<Result<Frame<Bytes>, BodyError>>, Body) {
+    let (sender, receiver) = mpsc::channel(8);
+    (sender, Body::stream(Fed(receiver)))
+}
+
+impl http_body::Body for Fed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+#[test]
+fn a_connection_is_reused_after_both_bodies_ended() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let cluster = endpoint.cluster();
+        let idle = || cluster.endpoints()[0].idle_connections();
+        let (response, mut played) = with(&cluster, post(Body::full("abc")), async {
+            let mut played = endpoint.accept().await;
+            let head = played.head().await;
+            assert!(
+                head.starts_with("POST / HTTP/1.1\r\n") && head.contains("content-length: 3\r\n"),
+                "{head}"
+            );
+            assert_eq!(played.until("abc").await, "abc");
+            played.say(OK).await;
+            played
+        })
+        .await;
+        let response = response.unwrap();
+        assert_eq!(response.body().endpoint(), endpoint.address);
+        assert_eq!(cluster.endpoints()[0].in_flight(), 1);
+        assert_eq!(bytes(response).await.unwrap(), "ok");
+        assert_eq!((idle(), cluster.endpoints()[0].in_flight()), (1, 0));
+
+        // A body of unknown length, in both directions, with trailers.
+        let (feed, body) = fed();
+        feed.send(Ok(Frame::data(Bytes::from_static(b"x")))).await.unwrap();
+        drop(feed);
+        let (response, mut played) = with(&cluster, post(body), async {
+            let head = played.head().await;
+            assert!(head.contains("transfer-encoding: chunked\r\n"), "{head}");
+            played.until("1\r\nx\r\n0\r\n\r\n").await;
+            played
+                .say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n")
+                .await;
+            played
+        })
+        .await;
+        let collected = response.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(collected.trailers().unwrap()["x-sum"], "1");
+        assert_eq!(idle(), 1);
+
+        // No body at all: it is back before the response is looked at.
+        let (response, ()) = with(&cluster, get(), async {
+            played.head().await;
+            played.say("HTTP/1.1 204 No Content\r\n\r\n").await;
+        })
+        .await;
+        assert_eq!(response.unwrap().status(), 204);
+        assert_eq!(idle(), 1);
+    });
+}
+
+#[test]
+fn concurrent_requests_have_connections_of_their_own_and_the_last_used_comes_first() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let cluster = endpoint.cluster();
+        let upstream = Upstream::default();
+        let play = async {
+            let (mut first, mut second) = (endpoint.accept().await, endpoint.accept().await);
+            tokio::join!(first.head(), second.head());
+            (first, second)
+        };
+        let both = async { tokio::join!(upstream.send(&cluster, get()), upstream.send(&cluster, get())) };
+        let answer = async {
+            let (mut first, mut second) = play.await;
+            first.say(OK).await;
+            second.say(OK).await;
+            (first, second)
+        };
+        let ((one, two), (mut first, second)) = tokio::join!(both, answer);
+        bytes(two.unwrap()).await.unwrap();
+        bytes(one.unwrap()).await.unwrap();
+        assert_eq!(cluster.endpoints()[0].idle_connections(), 2);
+        let (response, ()) = with(&cluster, get(), async {
+            first.head().await;
+            first.say(OK).await;
+        })
+        .await;
+        bytes(response.unwrap()).await.unwrap();
+        drop(second);
+    });
+}
+
+#[test]
+fn an_early_response_ends_the_connection() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let cluster = endpoint.cluster();
+        let (feed, body) = fed();
+        feed.send(Ok(Frame::data(Bytes::from_static(b"some")))).await.unwrap();
+        let (response, played) = with(&cluster, post(body), async {
+            let mut played = endpoint.accept().await;
+            played.head().await;
+            played.say("HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\nno").await;
+            played
+        })
+        .await;
+        let response = response.unwrap();
+        assert_eq!(response.status(), 413);
+        assert_eq!(bytes(response).await.unwrap(), "no");
+        assert_eq!(cluster.endpoints()[0].idle_connections(), 0);
+        played.closed().await;
+    });
+}
+
+#[test]
+fn a_response_that_is_not_read_to_its_end_ends_the_connection() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let cluster = endpoint.cluster();
+        let (response, played) = with(&cluster, get(), async {
+            let mut played = endpoint.accept().await;
+            played.head().await;
+            played.say("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+            played
+        })
+        .await;
+        let mut body = response.unwrap().into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+        drop(body);
+        played.closed().await;
+        assert_eq!(cluster.endpoints()[0].idle_connections(), 0);
+        assert_eq!(cluster.endpoints()[0].in_flight(), 0);
+    });
+}
+
+#[test]
+fn dropping_the_request_ends_the_connection() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let cluster = endpoint.cluster();
+        let upstream = Upstream::default();
+        let played = tokio::select! {
+            _ = upstream.send(&cluster, get()) => panic!("nobody answered"),
+            played = async {
+                let mut played = endpoint.accept().await;
+                played.head().await;
+                played
+            } => played,
+        };
+        played.closed().await;
+        assert_eq!(cluster.endpoints()[0].in_flight(), 0);
+    });
+}
+
+#[test]
+fn a_stale_connection_is_replaced_without_anybody_noticing() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let cluster = endpoint.cluster();
+        let (response, played) = with(&cluster, get(), async {
+            let mut played = endpoint.accept().await;
+            played.head().await;
+            played.say(OK).await;
+            played
+        })
+        .await;
+        bytes(response.unwrap()).await.unwrap();
+        assert_eq!(cluster.endpoints()[0].idle_connections(), 1);
+        drop(played);
+        while cluster.endpoints()[0].pool().open() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let (response, ()) = with(&cluster, post(Body::full("precious")), async {
+            let mut played = endpoint.accept().await;
+            played.head().await;
+            played.until("precious").await;
+            played.say(OK).await;
+        })
+        .await;
+        assert_eq!(bytes(response.unwrap()).await.unwrap(), "ok");
+    });
+}
+
+#[test]
+fn bytes_nobody_asked_for_end_an_idle_connection() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let cluster = endpoint.cluster();
+        let (response, mut played) = with(&cluster, get(), async {
+            let mut played = endpoint.accept().await;
+            played.head().await;
+            played.say(OK).await;
+            played
+        })
+        .await;
+        bytes(response.unwrap()).await.unwrap();
+        played.say("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil").await;
+        played.closed().await;
+        let (response, ()) = with(&cluster, get(), async {
+            let mut played = endpoint.accept().await;
+            played.head().await;
+            played.say(OK).await;
+        })
+        .await;
+        assert_eq!(bytes(response.unwrap()).await.unwrap(), "ok");
+    });
+}
+
+#[test]
+fn mishaps_have_names() {
+    use UpstreamErrorKind::{Protocol, Reset};
+    run(async {
+        let head = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "a".repeat(200_000));
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(101));
+        let cases: [(&str, UpstreamErrorKind); 7] = [
+            ("", Reset { reused: false }),
+            ("HTTP/1.1 200", Reset { reused: false }),
+            ("SSH-2.0-x\r\n\r\n", Protocol),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", Protocol),
+            ("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", Protocol),
+            (&head, Protocol),
+            (&many, Protocol),
+        ];
+        for (answer, expected) in cases {
+            let endpoint = Endpoint::new().await;
+            let (response, ()) = with(&endpoint.cluster(), get(), async {
+                let mut played = endpoint.accept().await;
+                played.head().await;
+                played.say_if_heard(answer).await;
+                let _ = played.stream.shutdown().await;
+                played.closed().await;
+            })
+            .await;
+            let error = response.map(|response| response.status()).unwrap_err();
+            assert_eq!(error.kind, expected, "{:.60}: {error}", answer);
+            assert_eq!(error.endpoint, Some(endpoint.address));
+            assert!(!error.nothing_sent());
+        }
+    });
+}
+
+#[test]
+fn a_reused_connection_that_breaks_says_so() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let cluster = endpoint.cluster();
+        let (response, mut played) = with(&cluster, get(), async {
+            let mut played = endpoint.accept().await;
+            played.head().await;
+            played.say(OK).await;
+            played
+        })
+        .await;
+        bytes(response.unwrap()).await.unwrap();
+        let (response, ()) = with(&cluster, get(), async {
+            played.head().await;
+            drop(played);
+        })
+        .await;
+        let error = response.map(|response| response.status()).unwrap_err();
+        assert_eq!(error.kind, UpstreamErrorKind::Reset { reused: true }, "{error}");
+    });
+}
+
+#[test]
+fn a_body_that_breaks_off_is_an_error_and_not_an_end() {
+    run(async {
+        for answer in [
+            "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        ] {
+            let endpoint = Endpoint::new().await;
+            let cluster = endpoint.cluster();
+            let (response, ()) = with(&cluster, get(), async {
+                let mut played = endpoint.accept().await;
+                played.head().await;
+                played.say(answer).await;
+            })
+            .await;
+            let error = bytes(response.unwrap()).await.unwrap_err();
+            assert_eq!(error.fault, BodyFault::Upstream, "{error}");
+            assert_eq!(cluster.endpoints()[0].idle_connections(), 0);
+        }
+    });
+}
+
+#[test]
+fn a_request_body_that_breaks_is_the_senders_fault_before_and_after_the_response_head() {
+    run(async {
+        let broken = || BodyError::new(BodyFault::Downstream, BodyReason::Closed, "gone");
+        let endpoint = Endpoint::new().await;
+        let cluster = endpoint.cluster();
+        let (feed, body) = fed();
+        let (response, ()) = with(&cluster, post(body), async {
+            let mut played = endpoint.accept().await;
+            played.head().await;
+            feed.send(Err(broken())).await.unwrap();
+            played.closed().await;
+        })
+        .await;
+        let error = response.map(|response| response.status()).unwrap_err();
+        assert_eq!(error.kind, UpstreamErrorKind::RequestBody(broken()));
+
+        let (feed, body) = fed();
+        let (response, played) = with(&cluster, post(body), async {
+            let mut played = endpoint.accept().await;
+            played.head().await;
+            played.say("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+            played
+        })
+        .await;
+        feed.send(Err(broken())).await.unwrap();
+        assert_eq!(bytes(response.unwrap()).await.unwrap_err(), broken());
+        played.closed().await;
+    });
+}
+
+#[test]
+fn nowhere_to_go() {
+    run(async {
+        let empty = Cluster::new(&configuration(&[]));
+        let error = Upstream::default().send(&empty, get()).await.unwrap_err();
+        assert_eq!((error.kind.clone(), error.endpoint), (UpstreamErrorKind::NoEndpoint, None));
+        assert!(error.nothing_sent());
+
+        // Bound and closed again: nobody listens there.
+        let refused = Endpoint::new().await.address;
+        let error =
+            Upstream::default().send(&Cluster::new(&configuration(&[refused])), get()).await.unwrap_err();
+        assert_eq!((error.kind.clone(), error.endpoint), (UpstreamErrorKind::ConnectFailed, Some(refused)));
+        assert!(error.nothing_sent());
+    });
+}
+
+#[test]
+fn a_connection_attempt_ends_in_time() {
+    run(async {
+        // A full accept queue: the kernel drops further attempts.
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) =
+            tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await
+        {
+            waiting.push(stream);
+        }
+        let mut configuration = configuration(&[address]);
+        configuration.connect_timeout = Duration::from_millis(50);
+        let error = Upstream::default().send(&Cluster::new(&configuration), get()).await.unwrap_err();
+        assert_eq!(error.kind, UpstreamErrorKind::ConnectTimeout);
+    });
+}
+
+#[test]
+fn idle_connections_are_closed_in_time() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let mut configuration = configuration(&[endpoint.address]);
+        configuration.idle_timeout = Duration::from_millis(80);
+        let cluster = Cluster::new(&configuration);
+        let (response, played) = with(&cluster, get(), async {
+            let mut played = endpoint.accept().await;
+            played.head().await;
+            played.say(OK).await;
+            played
+        })
+        .await;
+        bytes(response.unwrap()).await.unwrap();
+        assert_eq!(cluster.endpoints()[0].idle_connections(), 1);
+        played.closed().await;
+        assert_eq!(cluster.endpoints()[0].idle_connections(), 0);
+    });
+}
+
+#[test]
+fn a_reload_keeps_the_connections_of_what_did_not_change() {
+    let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let first = [configuration(&[address(1)])];
+    let clusters = Clusters::new(&first, None);
+    let same = Clusters::new(&first, Some(&clusters));
+    let changed = Clusters::new(&[configuration(&[address(2)])], Some(&clusters));
+    let found = |clusters: &Clusters| clusters.find("backend").unwrap();
+    assert!(Rc::ptr_eq(&found(&clusters), &found(&same)));
+    assert!(!Rc::ptr_eq(&found(&clusters), &found(&changed)));
+    assert_eq!(found(&changed).endpoints()[0].address(), address(2));
+    assert!(clusters.find("other").is_none());
+}
+
+#[test]
+fn a_slow_reader_slows_the_endpoint_down() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let cluster = endpoint.cluster();
+        let written = Rc::new(Cell::new(0));
+        let (response, mut played) = with(&cluster, get(), async {
+            let mut played = endpoint.accept().await;
+            played.head().await;
+            played.say("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n").await;
+            played
+        })
+        .await;
+        let body = response.unwrap().into_body();
+        let count = written.clone();
+        let flood = tokio::task::spawn_local(async move {
+            let chunk = vec![b'x'; 64 * 1024];
+            while played.stream.write_all(&chunk).await.is_ok() {
+                count.set(count.get() + chunk.len());
+            }
+        });
+        // Nobody reads: what the endpoint can write ends with the buffers of the sockets and of one connection.
+        let mut before = usize::MAX;
+        while written.get() != before {
+            before = written.get();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(written.get() < 64 * 1024 * 1024, "{} bytes are buffered somewhere", written.get());
+        drop(body);
+        flood.await.unwrap();
+    });
+}
