@@ -2,18 +2,15 @@
 //! all workers share ([`Snapshot`]: compiled modules, plugins' specs), then on each worker into what serves requests
 //! ([`WorkerSnapshot`]: plugins, chains, clusters, listeners).
 
-use std::collections::HashMap;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use meshgate_config::{ChainId, Config, Diagnostic, Diagnostics, FilterUse, Position};
 use meshgate_wasm::{Engine, Limits, Plugin, PluginSpec, StartError, Vms};
 use sha2::{Digest, Sha256};
 
-use crate::downstream::ConnectionLimits;
 use crate::filter::{Chain, Filter};
 use crate::message::Forwarding;
 use crate::modules::{CompiledModules, ModuleFiles};
@@ -164,12 +161,8 @@ pub struct Listener {
     pub clusters: Clusters,
     /// The one shared name of each cluster.
     pub cluster_names: Rc<dyn Fn(&str) -> Option<Rc<str>>>,
-    /// How long an exchange may take if its route does not say.
-    pub request_timeout: Option<Duration>,
-    /// Most bytes in a request's body.
-    pub max_request_body: Option<u64>,
-    /// How long and how much a client's connection may take.
-    pub limits: ConnectionLimits,
+    /// Its timeouts and limits.
+    pub config: meshgate_config::Listener,
     /// How far clients are believed.
     pub forwarding: Forwarding,
     /// The way to the endpoints.
@@ -207,9 +200,7 @@ impl WorkerSnapshot {
                 cluster: listener.cluster.as_deref().and_then(|name| names(name)),
                 clusters: clusters.clone(),
                 cluster_names: Rc::clone(&names),
-                request_timeout: listener.request_timeout,
-                max_request_body: listener.max_request_body,
-                limits: ConnectionLimits::from(listener),
+                config: listener.clone(),
                 forwarding: Forwarding::default(),
                 upstream: Rc::clone(&shared.upstream),
                 access_log: Rc::clone(&shared.access_log),

@@ -83,7 +83,8 @@ async fn attempt(exchange: &Exchange, body: Body) -> Result<Reply, End> {
     if body.is_end_stream() {
         stream.end_request();
     }
-    let upload = FilteredBody::request(stream, Received::new(stream, body, exchange.listener.max_request_body));
+    let limit = exchange.listener.config.max_request_body;
+    let upload = FilteredBody::request(stream, Received::new(stream, body, limit));
     let response = forward(exchange, &cluster, upload, &mut deadline).await?;
     Ok(Reply::upstream(response, deadline)?)
 }

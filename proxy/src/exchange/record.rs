@@ -55,7 +55,7 @@ impl Exchange {
         let cluster = listener.clusters.find(&name);
         let cluster = cluster.ok_or_else(|| ExchangeError::NoCluster(name.to_string()))?;
         self.stream.http().borrow_mut().attributes.cluster = Some(name);
-        Ok(Destination::Cluster(cluster, timeout.or(listener.request_timeout)))
+        Ok(Destination::Cluster(cluster, timeout.or(listener.config.request_timeout)))
     }
 
     /// The request's head as it goes upstream. The filters keep theirs: they may read it until the end.

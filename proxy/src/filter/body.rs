@@ -255,6 +255,7 @@ where
     /// Lets go what resumed filters held; `true` if there was any.
     fn release_resumed(&mut self) -> Result<bool, Stop> {
         let stream = Rc::clone(&self.stream);
+        stream.check_woken()?;
         let mut released = false;
         for position in 0..self.filters {
             let Some(run) = self.run(&stream, position) else { break };
@@ -274,14 +275,8 @@ where
     }
 
     /// What a stop in a body callback means: the stream's end, told to the exchange and to whoever sends the body.
-    fn settle<T>(&mut self, result: Result<T, Stop>) -> Result<T, BodyError> {
-        match result {
-            Ok(value) => {
-                self.stream.check().map_err(|stop| self.stopped(stop))?;
-                Ok(value)
-            }
-            Err(stop) => Err(self.stopped(stop)),
-        }
+    fn settle<T>(&self, result: Result<T, Stop>) -> Result<T, BodyError> {
+        result.map_err(|stop| self.stopped(stop))
     }
 
     fn stopped(&self, stop: Stop) -> BodyError {

@@ -93,7 +93,14 @@ impl Run {
         if stream.is_finished() {
             return Err(Stop::Closed);
         }
-        match self.enter(stream).and_then(|context| call(&context).map_err(vm_fault)) {
+        let called = self.enter(stream).and_then(|context| {
+            let answer = call(&context).map_err(vm_fault)?;
+            if context.take_closed() {
+                stream.close();
+            }
+            Ok(answer)
+        });
+        match called {
             Ok(answer) => stream.check().map(|()| Some(answer)),
             Err(fault) => self.fail(fault).map(|()| None),
         }

@@ -174,7 +174,7 @@ impl Stream {
     /// callback or an HTTP call's response.
     pub fn poll_stopped(&self, cx: &mut Context<'_>) -> Poll<Stop> {
         self.exchange_waker.set(Some(cx.waker().clone()));
-        match self.check() {
+        match self.check_woken() {
             Err(stop) => Poll::Ready(stop),
             Ok(()) => Poll::Pending,
         }
@@ -189,11 +189,21 @@ impl Stream {
         if http.local_response.is_some() {
             return Err(Stop::Responded);
         }
+        if self.closed.get() { Err(Stop::Closed) } else { Ok(()) }
+    }
+
+    /// As [`check`](Self::check), after a wake: a filter may have closed the stream outside of its own callbacks here.
+    pub(super) fn check_woken(&self) -> Result<(), Stop> {
         let routed = self.routed.get().map(|runs| &runs[..]).unwrap_or_default();
         if self.runs.iter().chain(routed).any(Run::take_closed) {
-            self.closed.set(true);
+            self.close();
         }
-        if self.closed.get() { Err(Stop::Closed) } else { Ok(()) }
+        self.check()
+    }
+
+    /// A filter closed the stream.
+    pub(super) fn close(&self) {
+        self.closed.set(true);
     }
 
     /// Ends the exchange by this failure, wherever its steps are.
@@ -256,7 +266,7 @@ impl Stream {
     async fn resumed(&self, run: &Run, direction: Direction) -> Result<(), Stop> {
         let resumed = poll_fn(|cx| {
             self.exchange_waker.set(Some(cx.waker().clone()));
-            if let Err(stop) = self.check() {
+            if let Err(stop) = self.check_woken() {
                 return Poll::Ready(Err(stop));
             }
             match run.take_resumed(direction) {

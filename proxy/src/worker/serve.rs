@@ -15,7 +15,7 @@ impl Serve for Listener {
     type Error = Closed;
 
     fn limits(&self) -> ConnectionLimits {
-        self.limits
+        ConnectionLimits::from(&self.config)
     }
 
     fn serve(
