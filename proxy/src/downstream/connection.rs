@@ -86,7 +86,7 @@ impl<S: Serve> Connection<S> {
                 self.stats.count_timed_out();
                 Poll::Ready(None)
             }
-            Some(Order::Finish) => Poll::Ready(None),
+            Some(Order::Finish | Order::Abuse) => Poll::Ready(None),
             None => reading.as_mut().poll(cx).map(|read| read.ok().flatten()),
         })
         .await
@@ -109,6 +109,7 @@ impl<S: Serve> Connection<S> {
             match self.slot.order(cx) {
                 Some(Order::Finish) => Pin::new(&mut connection).graceful_shutdown(),
                 Some(Order::Late(phase)) => return Poll::Ready(End::Late(phase)),
+                Some(Order::Abuse) => return Poll::Ready(End::Abuse),
                 None => {}
             }
             Pin::new(&mut connection).poll(cx).map(End::Over)
@@ -146,6 +147,7 @@ impl<S: Serve> Connection<S> {
                 }
                 Some(Order::Finish) | None => {}
                 Some(Order::Late(phase)) => return Poll::Ready(End::Late(phase)),
+                Some(Order::Abuse) => return Poll::Ready(End::Abuse),
             }
             connection.as_mut().poll(cx).map(End::Over)
         })
@@ -170,7 +172,9 @@ impl<S: Serve> Connection<S> {
             let closes = request.version() < Version::HTTP_2;
             let (slot, response) = (slot.clone(), serving.current().serve(peer.clone(), request));
             async move {
-                let mut response = response.await.map_err(Into::into)?;
+                let response = response.await;
+                let in_flight = in_flight.answered();
+                let mut response = response.map_err(Into::into)?;
                 if closes && slot.is_draining() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -186,6 +190,10 @@ impl<S: Serve> Connection<S> {
                 self.stats.count_malformed();
                 tracing::debug!(client = %self.peer.connection.source, %error, "malformed request");
             }
+            End::Abuse => {
+                self.stats.count_malformed();
+                tracing::info!(client = %self.peer.connection.source, "client takes its requests back, closed");
+            }
             End::Late(Phase::Idle) | End::Over(_) => {}
         }
     }
@@ -195,6 +203,7 @@ impl<S: Serve> Connection<S> {
 enum End {
     Over(hyper::Result<()>),
     Late(Phase),
+    Abuse,
 }
 
 /// HTTP/2 errors that the client is told about.

@@ -22,6 +22,10 @@ const SWEEPS_PER_TIMEOUT: u32 = 8;
 const SHORTEST_TICK: Duration = Duration::from_millis(10);
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 
+/// HTTP/2: a client that takes back so many requests, and at least half of all it makes, makes them to be taken back.
+/// Each costs us a whole exchange and the client a few bytes.
+const MAX_CANCELLED: u32 = 100;
+
 /// All open connections of a listener on this worker.
 pub(super) struct Slots {
     open: RefCell<HashMap<u64, Rc<Slot>>>,
@@ -50,6 +54,8 @@ pub(super) enum Order {
     Finish,
     /// Close: the client was too slow in this phase.
     Late(Phase),
+    /// Close: the client means harm.
+    Abuse,
 }
 
 /// One open connection.
@@ -57,6 +63,9 @@ pub(super) struct Slot {
     phase: Cell<Phase>,
     since: Cell<u32>,
     in_flight: Cell<u32>,
+    /// Exchanges so far, and those the client took back before they were answered.
+    begun: Cell<u32>,
+    cancelled: Cell<u32>,
     /// Bytes wait to be written and the socket takes none.
     stuck: Cell<bool>,
     /// HTTP/2 has its own framing: bytes between exchanges need not be a head.
@@ -92,6 +101,8 @@ impl Slots {
             phase: Cell::new(Phase::Head),
             since: Cell::new(self.tick.get()),
             in_flight: Cell::new(0),
+            begun: Cell::new(0),
+            cancelled: Cell::new(0),
             stuck: Cell::new(false),
             multiplexed: Cell::new(false),
             header_ticks: ticks(limits.header_timeout, period),
@@ -265,18 +276,39 @@ impl Slot {
     /// An exchange begins; it lasts until the value is dropped.
     pub(super) fn begin(self: &Rc<Self>) -> InFlight {
         self.in_flight.set(self.in_flight.get() + 1);
+        self.begun.set(self.begun.get().saturating_add(1));
         self.phase.set(Phase::Busy);
-        InFlight { slot: self.clone() }
+        InFlight { slot: self.clone(), answered: false }
+    }
+
+    fn count_cancelled(&self) {
+        let cancelled = self.cancelled.get() + 1;
+        self.cancelled.set(cancelled);
+        if self.multiplexed.get() && cancelled >= MAX_CANCELLED && cancelled >= self.begun.get() / 2 {
+            self.give(Order::Abuse);
+        }
     }
 }
 
 /// An exchange on a connection.
 pub(super) struct InFlight {
     slot: Rc<Slot>,
+    answered: bool,
+}
+
+impl InFlight {
+    /// There is a response, or a reason for having none; the client did not take the request back.
+    pub(super) fn answered(mut self) -> InFlight {
+        self.answered = true;
+        self
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        if !self.answered {
+            self.slot.count_cancelled();
+        }
         let left = self.slot.in_flight.get().saturating_sub(1);
         self.slot.in_flight.set(left);
         if left == 0 {

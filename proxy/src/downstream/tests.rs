@@ -246,6 +246,36 @@ fn a_client_that_resets_its_stream_cancels_the_exchange() {
 }
 
 #[test]
+fn a_client_that_takes_all_its_requests_back_is_left() {
+    run(async {
+        let running = start(ConnectionLimits::default());
+        let (mut sender, connection) = http2(running.address).await;
+        let mut taken_back = 0;
+        while !connection.is_finished() && taken_back < 1000 {
+            let waiting = sender.send_request(http2_request("/slow", ""));
+            tokio::select! {
+                _ = waiting => break,
+                () = running.echo.started.notified() => taken_back += 1,
+            }
+        }
+        assert!((100..150).contains(&taken_back), "closed after {taken_back}");
+        assert_eq!(running.acceptor.stats().malformed(), 1);
+
+        // Others are served, and may take back a few.
+        let (mut sender, connection) = http2(running.address).await;
+        for _ in 0..50 {
+            tokio::select! {
+                _ = sender.send_request(http2_request("/slow", "")) => panic!("answered"),
+                () = running.echo.started.notified() => {}
+            }
+            assert!(sender.send_request(http2_request("/", "")).await.is_ok());
+            running.echo.started.notified().await;
+        }
+        assert!(!connection.is_finished());
+    });
+}
+
+#[test]
 fn no_response_means_a_closed_connection_or_a_reset_stream() {
     run(async {
         let running = start(ConnectionLimits::default());

@@ -23,6 +23,8 @@ const MAX_BUFFER: usize = 2 * MAX_HEAD;
 pub(super) struct Connection {
     pub(super) sender: http1::SendRequest<RequestBody>,
     task: AbortHandle,
+    /// Our side of it.
+    pub(super) local_address: Option<SocketAddr>,
     /// It has carried a request before.
     pub(super) reused: bool,
 }
@@ -54,6 +56,7 @@ pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> Result<Co
     if let Err(error) = stream.set_nodelay(true) {
         return Err(failed(UpstreamErrorKind::ConnectFailed, error.to_string()));
     }
+    let local_address = stream.local_addr().ok();
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_BUFFER)
         .max_header_size(MAX_HEAD)
@@ -62,7 +65,7 @@ pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> Result<Co
         .map_err(|error| failed(UpstreamErrorKind::ConnectFailed, error.to_string()))?;
     // Its errors reach the exchange through the sender or the body; what happens to an idle connection is no news.
     let task = tokio::task::spawn_local(async move { connection.await.ok() }).abort_handle();
-    Ok(Connection { sender, task, reused: false })
+    Ok(Connection { sender, task, local_address, reused: false })
 }
 
 fn connect_kind(error: &io::Error) -> UpstreamErrorKind {

@@ -99,8 +99,9 @@ fn accept(response: Response<Incoming>, lease: Lease) -> Result<Response<Upstrea
         let details = "switched protocols unasked";
         return Err(UpstreamError::new(UpstreamErrorKind::Protocol, Some(endpoint), details));
     }
+    let local_address = lease.connection.local_address;
     Ok(response.map(|incoming| {
-        let mut body = UpstreamBody { incoming, endpoint, lease: Some(lease) };
+        let mut body = UpstreamBody { incoming, endpoint, local_address, lease: Some(lease) };
         if body.incoming.is_end_stream() {
             body.release();
         }
@@ -148,6 +149,7 @@ impl Lease {
 pub struct UpstreamBody {
     incoming: Incoming,
     endpoint: SocketAddr,
+    local_address: Option<SocketAddr>,
     lease: Option<Lease>,
 }
 
@@ -155,6 +157,11 @@ impl UpstreamBody {
     /// The endpoint that answers.
     pub fn endpoint(&self) -> SocketAddr {
         self.endpoint
+    }
+
+    /// Our side of the connection to it.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.local_address
     }
 
     fn release(&mut self) {

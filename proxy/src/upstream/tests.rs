@@ -161,6 +161,7 @@ fn a_connection_is_reused_after_both_bodies_ended() {
         .await;
         let response = response.unwrap();
         assert_eq!(response.body().endpoint(), endpoint.address);
+        assert_eq!(response.body().local_address(), Some(played.stream.peer_addr().unwrap()));
         assert_eq!(cluster.endpoints()[0].in_flight(), 1);
         assert_eq!(bytes(response).await.unwrap(), "ok");
         assert_eq!((idle(), cluster.endpoints()[0].in_flight()), (1, 0));
