@@ -130,14 +130,15 @@ async fn respond(exchange: &Rc<Exchange>, mut reply: Reply) -> Result<Response<B
     let stream = &exchange.stream;
     let mut above = stream.reached();
     loop {
-        exchange.show(&reply);
-        if let Err((next, stop)) = stream.run_response_head(above, reply.is_end()).await {
+        let Reply { head, body, deadline } = reply;
+        exchange.show(head);
+        if let Err((next, stop)) = stream.run_response_head(above, body.is_end_stream()).await {
             reply = exchange.instead(End::Stop(stop))?;
             above = next;
             continue;
         }
         let mut head = exchange.response_head();
-        let mut download = Download::new(exchange, reply.body, reply.deadline);
+        let mut download = Download::new(exchange, body, deadline);
         match download.frame(&mut head.headers).await {
             Ok(()) => {
                 stream.begin_response();

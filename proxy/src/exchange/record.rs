@@ -58,24 +58,35 @@ impl Exchange {
         Ok(Destination::Cluster(cluster, timeout.or(listener.config.request_timeout)))
     }
 
-    /// The request's head as it goes upstream. The filters keep theirs: they may read it until the end.
+    /// The request's head as it goes upstream. Filters and the access log keep theirs: they read it until the end.
     pub(super) fn request_head(&self) -> RequestHead {
-        self.stream.http().borrow().request.clone()
+        let mut http = self.stream.http().borrow_mut();
+        if self.stream.has_filters() || self.listener.access_log.is_on() {
+            return http.request.clone();
+        }
+        let headers = std::mem::take(&mut http.request.headers);
+        RequestHead { headers, ..http.request.clone() }
     }
 
-    /// The response's head as it goes downstream, as the filters left it.
+    /// The response's head as it goes downstream, as the filters left it. They keep theirs.
     pub(super) fn response_head(&self) -> ResponseHead {
-        let http = self.stream.http().borrow();
-        // `show` put it there, and hostcalls only edit it.
-        http.response.clone().unwrap_or_else(|| ResponseHead {
-            status: http::StatusCode::INTERNAL_SERVER_ERROR,
-            headers: http::HeaderMap::new(),
-        })
+        let mut http = self.stream.http().borrow_mut();
+        match &mut http.response {
+            Some(response) if self.stream.has_filters() => response.clone(),
+            Some(response) => {
+                ResponseHead { status: response.status, headers: std::mem::take(&mut response.headers) }
+            }
+            // Cannot be: `show` put it there, and hostcalls only edit it.
+            None => ResponseHead {
+                status: http::StatusCode::INTERNAL_SERVER_ERROR,
+                headers: http::HeaderMap::new(),
+            },
+        }
     }
 
     /// Shows the filters a response.
-    pub(super) fn show(&self, reply: &Reply) {
-        self.stream.http().borrow_mut().response = Some(reply.head.clone());
+    pub(super) fn show(&self, head: ResponseHead) {
+        self.stream.http().borrow_mut().response = Some(head);
     }
 
     pub(super) fn begin_attempt(&self) {

@@ -1,7 +1,6 @@
 //! What an exchange answers with, before the response's filters ran: an endpoint's response, or one of our own.
 
 use http::Response;
-use http_body::Body as _;
 use meshgate_wasm::{LocalResponse, RequestHead, ResponseHead};
 
 use super::deadline::Deadline;
@@ -37,10 +36,5 @@ impl Reply {
         let (parts, body) = local_response(request, response).into_parts();
         let head = ResponseHead { status: parts.status, headers: parts.headers };
         Reply { head, body, deadline: Deadline::new(None) }
-    }
-
-    /// Whether the head is all there is.
-    pub(super) fn is_end(&self) -> bool {
-        self.body.is_end_stream()
     }
 }

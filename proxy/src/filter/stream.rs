@@ -146,6 +146,11 @@ impl Stream {
         Ok(())
     }
 
+    /// Whether any filter is in the exchange's way.
+    pub fn has_filters(&self) -> bool {
+        self.run(0).is_some()
+    }
+
     /// How many filters the request reached: the ones that the response runs through.
     pub fn reached(&self) -> usize {
         self.reached.get()
