@@ -1,12 +1,15 @@
-//! Errors as the person who wrote the file reads them.
+//! Errors as the person who wrote the file reads them, and the list they are gathered in.
 
 use std::fmt;
 
 use crate::{Position, Source};
 
-/// How much of a quoted line is shown on either side of the place, in characters. Generated files can have very long
+/// How much of a quoted line is kept on either side of the place, in characters. Generated files can have very long
 /// lines.
 const QUOTE_SIDE: usize = 90;
+
+/// Most errors listed. Beyond that nobody reads them, and a hostile file must not cost unbounded memory.
+const MOST: usize = 500;
 
 /// One error: where, what, and how to mend it if we can tell.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,24 +22,32 @@ pub struct Diagnostic {
     pub message: String,
     /// How it may be mended.
     pub hint: Option<String>,
-    /// The line the error is about, without its end.
+    /// The line the error is about, or the part of it around the place.
     pub quote: String,
+    /// Number of characters of `quote` before the place.
+    pub caret: usize,
 }
 
 impl Diagnostic {
-    pub(crate) fn new(source: &Source, at: Position, message: String, hint: Option<String>) -> Self {
-        Self { file: source.name().to_owned(), at, message, hint, quote: source.line(at.line).to_owned() }
-    }
-
-    /// The part of the line worth showing and the caret's distance from its start, tabs and other control characters
-    /// replaced so that the caret stands where it should and a hostile file cannot drive the terminal.
-    fn excerpt(&self) -> (String, usize) {
-        let column = self.at.column.saturating_sub(1);
+    pub(crate) fn new(source: &Source, at: Position, message: &str, hint: Option<&str>) -> Self {
+        let column = at.column.saturating_sub(1);
         let start = column.saturating_sub(QUOTE_SIDE);
-        let printable = |c: char| if c.is_control() { ' ' } else { c };
-        let text: String = self.quote.chars().skip(start).take(2 * QUOTE_SIDE).map(printable).collect();
-        (text.trim_end().to_owned(), column - start)
+        let quote: String = source.line(at.line).chars().skip(start).take(2 * QUOTE_SIDE).collect();
+        Self {
+            file: source.name().to_owned(),
+            at,
+            message: printable(message),
+            hint: hint.map(printable),
+            quote: printable(quote.trim_end()),
+            caret: column - start,
+        }
     }
+}
+
+/// Control characters become spaces: the caret stands where it should after a tab, and nothing that is in a file or
+/// comes from a module can drive the reader's terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 impl fmt::Display for Diagnostic {
@@ -51,9 +62,8 @@ impl fmt::Display for Diagnostic {
         }
         if self.at.line != 0 {
             let number = self.at.line.to_string();
-            let (text, offset) = self.excerpt();
-            write!(f, "\n  {number} | {text}")?;
-            write!(f, "\n  {0:1$} | {0:2$}^", "", number.len(), offset)?;
+            write!(f, "\n  {number} | {}", self.quote)?;
+            write!(f, "\n  {0:1$} | {0:2$}^", "", number.len(), self.caret)?;
         }
         Ok(())
     }
@@ -66,13 +76,6 @@ impl std::error::Error for Diagnostic {}
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
 impl Diagnostics {
-    /// Sorts by place and drops errors said twice.
-    pub(crate) fn in_order(mut found: Vec<Diagnostic>) -> Self {
-        found.sort_by(|a, b| a.at.cmp(&b.at).then_with(|| a.message.cmp(&b.message)));
-        found.dedup_by(|a, b| a.at == b.at && a.message == b.message);
-        Self(found)
-    }
-
     /// The errors one by one.
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.0.iter()
@@ -117,3 +120,87 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
+
+/// Gathers errors while a file is checked.
+pub(crate) struct Report<'s> {
+    source: &'s Source,
+    found: Vec<Diagnostic>,
+    dropped: usize,
+}
+
+impl<'s> Report<'s> {
+    pub(crate) fn new(source: &'s Source) -> Self {
+        Self { source, found: Vec::new(), dropped: 0 }
+    }
+
+    pub(crate) fn error(&mut self, at: Position, message: impl AsRef<str>) {
+        self.push(at, message.as_ref(), None);
+    }
+
+    pub(crate) fn error_with(&mut self, at: Position, message: impl AsRef<str>, hint: impl AsRef<str>) {
+        self.push(at, message.as_ref(), Some(hint.as_ref()));
+    }
+
+    pub(crate) fn push(&mut self, at: Position, message: &str, hint: Option<&str>) {
+        if self.found.len() < MOST {
+            self.found.push(Diagnostic::new(self.source, at, message, hint));
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    pub(crate) fn is_clean(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// What was found, sorted by place, each error once.
+    pub(crate) fn finish(self) -> Diagnostics {
+        let mut found = self.found;
+        found.sort_by(|a, b| a.at.cmp(&b.at).then_with(|| a.message.cmp(&b.message)));
+        found.dedup_by(|a, b| a.at == b.at && a.message == b.message);
+        if self.dropped > 0 {
+            let message = format!("{} more errors are not listed", self.dropped);
+            found.push(Diagnostic::new(self.source, Position::default(), &message, None));
+        }
+        Diagnostics(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_cut_around_the_place() {
+        let text = format!("{}X{}", "a".repeat(5000), "b".repeat(5000));
+        let source = Source::new("f.yaml", text);
+        let diagnostic = source.diagnostic(Position { line: 1, column: 5001 }, "here", None);
+        assert_eq!(diagnostic.quote.chars().count(), 2 * QUOTE_SIDE);
+        assert_eq!(diagnostic.quote.chars().nth(diagnostic.caret), Some('X'));
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let source = Source::new("f.yaml", "a:\t\u{1b}[31mred");
+        let text = source.diagnostic(Position { line: 1, column: 4 }, "bad \u{7} thing", None).to_string();
+        assert_eq!(text, "f.yaml:1:4: bad   thing\n  1 | a:  [31mred\n    |    ^");
+    }
+
+    #[test]
+    fn the_list_is_bounded_sorted_and_says_each_error_once() {
+        let source = Source::new("f.yaml", "");
+        let mut report = Report::new(&source);
+        for line in (1..=MOST + 7).rev() {
+            report.error(Position { line, column: 1 }, "x");
+        }
+        let diagnostics = report.finish();
+        assert_eq!(diagnostics.len(), MOST + 1);
+        assert_eq!(diagnostics.0[MOST].message, "7 more errors are not listed");
+        assert!(diagnostics.0[..MOST].is_sorted_by_key(|d| d.at));
+
+        let mut report = Report::new(&source);
+        report.error(Position { line: 1, column: 1 }, "x");
+        report.error(Position { line: 1, column: 1 }, "x");
+        assert_eq!(report.finish().len(), 1);
+    }
+}

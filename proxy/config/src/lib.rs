@@ -8,17 +8,33 @@
 //!
 //! This crate opens no sockets and runs no modules. What it must know of a module it asks through [`Modules`].
 
+mod assemble;
+mod chains;
 mod diagnostic;
+mod file;
+mod files;
+mod filters;
+mod formats;
 mod load;
+mod manifest;
 mod model;
 mod modules;
+mod references;
+mod scalars;
+mod schema;
 mod source;
+mod tree;
+mod units;
+mod words;
+mod yaml;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
-pub use load::{Load, load, schema};
+pub use file::schema;
+pub use load::{Load, load, load_text};
 pub use model::{
     AccessLog, AccessLogFormat, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain,
     FilterConfiguration, FilterLimits, FilterUse, Listener, LoadBalancer, OnError,
 };
 pub use modules::{ModuleSource, Modules};
 pub use source::{Position, Source};
+pub use units::{parse_duration, parse_size};

@@ -1,0 +1,124 @@
+//! Puts the checked parts together: fills in defaults and turns names into numbers. Nothing can be wrong any more.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::file::{AccessLogEntry, ClusterEntry, DrainEntry, File, ListenerEntry};
+use crate::files::Files;
+use crate::model::{AccessLog, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain, Listener};
+use crate::tree::Node;
+use crate::units::DurationText;
+use crate::{Position, Source, references};
+
+const DRAIN: Duration = Duration::from_secs(30);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_HEADERS: usize = 100;
+const MAX_HEADER_BYTES: u64 = 64 << 10;
+
+/// What was worked out while the file was checked.
+pub(crate) struct Resolved {
+    /// The named chains in the file's order, then the sub-chains.
+    pub(crate) chains: Vec<Chain>,
+    /// The endpoints of each cluster, in the file's order.
+    pub(crate) endpoints: Vec<Vec<SocketAddr>>,
+}
+
+/// Makes the configuration.
+///
+/// # Errors
+/// Why the file does not have its form, which it was checked for.
+pub(crate) fn assemble(
+    source: &Arc<Source>,
+    root: &Node,
+    resolved: Resolved,
+    files: &Files,
+) -> Result<Config, serde_json::Error> {
+    let file: File = serde_json::from_value(root.to_value())?;
+    let mut chains = resolved.chains;
+    let names: Vec<String> = chains.iter().map(|chain| chain.name.clone()).collect();
+    let named = references::chains(root).len();
+    let mut listeners = Vec::new();
+    for (entry, node) in file.listeners.into_iter().zip(items(root, "listeners")) {
+        let written =
+            entry.chain.as_ref().and_then(|name| names[..named].iter().position(|chain| chain == name));
+        let chain = written.map_or_else(|| without_filters(&mut chains), ChainId);
+        listeners.push(listener(entry, chain, place(node, "address")));
+    }
+    let clusters = file.clusters.into_iter().zip(resolved.endpoints).zip(items(root, "clusters"));
+    let admin_at = root.get("admin").map(|admin| place(admin, "address")).unwrap_or_default();
+    Ok(Config {
+        source: Arc::clone(source),
+        admin: file.admin.map(|admin| Admin { address: admin.address, at: admin_at }),
+        access_log: file.access_log.map(|entry| access_log(entry, files)).unwrap_or_default(),
+        workers: file.workers,
+        drain: Drain { timeout: or(file.drain.and_then(|DrainEntry { timeout }| timeout), DRAIN) },
+        listeners,
+        clusters: clusters
+            .map(|((entry, endpoints), node)| cluster(entry, endpoints, place(node, "name")))
+            .collect(),
+        chains,
+    })
+}
+
+fn items<'n>(root: &'n Node, key: &str) -> &'n [Node] {
+    root.get(key).map(Node::items).unwrap_or_default()
+}
+
+fn place(node: &Node, key: &str) -> Position {
+    node.get(key).map_or(node.at, |value| value.at)
+}
+
+fn or(written: Option<DurationText>, default: Duration) -> Duration {
+    written.map_or(default, |written| written.0)
+}
+
+/// The chain of listeners that name none. No name in the file can have a space.
+fn without_filters(chains: &mut Vec<Chain>) -> ChainId {
+    const NAME: &str = "no filters";
+    let known = chains.iter().position(|chain| chain.name == NAME);
+    ChainId(known.unwrap_or_else(|| {
+        chains.push(Chain { name: NAME.to_owned(), filters: Vec::new() });
+        chains.len() - 1
+    }))
+}
+
+fn access_log(entry: AccessLogEntry, files: &Files) -> AccessLog {
+    let output = match entry.to.as_deref() {
+        None | Some("stdout") => AccessLogOutput::Stdout,
+        Some("none") => AccessLogOutput::Off,
+        Some(path) => AccessLogOutput::File(files.locate(path)),
+    };
+    AccessLog { format: entry.format, output }
+}
+
+fn listener(entry: ListenerEntry, chain: ChainId, at: Position) -> Listener {
+    let max_header_bytes = entry.max_header_bytes.map_or(MAX_HEADER_BYTES, |size| size.0);
+    Listener {
+        name: entry.name.0,
+        address: entry.address,
+        chain,
+        cluster: entry.cluster,
+        header_timeout: or(entry.header_timeout, HEADER_TIMEOUT),
+        idle_timeout: or(entry.idle_timeout, IDLE_TIMEOUT),
+        request_timeout: entry.request_timeout.map(|timeout| timeout.0),
+        max_headers: entry.max_headers.unwrap_or(MAX_HEADERS),
+        // Its bounds have been checked.
+        max_header_bytes: usize::try_from(max_header_bytes).unwrap_or(usize::MAX),
+        max_request_body: entry.max_request_body.map(|size| size.0),
+        at,
+    }
+}
+
+fn cluster(entry: ClusterEntry, endpoints: Vec<SocketAddr>, at: Position) -> Cluster {
+    Cluster {
+        name: entry.name.0,
+        endpoints,
+        load_balancer: entry.load_balancer,
+        connect_timeout: or(entry.connect_timeout, CONNECT_TIMEOUT),
+        idle_timeout: or(entry.idle_timeout, IDLE_TIMEOUT),
+        at,
+    }
+}

@@ -1,0 +1,248 @@
+//! The form of the configuration file: one type per map in it. The JSON Schema that the file is checked against, and
+//! that `meshgate schema` prints, comes from these types; so their doc comments are the file's manual.
+
+use std::collections::BTreeMap;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+
+use crate::model::{AccessLogFormat, LoadBalancer, OnError};
+use crate::units::{DurationText, SizeText};
+
+/// A Meshgate configuration.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Meshgate configuration")]
+pub(crate) struct File {
+    /// The admin API. Without it there is none.
+    #[serde(default)]
+    #[schemars(with = "AdminEntry")]
+    pub(crate) admin: Option<AdminEntry>,
+    /// What is written for each request.
+    #[serde(default)]
+    #[schemars(with = "AccessLogEntry")]
+    pub(crate) access_log: Option<AccessLogEntry>,
+    /// Number of worker threads. Default: one per core.
+    #[serde(default)]
+    #[schemars(with = "usize", range(min = 1, max = 1024))]
+    pub(crate) workers: Option<usize>,
+    /// What happens at shutdown.
+    #[serde(default)]
+    #[schemars(with = "DrainEntry")]
+    pub(crate) drain: Option<DrainEntry>,
+    /// Sockets to accept on.
+    #[schemars(length(min = 1))]
+    pub(crate) listeners: Vec<ListenerEntry>,
+    /// Ordered lists of filters, by name. Requests run down a list, responses run back up.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<Name, ChainForm>")]
+    #[expect(dead_code, reason = "chains are built from the tree, which knows positions")]
+    chains: serde::de::IgnoredAny,
+    /// Names for modules. The standard filters need no entry; one for them sets their limits.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<Name, FilterEntry>")]
+    #[expect(dead_code, reason = "entries are read one by one, so that one mistake does not hide others")]
+    filters: serde::de::IgnoredAny,
+    /// Groups of endpoints that requests are sent to.
+    #[serde(default)]
+    pub(crate) clusters: Vec<ClusterEntry>,
+}
+
+/// `admin: {address: 127.0.0.1:9901}`
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AdminEntry {
+    /// IP address and port to listen on.
+    #[schemars(extend("format" = "socket-address"))]
+    pub(crate) address: std::net::SocketAddr,
+}
+
+/// `access_log: {format: json, to: /var/log/meshgate.log}`
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AccessLogEntry {
+    /// How an entry is written. Default: text.
+    #[serde(default)]
+    pub(crate) format: AccessLogFormat,
+    /// `stdout`, `none`, or the path of a file. Default: stdout.
+    #[serde(default)]
+    #[schemars(with = "String", length(min = 1))]
+    pub(crate) to: Option<String>,
+}
+
+/// `drain: {timeout: 30s}`
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DrainEntry {
+    /// How long exchanges in flight may take to finish at shutdown. Default: 30s.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) timeout: Option<DurationText>,
+}
+
+/// `- {name: web, address: 0.0.0.0:8080, chain: web}`
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListenerEntry {
+    /// Its name, unique among listeners.
+    pub(crate) name: Name,
+    /// IP address and port to accept on.
+    #[schemars(extend("format" = "socket-address"))]
+    pub(crate) address: std::net::SocketAddr,
+    /// The chain that its requests run through. May be left out if `cluster` is given.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub(crate) chain: Option<String>,
+    /// The cluster for requests for which no filter decides a route. Without it they are answered with 404.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub(crate) cluster: Option<String>,
+    /// How long a request's head may take to arrive. Default: 10s.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) header_timeout: Option<DurationText>,
+    /// How long a connection may stay open between requests. Default: 60s.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) idle_timeout: Option<DurationText>,
+    /// How long an exchange may take if its route does not say. Default: as long as it needs.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) request_timeout: Option<DurationText>,
+    /// Most header fields in a request. Default: 100.
+    #[serde(default)]
+    #[schemars(with = "usize", range(min = 1, max = 10_000))]
+    pub(crate) max_headers: Option<usize>,
+    /// Most bytes in a request's head. Default: 64KiB.
+    #[serde(default)]
+    #[schemars(with = "SizeText")]
+    pub(crate) max_header_bytes: Option<SizeText>,
+    /// Most bytes in a request's body. Default: no limit.
+    #[serde(default)]
+    #[schemars(with = "SizeText")]
+    pub(crate) max_request_body: Option<SizeText>,
+}
+
+/// `stamp: {module: ./stamp.wasm, on_error: skip}`
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FilterEntry {
+    /// Path of the WebAssembly module, relative to this file. May be left out for the standard filters.
+    #[serde(default)]
+    #[schemars(with = "String", length(min = 1))]
+    #[expect(dead_code, reason = "read from the tree, which knows positions")]
+    module: Option<String>,
+    /// The module's SHA-256. A module with another one is refused.
+    #[serde(default)]
+    #[schemars(with = "String", extend("format" = "sha256"))]
+    #[expect(dead_code, reason = "read from the tree, which knows positions")]
+    sha256: Option<String>,
+    /// What a request gets when the filter fails. Default: deny.
+    #[serde(default)]
+    pub(crate) on_error: OnError,
+    /// What the filter may use.
+    #[serde(default)]
+    pub(crate) limits: LimitsEntry,
+}
+
+/// `limits: {time: 10ms, memory: 16MiB, body: 1MiB}`
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LimitsEntry {
+    /// Longest time in one callback. Default: 10ms.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) time: Option<DurationText>,
+    /// Most linear memory of one VM. Default: 16MiB.
+    #[serde(default)]
+    #[schemars(with = "SizeText")]
+    pub(crate) memory: Option<SizeText>,
+    /// Most body bytes buffered for it per exchange and direction. Default: 1MiB.
+    #[serde(default)]
+    #[schemars(with = "SizeText")]
+    pub(crate) body: Option<SizeText>,
+}
+
+/// `- {name: reviews, endpoints: [127.0.0.1:9001, 127.0.0.1:9002]}`
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClusterEntry {
+    /// Its name, unique among clusters.
+    pub(crate) name: Name,
+    /// `IP:PORT` or `HOST:PORT`; a host name stands for all addresses it has when the file is loaded. An empty list
+    /// answers every request with 503.
+    #[schemars(with = "Vec<EndpointText>")]
+    #[expect(dead_code, reason = "read from the tree, which knows positions")]
+    endpoints: Vec<String>,
+    /// How an endpoint is chosen. Default: round_robin.
+    #[serde(default)]
+    pub(crate) load_balancer: LoadBalancer,
+    /// How long a connection attempt may take. Default: 5s.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) connect_timeout: Option<DurationText>,
+    /// How long an unused connection is kept. Default: 60s.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) idle_timeout: Option<DurationText>,
+}
+
+/// A name: any characters but spaces and control characters.
+#[derive(Deserialize, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Name(pub(crate) String);
+
+impl JsonSchema for Name {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Name".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "name"})
+    }
+}
+
+/// Schema of one entry of `endpoints`.
+struct EndpointText;
+
+impl JsonSchema for EndpointText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Endpoint".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "endpoint"})
+    }
+}
+
+/// Schema of a chain. For editors: the loader checks chains itself, here and inside filters' configurations alike, and
+/// ignores what this says.
+struct ChainForm;
+
+impl JsonSchema for ChainForm {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Chain".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Filters, first to last: `- name: {configuration}`, or `- name` without configuration.",
+            "type": "array",
+            "items": {"anyOf": [{"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}]},
+        })
+    }
+}
+
+/// The JSON Schema of the configuration file, draft 2020-12, for editors and for `meshgate schema`.
+///
+/// What a filter's configuration may hold is not in it: that is in each module's manifest.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(File).to_value()
+}

@@ -1,0 +1,190 @@
+//! What the parts of the file say about each other: names are unique and lead somewhere, addresses do not collide, and
+//! hosts resolve. Reads the tree, so that it can say all of it even where other parts of the file are wrong.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use crate::diagnostic::Report;
+use crate::tree::{Kind, Node};
+use crate::words::{quoted, suggestion};
+use crate::{Position, formats, units};
+
+/// The names of the clusters; a name given twice is reported.
+pub(crate) fn clusters<'n>(root: &'n Node, report: &mut Report<'_>) -> BTreeSet<&'n str> {
+    names(root.get("clusters"), "cluster", report)
+}
+
+/// The names of chains.
+pub(crate) fn chains(root: &Node) -> BTreeSet<&str> {
+    root.get("chains").map(Node::entries).unwrap_or_default().iter().map(|entry| entry.key.as_str()).collect()
+}
+
+fn names<'n>(list: Option<&'n Node>, what: &str, report: &mut Report<'_>) -> BTreeSet<&'n str> {
+    let mut seen: HashMap<&str, Position> = HashMap::new();
+    for (name, at) in texts(list, "name") {
+        if let Some(first) = seen.get(name) {
+            let hint = format!("it is already the name of the one in line {}", first.line);
+            report.error_with(at, format!("duplicate {what} name {}", quoted(name)), hint);
+        } else {
+            seen.insert(name, at);
+        }
+    }
+    seen.into_keys().collect()
+}
+
+/// The strings under a key of the maps in a list, and where they stand.
+fn texts<'n>(list: Option<&'n Node>, key: &str) -> impl Iterator<Item = (&'n str, Position)> {
+    let nodes = list.map(Node::items).unwrap_or_default().iter().filter_map(move |item| item.get(key));
+    nodes.filter_map(|node| Some((node.as_text()?, node.at)))
+}
+
+/// Checks what listeners refer to, and that they do not collide.
+pub(crate) fn listeners(root: &Node, clusters: &BTreeSet<&str>, report: &mut Report<'_>) {
+    let list = root.get("listeners");
+    names(list, "listener", report);
+    let chains = chains(root);
+    for (name, at) in texts(list, "chain") {
+        reference("chain", name, at, &chains, report);
+    }
+    for (name, at) in texts(list, "cluster") {
+        reference("cluster", name, at, clusters, report);
+    }
+    for listener in list.map(Node::items).unwrap_or_default() {
+        if matches!(listener.kind, Kind::Map(_))
+            && listener.get("chain").or(listener.get("cluster")).is_none()
+        {
+            let hint = "`chain` names the filters its requests run through, `cluster` where they go if no filter decides";
+            report.error_with(listener.at, "a listener needs `chain`, `cluster` or both", hint);
+        }
+    }
+    addresses(root, report);
+}
+
+fn reference(what: &str, name: &str, at: Position, known: &BTreeSet<&str>, report: &mut Report<'_>) {
+    if !known.contains(name) {
+        let hint = suggestion(name, known.iter().copied());
+        report.push(at, &format!("unknown {what} {}", quoted(name)), hint.as_deref());
+    }
+}
+
+fn addresses(root: &Node, report: &mut Report<'_>) {
+    let mut seen: HashMap<SocketAddr, Position> = HashMap::new();
+    let admin = root.get("admin").and_then(|admin| admin.get("address"));
+    let admin = admin.and_then(|node| Some((node.as_text()?, node.at)));
+    for (text, at) in admin.into_iter().chain(texts(root.get("listeners"), "address")) {
+        let Ok(address) = text.parse::<SocketAddr>() else { continue };
+        // Port 0 is another port each time.
+        if address.port() == 0 {
+            continue;
+        }
+        if let Some(first) = seen.get(&address) {
+            let lines = if first < &at { (at, *first) } else { (*first, at) };
+            let hint = format!("line {} already listens there", lines.1.line);
+            report.error_with(lines.0, format!("duplicate address {}", quoted(text)), hint);
+        } else {
+            seen.insert(address, at);
+        }
+    }
+}
+
+/// The endpoints of the clusters in the file's order, host names resolved. Those of a cluster that is wrong in other
+/// respects may lack some.
+pub(crate) fn endpoints(root: &Node, report: &mut Report<'_>) -> Vec<Vec<SocketAddr>> {
+    let mut asked: HashMap<&str, Result<Vec<SocketAddr>, String>> = HashMap::new();
+    let mut clusters = Vec::new();
+    for cluster in root.get("clusters").map(Node::items).unwrap_or_default() {
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        let mut written = BTreeSet::new();
+        for node in cluster.get("endpoints").map(Node::items).unwrap_or_default() {
+            let Some(text) = node.as_text().filter(|text| formats::complaint("endpoint", text).is_none())
+            else {
+                continue;
+            };
+            if !written.insert(text) {
+                report.error(node.at, format!("the endpoint {} is listed twice", quoted(text)));
+                continue;
+            }
+            match asked.entry(text).or_insert_with(|| resolve(text)) {
+                Ok(found) => found.iter().for_each(|address| {
+                    if !addresses.contains(address) {
+                        addresses.push(*address);
+                    }
+                }),
+                Err(reason) => {
+                    report.error(node.at, format!("the endpoint {} does not resolve: {reason}", quoted(text)))
+                }
+            }
+        }
+        clusters.push(addresses);
+    }
+    clusters
+}
+
+fn resolve(text: &str) -> Result<Vec<SocketAddr>, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(vec![address]);
+    }
+    match text.to_socket_addrs() {
+        Ok(addresses) => {
+            let addresses: Vec<SocketAddr> = addresses.collect();
+            if addresses.is_empty() { Err("it has no address".to_owned()) } else { Ok(addresses) }
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Bounds of our own durations and sizes, which a JSON Schema cannot express for values with units.
+pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
+    for listener in root.get("listeners").map(Node::items).unwrap_or_default() {
+        for key in ["header_timeout", "idle_timeout", "request_timeout"] {
+            lasting(listener, key, report);
+        }
+        // Less would not hold an ordinary request, more would be an invitation.
+        size(listener, "max_header_bytes", 8 << 10, 1 << 20, report);
+        whole(listener, "max_headers", report);
+    }
+    for cluster in root.get("clusters").map(Node::items).unwrap_or_default() {
+        lasting(cluster, "connect_timeout", report);
+        lasting(cluster, "idle_timeout", report);
+    }
+    for filter in root.get("filters").map(Node::entries).unwrap_or_default() {
+        if let Some(limits) = filter.value.get("limits") {
+            lasting(limits, "time", report);
+            // One page of WebAssembly, and all that 32 bits address.
+            size(limits, "memory", 64 << 10, 4 << 30, report);
+            size(limits, "body", 0, 1 << 30, report);
+        }
+    }
+    whole(root, "workers", report);
+}
+
+fn lasting(map: &Node, key: &str, report: &mut Report<'_>) {
+    let Some(node) = map.get(key) else { return };
+    if node
+        .as_text()
+        .and_then(|text| units::parse_duration(text).ok())
+        .is_some_and(|duration| duration.is_zero())
+    {
+        report.error(node.at, format!("{} must be longer than zero", quoted(key)));
+    }
+}
+
+fn size(map: &Node, key: &str, least: u64, most: u64, report: &mut Report<'_>) {
+    let Some(node) = map.get(key) else { return };
+    let Some(size) = node.as_text().and_then(|text| units::parse_size(text).ok()) else { return };
+    if size < least {
+        report.error(node.at, format!("{} must be at least {}", quoted(key), units::show_size(least)));
+    } else if size > most {
+        report.error(node.at, format!("{} must be at most {}", quoted(key), units::show_size(most)));
+    }
+}
+
+/// JSON Schema counts `4.0` among the whole numbers.
+fn whole(map: &Node, key: &str, report: &mut Report<'_>) {
+    if let Some(Node { at, kind: Kind::Number(number, written) }) = map.get(key)
+        && number.is_f64()
+        && number.as_f64().is_some_and(|value| value.fract() == 0.0)
+    {
+        report.error(*at, format!("{} must be a whole number, not {}", quoted(key), quoted(written)));
+    }
+}
