@@ -1,5 +1,8 @@
-//! The layer test: files of the proxy import only from their own folder and from the layers below. Used by `lint`.
+//! The layer test: files of the proxy import from their own folder and from the layers below, never upward. Used by `lint`.
+//!
+//! Parts of one layer may use each other in one direction; the parts named in `STRANGERS` never do.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +30,9 @@ const LAYERS: [(&str, u8); 15] = [
     ("drain", 0),
 ];
 
+/// Parts that never import each other: what a filter decides, and how it is carried out, meet in the snapshot only.
+const STRANGERS: [&str; 2] = ["filter", "upstream"];
+
 /// Crates with less to them than the proxy, and what they must not know of.
 const FORBIDDEN: [(&str, &[&str]); 2] = [
     ("proxy/config", &["tokio", "hyper", "wasmtime", "meshgate", "meshgate-wasm"]),
@@ -37,13 +43,15 @@ const FORBIDDEN: [(&str, &[&str]); 2] = [
 pub(crate) fn check() -> Result<()> {
     let root = workspace::root();
     let mut found = Vec::new();
+    let mut sideways = BTreeMap::new();
     for file in rust_files(&root.join("proxy/src"))? {
         let text = fs::read_to_string(&file)?;
         let relative = file.strip_prefix(root.join("proxy/src"))?;
-        for (line, message) in upward_imports(relative, &text) {
-            found.push(format!("proxy/src/{}:{line}: {message}", relative.display()));
+        for import in wrong_imports(relative, &text, &mut sideways) {
+            found.push(format!("proxy/src/{}:{import}", relative.display()));
         }
     }
+    found.extend(circles(&sideways));
     for (package, forbidden) in FORBIDDEN {
         let path = root.join(package).join("Cargo.toml");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -69,34 +77,45 @@ fn area(relative: &Path) -> String {
     first.strip_suffix(".rs").unwrap_or(&first).to_owned()
 }
 
-/// Lines of a file that import from a higher layer, or from a sibling area of the same layer; with what to say.
-fn upward_imports(relative: &Path, text: &str) -> Vec<(usize, String)> {
+/// Which area imports from which other of its layer, and where.
+type Sideways = BTreeMap<(String, String), String>;
+
+/// Lines of a file that import from a higher layer or from a stranger: `line: what`. Imports inside a layer are collected.
+fn wrong_imports(relative: &Path, text: &str, sideways: &mut Sideways) -> Vec<String> {
     let own = area(relative);
     // `lib.rs` only lists the parts.
     if own == "lib" {
         return Vec::new();
     }
     let Some(own_layer) = layer(&own) else {
-        return vec![(1, format!("{own} has no layer: give it one in xtask/src/layers.rs"))];
+        return vec![format!("1: {own} has no layer: give it one in xtask/src/layers.rs")];
     };
     let mut found = Vec::new();
-    for (number, line) in text.lines().enumerate() {
+    for (number, line) in (1..).zip(text.lines()) {
         for other in imported_areas(line).filter(|other| *other != own) {
-            let message = match layer(other) {
-                Some(theirs) if theirs < own_layer => continue,
-                Some(theirs) if theirs == own_layer => {
-                    format!("{own} and {other} are siblings (layer {theirs}) and do not import each other")
-                }
-                Some(theirs) => {
-                    format!("{own} (layer {own_layer}) imports from {other} above it (layer {theirs})")
-                }
-                // An item of lib.rs itself, or a part without a layer, which its own file reports.
-                None => continue,
-            };
-            found.push((number + 1, message));
+            // Without a layer: an item of lib.rs itself, or a part whose own file is reported.
+            let Some(theirs) = layer(other) else { continue };
+            if theirs > own_layer {
+                found.push(format!(
+                    "{number}: {own} (layer {own_layer}) imports from {other} above it (layer {theirs})"
+                ));
+            } else if STRANGERS.contains(&own.as_str()) && STRANGERS.contains(&other) {
+                found.push(format!("{number}: {own} and {other} do not import each other"));
+            } else if theirs == own_layer {
+                let place = format!("proxy/src/{}:{number}", relative.display());
+                sideways.entry((own.clone(), other.to_owned())).or_insert(place);
+            }
         }
     }
     found
+}
+
+/// Pairs of areas in one layer that import each other.
+fn circles(sideways: &Sideways) -> impl Iterator<Item = String> {
+    sideways.iter().filter(|((own, other), _)| own < other).filter_map(|((own, other), place)| {
+        let back = sideways.get(&(other.clone(), own.clone()))?;
+        Some(format!("{place}: {own} imports from {other}, and {other} from {own} ({back})"))
+    })
 }
 
 /// The areas that a line names after `crate::`. In comments a name is no import.
@@ -161,10 +180,7 @@ mod tests {
     use super::*;
 
     fn messages(file: &str, text: &str) -> Vec<String> {
-        upward_imports(Path::new(file), text)
-            .into_iter()
-            .map(|(line, text)| format!("{line}: {text}"))
-            .collect()
+        wrong_imports(Path::new(file), text, &mut Sideways::new())
     }
 
     #[test]
@@ -181,11 +197,21 @@ mod tests {
             messages("filter/chain.rs", text),
             [
                 "2: filter (layer 1) imports from server above it (layer 5)",
-                "3: filter and upstream are siblings (layer 1) and do not import each other",
+                "3: filter and upstream do not import each other",
             ]
         );
         let list = "use crate::{message::{Body, a}, worker, x::y};";
         assert_eq!(messages("drain.rs", list).len(), 2);
+    }
+
+    #[test]
+    fn parts_of_a_layer_import_each_other_in_one_direction_only() {
+        let mut sideways = Sideways::new();
+        assert_eq!(wrong_imports(Path::new("admin/mod.rs"), "use crate::reload::A;", &mut sideways), [""; 0]);
+        assert_eq!(circles(&sideways).count(), 0);
+        wrong_imports(Path::new("reload.rs"), "\nuse crate::admin::B;", &mut sideways);
+        let expected = "proxy/src/admin/mod.rs:1: admin imports from reload, and reload from admin (proxy/src/reload.rs:2)";
+        assert_eq!(circles(&sideways).collect::<Vec<_>>(), [expected]);
     }
 
     #[test]
