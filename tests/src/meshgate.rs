@@ -75,6 +75,13 @@ impl Meshgate {
         self.web
     }
 
+    /// Where the listener of this name listens.
+    pub fn listener(&self, name: &str) -> SocketAddr {
+        let words = format!("listening listener={name} ");
+        let found = self.log.all().iter().find_map(|line| address_in(line, &words));
+        found.unwrap_or_else(|| panic!("no listener {name} in the log"))
+    }
+
     /// Where the admin API listens.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin

@@ -1,1 +1,177 @@
-//! todo
+//! Every example's README, command by command: each `$ curl` line in a ```console block prints what stands below it.
+//!
+//! The example runs as it stands, but on free ports. Its clusters' endpoints are played by backends that answer
+//! `NAME: METHOD PATH`, NAME being the cluster's. A line `...` in the README stands for any lines.
+
+use std::path::{Path, PathBuf};
+
+use http::Response;
+use meshgate_tests::{Backend, Meshgate, Shown, full, repository, run, shown_commands};
+use tokio::process::Command;
+
+#[tokio::test]
+async fn quickstart() {
+    assert!(run_readme("quickstart").await >= 3);
+}
+
+#[tokio::test]
+async fn hello_filter() {
+    assert!(run_readme("hello-filter").await >= 1);
+}
+
+#[tokio::test]
+async fn no_example_is_left_out() {
+    let folders =
+        std::fs::read_dir(repository().join("examples")).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = folders.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["hello-filter", "quickstart"], "each has a test here");
+}
+
+/// Runs the example and returns how many commands were tried.
+async fn run_readme(example: &str) -> usize {
+    let folder = repository().join("examples").join(example);
+    let page = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    let yaml = std::fs::read_to_string(folder.join("meshgate.yaml")).unwrap();
+    let mut addresses = Addresses::default();
+    let gate = Meshgate::with(&addresses.freed(&yaml, &folder).await).start().await;
+    addresses.learn(&gate);
+
+    let commands: Vec<_> =
+        shown_commands(&page).into_iter().filter(|shown| shown.command.starts_with("curl ")).collect();
+    for shown in &commands {
+        try_command(shown, &addresses).await;
+    }
+    commands.len()
+}
+
+async fn try_command(shown: &Shown, addresses: &Addresses) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &addresses.translated(&shown.command)]);
+    let finished = run(shell).await;
+    let printed: Vec<_> = finished.stdout.lines().map(str::trim_end).collect();
+    let expected: Vec<_> = shown.output.iter().map(|line| line.trim_end()).collect();
+    assert!(
+        matches(&printed, without_empty_end(&expected)),
+        "$ {}\nprinted:\n{}\n(standard error: {})\nbut the README shows:\n{}",
+        shown.command,
+        finished.stdout,
+        finished.stderr,
+        expected.join("\n")
+    );
+}
+
+fn without_empty_end<'a, 'b>(lines: &'a [&'b str]) -> &'a [&'b str] {
+    let end = lines.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1);
+    &lines[..end]
+}
+
+/// Whether these lines are the expected ones, where `...` stands for any number of them.
+fn matches(lines: &[&str], expected: &[&str]) -> bool {
+    match expected {
+        [] => lines.is_empty(),
+        ["...", rest @ ..] => (0..=lines.len()).any(|skipped| matches(&lines[skipped..], rest)),
+        [line, rest @ ..] => lines.first() == Some(line) && matches(&lines[1..], rest),
+    }
+}
+
+/// The addresses in an example, and those that stand for them in this run.
+#[derive(Default)]
+struct Addresses {
+    admin: Vec<String>,
+    listeners: Vec<(String, String)>,
+    actual: Vec<(String, String)>,
+    backends: Vec<Backend>,
+}
+
+impl Addresses {
+    /// The example's text with free ports, backends for its endpoints and absolute paths of its modules.
+    async fn freed(&mut self, yaml: &str, folder: &Path) -> String {
+        let (mut section, mut name) = (String::new(), String::new());
+        let mut freed = String::new();
+        for line in yaml.lines() {
+            let code = line.split(" #").next().unwrap_or_default();
+            if let Some((key, _)) = code.split_once(':')
+                && !key.starts_with([' ', '#', '-'])
+            {
+                section = key.to_owned();
+            }
+            if let Some((_, rest)) = code.split_once("name: ") {
+                name = rest.split([',', '}', ' ']).next().unwrap_or_default().to_owned();
+            }
+            let mut line = line.to_owned();
+            for address in addresses_in(code) {
+                let actual = match section.as_str() {
+                    "admin" => {
+                        self.admin.push(address.clone());
+                        "127.0.0.1:0".to_owned()
+                    }
+                    "listeners" => {
+                        self.listeners.push((name.clone(), address.clone()));
+                        "127.0.0.1:0".to_owned()
+                    }
+                    _ => self.play(&name).await,
+                };
+                line = line.replace(&address, &actual);
+            }
+            if let Some((before, path)) = code.split_once("module: ") {
+                let path = path.split([',', '}']).next().unwrap_or_default().trim();
+                line = format!(
+                    "{before}module: {}{}",
+                    module(folder, path).display(),
+                    &code[before.len() + 8 + path.len()..]
+                );
+            }
+            freed += &line;
+            freed.push('\n');
+        }
+        freed
+    }
+
+    /// Starts a backend for an endpoint of this cluster.
+    async fn play(&mut self, cluster: &str) -> String {
+        let name = cluster.to_owned();
+        let backend =
+            Backend::answering(cluster, move |seen, _| {
+                let answer = format!("{name}: {} {}\n", seen.method, seen.path);
+                async move {
+                    Ok(Response::builder().header("content-type", "text/plain").body(full(answer)).unwrap())
+                }
+            })
+            .await;
+        let address = backend.address().to_string();
+        self.backends.push(backend);
+        address
+    }
+
+    fn learn(&mut self, gate: &Meshgate) {
+        self.actual.extend(self.admin.iter().map(|shown| (shown.clone(), gate.admin_address().to_string())));
+        for (name, shown) in &self.listeners {
+            self.actual.push((shown.clone(), gate.listener(name).to_string()));
+        }
+    }
+
+    /// A command with the addresses of this run.
+    fn translated(&self, command: &str) -> String {
+        self.actual.iter().fold(command.to_owned(), |command, (shown, actual)| {
+            let port = shown.rsplit(':').next().unwrap_or_default();
+            let local = command.replace(&format!("localhost:{port}"), actual);
+            local.replace(&format!("127.0.0.1:{port}"), actual)
+        })
+    }
+}
+
+/// All `ip:port` in a line of YAML.
+fn addresses_in(line: &str) -> Vec<String> {
+    let words = line.split(|letter: char| !letter.is_ascii_digit() && letter != '.' && letter != ':');
+    words.filter(|word| word.parse::<std::net::SocketAddr>().is_ok()).map(str::to_owned).collect()
+}
+
+/// A module that an example names: beside it, or where `cargo xtask filters` puts it.
+fn module(folder: &Path, path: &str) -> PathBuf {
+    let beside = folder.join(path);
+    let built = repository().join("target/examples").join(Path::new(path).file_name().unwrap());
+    std::fs::canonicalize(&beside).or_else(|_| std::fs::canonicalize(&built)).unwrap_or_else(|error| {
+        panic!("neither {} nor {}: {error}: run `cargo xtask test`", beside.display(), built.display())
+    })
+}
