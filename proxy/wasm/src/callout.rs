@@ -1,16 +1,66 @@
 //! HTTP calls: the way an outcome takes back to the guest.
 
+use std::cell::Cell;
+use std::rc::{Rc, Weak};
+
+use crate::contexts::{Entry, Root, Stream};
 use crate::host::{CallFailure, HttpCallResponse};
+use crate::phase::Phase;
 
 /// The way back of an HTTP call's outcome. Dropping it is fine when the worker ends; otherwise deliver.
 pub struct HttpCallReply {
-    pub(crate) token: u32,
+    token: u32,
+    root: Weak<Root>,
+    stream: Option<Weak<Stream>>,
 }
 
 impl HttpCallReply {
+    /// Counts the call on the plugin and on the stream it was made for, until the reply is dropped.
+    pub(crate) fn new(token: u32, root: &Rc<Root>, stream: Option<&Rc<Stream>>) -> HttpCallReply {
+        root.http_calls.set(root.http_calls.get() + 1);
+        if let Some(stream) = stream {
+            stream.http_calls.set(stream.http_calls.get() + 1);
+        }
+        HttpCallReply { token, root: Rc::downgrade(root), stream: stream.map(Rc::downgrade) }
+    }
+
     /// Calls `proxy_on_http_call_response` on the plugin's root context, if it still lives. What fails in it is
     /// told by [`crate::Host::failed`]. Not to be called from inside of a hostcall.
     pub fn deliver(self, outcome: Result<HttpCallResponse, CallFailure>) {
-        let _ = (self.token, outcome);
+        let Some(root) = self.root.upgrade() else { return };
+        let Some(vm) = root.vm.upgrade() else { return };
+        let Some(callback) = &vm.exports.http_call_response else { return };
+        let (headers, body, trailers) = match &outcome {
+            Ok(response) => (
+                response.head.headers.len() as u32 + 1,
+                response.body.len() as u32,
+                response.trailers.as_ref().map_or(0, |trailers| trailers.len() as u32),
+            ),
+            Err(_) => (0, 0, 0),
+        };
+        let entry = Entry::Root(root.clone());
+        let alive = vm.with_state(|state| {
+            let alive = state.contexts.find(root.id).is_some();
+            state.running.call = alive.then(|| outcome.map(Rc::new));
+            alive
+        });
+        if alive == Some(true) && !vm.is_poisoned() {
+            let parameters = (root.id, self.token, headers, body, trailers);
+            // What fails here was told to the host.
+            let _ = vm.enter(&entry, Phase::HttpCallResponse, false, callback, parameters);
+            drop(vm.with_state(|state| state.running.call.take()));
+        }
+    }
+}
+
+impl Drop for HttpCallReply {
+    fn drop(&mut self) {
+        let less = |calls: &Cell<u32>| calls.set(calls.get().saturating_sub(1));
+        if let Some(root) = self.root.upgrade() {
+            less(&root.http_calls);
+        }
+        if let Some(stream) = self.stream.as_ref().and_then(Weak::upgrade) {
+            less(&stream.http_calls);
+        }
     }
 }

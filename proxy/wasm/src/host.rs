@@ -6,11 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 
+use crate::callout::HttpCallReply;
 use crate::error::VmError;
 use crate::exchange::{Exchange, RequestHead, ResponseHead};
 use crate::metrics::SeriesSpec;
 use crate::plugin::PluginSpec;
 use crate::status::{LogLevel, Status};
+use crate::tick::TickHandle;
 
 /// What the embedding worker offers; one per worker. Its methods run inside a hostcall: they must return soon
 /// and must not call back into a VM.
@@ -130,16 +132,21 @@ pub enum CallFailure {
     TooLarge,
 }
 
-impl fmt::Display for CallFailure {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
+impl CallFailure {
+    /// In the words that guests may see as `:dispatch_status`.
+    pub fn reason(self) -> &'static str {
+        match self {
             CallFailure::Timeout => "timeout",
             CallFailure::ConnectFailed => "connect failed",
             CallFailure::Reset => "broken connection",
             CallFailure::TooLarge => "response too large",
-        })
+        }
     }
 }
 
-pub use crate::callout::HttpCallReply;
-pub use crate::tick::TickHandle;
+impl fmt::Display for CallFailure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.reason())
+    }
+}
+

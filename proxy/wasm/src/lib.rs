@@ -13,20 +13,35 @@
 mod action;
 mod attributes;
 mod body;
+mod cache;
 mod callout;
+mod contexts;
 mod engine;
 mod error;
 mod exchange;
+mod exports;
+mod fields;
 mod host;
+mod hostcalls;
 mod limits;
+mod memory;
 mod metrics;
 mod module;
+mod pairs;
+mod phase;
 mod plugin;
+mod properties;
 mod shared;
+mod slot;
+mod state;
 mod status;
 mod stream;
+mod tables;
 mod tick;
+mod trap;
+mod vm;
 mod vms;
+mod waiting;
 
 pub use action::{BodyAction, Callbacks, HeadersAction, TrailersAction};
 pub use attributes::{Attributes, Connection, CustomProperties};
@@ -34,9 +49,9 @@ pub use body::BodyBuffer;
 pub use engine::{Engine, EngineOptions};
 pub use error::{EngineError, Frame, ModuleError, StartError, VmError};
 pub use exchange::{Exchange, HttpStream, LocalResponse, RequestHead, ResponseHead};
-pub use host::{
-    CallError, CallFailure, ForeignCaller, Host, HttpCall, HttpCallReply, HttpCallResponse, TickHandle,
-};
+pub use callout::HttpCallReply;
+pub use host::{CallError, CallFailure, ForeignCaller, Host, HttpCall, HttpCallResponse};
+pub use tick::TickHandle;
 pub use limits::Limits;
 pub use metrics::{MetricKind, Metrics, Series, SeriesSpec};
 pub use module::{AbiVersion, Module, ModuleHash, manifest_section};

@@ -3,12 +3,32 @@
 use std::fmt;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+use wasmparser::{ExternalKind, Parser, Payload};
+use wasmtime::{ExternType, InstancePre, Val, ValType};
+
 use crate::action::Callbacks;
 use crate::error::ModuleError;
+use crate::exports;
+use crate::hostcalls::Functions;
+use crate::state::VmState;
+use crate::status::Status;
+
+/// The custom section that holds a module's manifest.
+const MANIFEST_SECTION: &str = "meshgate.manifest";
+/// What an unknown WASI function answers: ENOSYS.
+const ERRNO_NOSYS: i32 = 52;
 
 /// The SHA-256 of a module's bytes; shown in hex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ModuleHash(pub [u8; 32]);
+
+impl ModuleHash {
+    /// The hash of these bytes.
+    pub fn of(bytes: &[u8]) -> ModuleHash {
+        ModuleHash(Sha256::digest(bytes).into())
+    }
+}
 
 impl fmt::Display for ModuleHash {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,6 +53,88 @@ pub enum AbiVersion {
     V0_2_1,
 }
 
+impl AbiVersion {
+    fn of_export(name: &str) -> Option<AbiVersion> {
+        match name {
+            "proxy_abi_version_0_1_0" => Some(AbiVersion::V0_1_0),
+            "proxy_abi_version_0_2_0" => Some(AbiVersion::V0_2_0),
+            "proxy_abi_version_0_2_1" => Some(AbiVersion::V0_2_1),
+            _ => None,
+        }
+    }
+}
+
+/// Caps checked before a module is compiled, since compiling takes long.
+pub(crate) struct Bounds {
+    pub(crate) bytes: u64,
+    pub(crate) functions: u32,
+    pub(crate) function_bytes: u64,
+}
+
+impl Bounds {
+    const NONE: Bounds = Bounds { bytes: u64::MAX, functions: u32::MAX, function_bytes: u64::MAX };
+}
+
+/// What a module's bytes tell without compiling them.
+pub(crate) struct Outline {
+    abi: AbiVersion,
+    manifest: Option<Vec<u8>>,
+}
+
+impl Outline {
+    pub(crate) fn read(bytes: &[u8], bounds: &Bounds) -> Result<Outline, ModuleError> {
+        within("bytes in the module", bytes.len() as u64, bounds.bytes)?;
+        if !Parser::is_core_wasm(bytes) {
+            return Err(ModuleError::NotWasm("no core module's magic number at the start".into()));
+        }
+        let mut abi = None;
+        let mut manifest = None;
+        for payload in Parser::new(0).parse_all(bytes) {
+            match payload.map_err(not_wasm)? {
+                Payload::CustomSection(section) if section.name() == MANIFEST_SECTION => {
+                    manifest.get_or_insert_with(|| section.data().to_vec());
+                }
+                Payload::ExportSection(exports) => {
+                    for export in exports {
+                        let export = export.map_err(not_wasm)?;
+                        if export.kind == ExternalKind::Func {
+                            abi = abi.or_else(|| AbiVersion::of_export(export.name));
+                        }
+                    }
+                }
+                Payload::CodeSectionStart { count, .. } => {
+                    within("functions in the module", count.into(), bounds.functions.into())?;
+                }
+                Payload::CodeSectionEntry(body) => {
+                    let length = body.range().len() as u64;
+                    within("bytes in one function", length, bounds.function_bytes)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(Outline { abi: abi.ok_or(ModuleError::NoAbi)?, manifest })
+    }
+
+    /// The callbacks the manifest says the filter implements; all if it does not say.
+    fn implemented(&self) -> Callbacks {
+        let manifest = self.manifest.as_deref().and_then(|text| serde_json::from_slice(text).ok());
+        let Some(serde_json::Value::Array(names)) = manifest.map(|mut m: serde_json::Value| m["callbacks"].take())
+        else {
+            return Callbacks::ALL;
+        };
+        let known = names.iter().filter_map(|name| Callbacks::named(name.as_str()?));
+        known.fold(Callbacks::default(), Callbacks::union)
+    }
+}
+
+fn not_wasm(error: wasmparser::BinaryReaderError) -> ModuleError {
+    ModuleError::NotWasm(error.to_string())
+}
+
+fn within(what: &'static str, found: u64, limit: u64) -> Result<(), ModuleError> {
+    if found > limit { Err(ModuleError::TooLarge { what, found, limit }) } else { Ok(()) }
+}
+
 /// A compiled module. Clones are handles to the same code.
 #[derive(Clone)]
 pub struct Module(Arc<Compiled>);
@@ -40,13 +142,32 @@ pub struct Module(Arc<Compiled>);
 struct Compiled {
     name: String,
     hash: ModuleHash,
-    abi: AbiVersion,
-    manifest: Option<Vec<u8>>,
+    outline: Outline,
     stubs: Vec<String>,
     callbacks: Callbacks,
+    instance: InstancePre<VmState>,
 }
 
 impl Module {
+    /// Resolves the imports of compiled code.
+    pub(crate) fn link(
+        name: &str,
+        hash: ModuleHash,
+        outline: Outline,
+        code: wasmtime::Module,
+        functions: &Functions,
+    ) -> Result<Module, ModuleError> {
+        if !matches!(code.get_export("memory"), Some(ExternType::Memory(_))) {
+            return Err(ModuleError::Missing("memory"));
+        }
+        if !exports::has_allocator(&code) {
+            return Err(ModuleError::Missing("proxy_on_memory_allocate or malloc"));
+        }
+        let (instance, stubs) = resolve(&code, functions)?;
+        let callbacks = exports::callbacks(&code).intersection(outline.implemented());
+        Ok(Module(Arc::new(Compiled { name: name.to_owned(), hash, outline, stubs, callbacks, instance })))
+    }
+
     /// The name given to [`crate::Engine::compile`], for messages.
     pub fn name(&self) -> &str {
         &self.0.name
@@ -59,12 +180,12 @@ impl Module {
 
     /// The ABI it was built for.
     pub fn abi(&self) -> AbiVersion {
-        self.0.abi
+        self.0.outline.abi
     }
 
     /// The manifest in its custom section `meshgate.manifest`, if any.
     pub fn manifest(&self) -> Option<&[u8]> {
-        self.0.manifest.as_deref()
+        self.0.outline.manifest.as_deref()
     }
 
     /// The imports this host does not know, as `module.name`; calling one answers UNIMPLEMENTED.
@@ -76,14 +197,15 @@ impl Module {
     pub fn callbacks(&self) -> Callbacks {
         self.0.callbacks
     }
+
+    pub(crate) fn instance(&self) -> &InstancePre<VmState> {
+        &self.0.instance
+    }
 }
 
 impl fmt::Debug for Module {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Module")
-            .field("name", &self.0.name)
-            .field("hash", &self.0.hash)
-            .finish_non_exhaustive()
+        out.debug_struct("Module").field("name", &self.0.name).field("hash", &self.0.hash).finish_non_exhaustive()
     }
 }
 
@@ -92,6 +214,42 @@ impl fmt::Debug for Module {
 /// # Errors
 /// Why the module cannot be used.
 pub fn manifest_section(bytes: &[u8]) -> Result<Option<Vec<u8>>, ModuleError> {
-    let _ = bytes;
-    Err(ModuleError::NoAbi)
+    Outline::read(bytes, &Bounds::NONE).map(|outline| outline.manifest)
+}
+
+/// Finds every import; what this host does not know, or knows with other types, becomes a stub.
+fn resolve(
+    code: &wasmtime::Module,
+    functions: &Functions,
+) -> Result<(InstancePre<VmState>, Vec<String>), ModuleError> {
+    let mut linker = functions.linker().clone();
+    linker.allow_shadowing(true);
+    let mut stubs = Vec::new();
+    for import in code.imports() {
+        let (module, name) = (import.module(), import.name());
+        let ExternType::Func(wanted) = import.ty() else {
+            return Err(ModuleError::Import { module: module.into(), name: name.into() });
+        };
+        if functions.offers(module, name, &wanted) {
+            continue;
+        }
+        let answer = if module.starts_with("wasi") { ERRNO_NOSYS } else { Status::Unimplemented as i32 };
+        let path = format!("{module}.{name}");
+        let trap = format!("the guest called `{path}`, which this host does not offer");
+        let stub = move |_: wasmtime::Caller<'_, VmState>, _: &[Val], results: &mut [Val]| match results {
+            [] => Ok(()),
+            [result @ Val::I32(_)] => {
+                *result = Val::I32(answer);
+                Ok(())
+            }
+            _ => Err(wasmtime::Error::msg(trap.clone())),
+        };
+        linker
+            .func_new(module, name, wanted.clone(), stub)
+            .map_err(|error| ModuleError::Compile(format!("{error:#}")))?;
+        let odd = wanted.results().any(|result| !matches!(result, ValType::I32));
+        stubs.push(if odd { format!("{path} (traps)") } else { path });
+    }
+    let instance = linker.instantiate_pre(code).map_err(|error| ModuleError::Compile(format!("{error:#}")))?;
+    Ok((instance, stubs))
 }

@@ -1,0 +1,191 @@
+//! The ABI's contexts: root contexts (plugins) and stream contexts (a filter on an exchange), by id.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+
+use crate::body::BodyBuffer;
+use crate::exchange::Exchange;
+use crate::plugin::Core;
+use crate::vm::Vm;
+
+/// A root context: a plugin in one VM.
+pub(crate) struct Root {
+    pub(crate) id: u32,
+    pub(crate) core: Rc<Core>,
+    pub(crate) vm: Weak<Vm>,
+    /// HTTP calls under way.
+    pub(crate) http_calls: Cell<u32>,
+    /// Metrics defined by name.
+    pub(crate) metrics: Cell<u32>,
+    /// `proxy_on_done` returned false; `proxy_done` is awaited.
+    pub(crate) pending: Cell<bool>,
+}
+
+impl Root {
+    pub(crate) fn new(id: u32, core: &Rc<Core>, vm: Weak<Vm>) -> Root {
+        Root {
+            id,
+            core: core.clone(),
+            vm,
+            http_calls: Cell::new(0),
+            metrics: Cell::new(0),
+            pending: Cell::new(false),
+        }
+    }
+}
+
+/// A stream context: one filter on one exchange.
+pub(crate) struct Stream {
+    pub(crate) id: u32,
+    pub(crate) place: u32,
+    pub(crate) root: Rc<Root>,
+    /// Weak, so that an exchange may own its contexts.
+    pub(crate) exchange: Weak<dyn Exchange>,
+    pub(crate) request_body: RefCell<BodyBuffer>,
+    pub(crate) response_body: RefCell<BodyBuffer>,
+    pub(crate) marks: Cell<Marks>,
+    pub(crate) http_calls: Cell<u32>,
+    pub(crate) pending: Cell<bool>,
+}
+
+/// What hostcalls left on a stream for the embedder to see.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Marks(u8);
+
+impl Marks {
+    pub(crate) const RESUMED_REQUEST: Marks = Marks(1);
+    pub(crate) const RESUMED_RESPONSE: Marks = Marks(2);
+    pub(crate) const CLOSED: Marks = Marks(4);
+    pub(crate) const ANSWERED: Marks = Marks(8);
+}
+
+impl Stream {
+    pub(crate) fn mark(&self, mark: Marks) {
+        self.marks.set(Marks(self.marks.get().0 | mark.0));
+    }
+
+    /// Whether the mark is set; it no longer is.
+    pub(crate) fn take(&self, mark: Marks) -> bool {
+        let marks = self.marks.get();
+        self.marks.set(Marks(marks.0 & !mark.0));
+        marks.0 & mark.0 != 0
+    }
+}
+
+/// A context of either kind.
+#[derive(Clone)]
+pub(crate) enum Entry {
+    Root(Rc<Root>),
+    Stream(Rc<Stream>),
+}
+
+impl Entry {
+    pub(crate) fn id(&self) -> u32 {
+        match self {
+            Entry::Root(root) => root.id,
+            Entry::Stream(stream) => stream.id,
+        }
+    }
+
+    pub(crate) fn root(&self) -> &Rc<Root> {
+        match self {
+            Entry::Root(root) => root,
+            Entry::Stream(stream) => &stream.root,
+        }
+    }
+
+    pub(crate) fn set_pending(&self, pending: bool) {
+        match self {
+            Entry::Root(root) => root.pending.set(pending),
+            Entry::Stream(stream) => stream.pending.set(pending),
+        }
+    }
+
+    pub(crate) fn is_pending(&self) -> bool {
+        match self {
+            Entry::Root(root) => root.pending.get(),
+            Entry::Stream(stream) => stream.pending.get(),
+        }
+    }
+}
+
+/// The live contexts of a VM.
+///
+/// Ids grow and are not used again before they wrap: the Rust SDK keeps tokens of HTTP calls by context id, and a
+/// late response must not meet another stream under the same id. An id's slot is its low bits; ids whose slot is
+/// taken are skipped, so that a look-up is one comparison.
+pub(crate) struct Contexts {
+    slots: Vec<Option<Entry>>,
+    next: u32,
+    live: usize,
+}
+
+impl Contexts {
+    /// The most live contexts of a VM.
+    pub(crate) const MAX: usize = 10_000;
+
+    pub(crate) fn new() -> Contexts {
+        Contexts { slots: vec![const { None }; 64], next: 1, live: 0 }
+    }
+
+    /// An id for a new context; none if there are too many.
+    pub(crate) fn reserve(&mut self) -> Option<u32> {
+        if self.live >= Contexts::MAX {
+            return None;
+        }
+        if self.live * 2 >= self.slots.len() {
+            self.grow();
+        }
+        loop {
+            let id = self.next;
+            self.next = self.next.checked_add(1).unwrap_or(1);
+            // 0 is the VM itself; negative numbers confuse guests that take ids for signed.
+            if id != 0 && id <= i32::MAX as u32 && self.slots[self.slot(id)].is_none() {
+                return Some(id);
+            }
+            if id > i32::MAX as u32 {
+                self.next = 1;
+            }
+        }
+    }
+
+    pub(crate) fn insert(&mut self, entry: Entry) {
+        let slot = self.slot(entry.id());
+        debug_assert!(self.slots[slot].is_none(), "the slot was reserved");
+        self.slots[slot] = Some(entry);
+        self.live += 1;
+    }
+
+    pub(crate) fn find(&self, id: u32) -> Option<&Entry> {
+        self.slots[self.slot(id)].as_ref().filter(|entry| entry.id() == id)
+    }
+
+    pub(crate) fn remove(&mut self, id: u32) -> Option<Entry> {
+        let slot = self.slot(id);
+        let entry = self.slots[slot].take_if(|entry| entry.id() == id);
+        self.live -= usize::from(entry.is_some());
+        entry
+    }
+
+    /// The live stream contexts.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = &Rc<Stream>> {
+        self.slots.iter().filter_map(|slot| match slot {
+            Some(Entry::Stream(stream)) => Some(stream),
+            _ => None,
+        })
+    }
+
+    fn slot(&self, id: u32) -> usize {
+        id as usize & (self.slots.len() - 1)
+    }
+
+    /// Doubles the slots; ids that differed in their low bits still do.
+    fn grow(&mut self) {
+        let entries = std::mem::take(&mut self.slots);
+        self.slots = vec![const { None }; entries.len() * 2];
+        for entry in entries.into_iter().flatten() {
+            let slot = self.slot(entry.id());
+            self.slots[slot] = Some(entry);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Clock and timer.
+
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Functions, functions};
+use crate::memory::{Call, Outcome};
+use crate::tick::TickHandle;
+
+/// The shortest tick.
+const MIN_TICK: Duration = Duration::from_millis(10);
+
+pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
+    functions!(functions, "env", Always, {
+        "proxy_get_current_time_nanoseconds" => current_time[nanoseconds_at: u32];
+    });
+    functions!(functions, "env", InCallbacks, {
+        "proxy_set_tick_period_milliseconds" => set_tick_period[milliseconds: u32];
+    });
+    Ok(())
+}
+
+fn current_time(call: &mut Call<'_>, nanoseconds_at: u32) -> Outcome {
+    call.write_u64(nanoseconds_at, nanoseconds(SystemTime::now()))
+}
+
+/// One timer per plugin, also when set from a stream. 0 stops it.
+fn set_tick_period(call: &mut Call<'_>, milliseconds: u32) -> Outcome {
+    let root = call.root()?;
+    let period = Some(Duration::from_millis(milliseconds.into())).filter(|period| !period.is_zero());
+    let host = Rc::clone(&call.state().host);
+    host.tick(TickHandle::new(&root.core), period.map(|period| period.max(MIN_TICK)));
+    Ok(())
+}
+
+/// Since 1970; a clock before that reads 0.
+pub(crate) fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,51 @@
+//! Foreign functions: the way to everything the ABI has no words for. All are the embedder's.
+
+use std::rc::Rc;
+
+use super::Functions;
+use crate::host::ForeignCaller;
+use crate::memory::{Allowed, Call, Outcome, Span, run, slice};
+use crate::metrics::SeriesSpec;
+use crate::state::VmState;
+use crate::status::Status;
+
+/// Bytes of a function's name.
+const MAX_NAME: usize = 256;
+
+pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
+    #[rustfmt::skip]
+    fn function(
+        c: wasmtime::Caller<'_, VmState>, n: u32, nn: u32, a: u32, an: u32, address_at: u32, size_at: u32,
+    ) -> wasmtime::Result<u32> {
+        run(c, Allowed::InCallbacks, |call| foreign(call, (n, nn), (a, an), address_at, size_at))
+    }
+    functions.define("env", "proxy_call_foreign_function", &['i'; 6], function)
+}
+
+/// The pointers for the answer may be null when the guest wants none.
+fn foreign(call: &mut Call<'_>, name: Span, argument: Span, address_at: u32, size_at: u32) -> Outcome {
+    let wanted = address_at != 0 && size_at != 0;
+    if wanted {
+        call.check((address_at, 4))?;
+        call.check((size_at, 4))?;
+    }
+    let root = call.root()?;
+    let host = Rc::clone(&call.state().host);
+    let stream = call.state().stream().cloned();
+    let exchange = stream.as_ref().and_then(|stream| Some((stream.exchange.upgrade()?, stream.place)));
+    let (memory, state) = call.parts();
+    let (name, argument) = (slice(memory, name)?, slice(memory, argument)?);
+    state.running.charge_bytes(name.len() + argument.len())?;
+    let name = std::str::from_utf8(name).ok().filter(|name| name.len() <= MAX_NAME).ok_or(Status::NotFound)?;
+    let VmState { shared, metrics, .. } = state;
+    let mut series = |spec: &SeriesSpec<'_>| -> Result<u32, Status> {
+        Ok(metrics.id(shared.metrics().series(spec)?)?.0)
+    };
+    let mut caller = ForeignCaller {
+        plugin: &root.core.spec,
+        stream: exchange.as_ref().map(|(exchange, place)| (&**exchange, *place)),
+        series: &mut series,
+    };
+    let answer = host.foreign_function(&mut caller, name, argument)?;
+    if wanted { call.give(&answer, address_at, size_at) } else { Ok(()) }
+}

@@ -1,0 +1,315 @@
+//! Header maps.
+
+use std::cell::{Ref, RefMut};
+use std::rc::Rc;
+
+use http::HeaderMap;
+
+use super::{Functions, functions};
+use crate::exchange::{Exchange, HttpStream};
+use crate::fields;
+use crate::host::{CallFailure, HttpCallResponse};
+use crate::memory::{Call, Outcome, Span, Stop};
+use crate::module::AbiVersion;
+use crate::pairs;
+use crate::phase::Phase;
+use crate::state::VmState;
+use crate::status::Status;
+
+pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
+    functions!(functions, "env", InCallbacks, {
+        "proxy_get_header_map_size" => size[map: u32, size_at: u32];
+        "proxy_get_header_map_pairs" => all[map: u32, address_at: u32, size_at: u32];
+        "proxy_set_header_map_pairs" => set_all[map: u32, text: u32, size: u32];
+        "proxy_get_header_map_value" =>
+            value[map: u32, key: u32, length: u32, address_at: u32, size_at: u32];
+        "proxy_add_header_map_value" => add[map: u32, key: u32, length: u32, value: u32, size: u32];
+        "proxy_replace_header_map_value" => replace[map: u32, key: u32, length: u32, value: u32, size: u32];
+        "proxy_remove_header_map_value" => remove[map: u32, key: u32, length: u32];
+    });
+    Ok(())
+}
+
+/// A header map, by the ABI's number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Map {
+    RequestHeaders = 0,
+    RequestTrailers = 1,
+    ResponseHeaders = 2,
+    ResponseTrailers = 3,
+    GrpcInitialMetadata = 4,
+    GrpcTrailingMetadata = 5,
+    CallResponseHeaders = 6,
+    CallResponseTrailers = 7,
+}
+
+impl Map {
+    fn from_abi(number: u32) -> Result<Map, Status> {
+        Ok(match number {
+            0 => Map::RequestHeaders,
+            1 => Map::RequestTrailers,
+            2 => Map::ResponseHeaders,
+            3 => Map::ResponseTrailers,
+            4 => Map::GrpcInitialMetadata,
+            5 => Map::GrpcTrailingMetadata,
+            6 => Map::CallResponseHeaders,
+            7 => Map::CallResponseTrailers,
+            _ => return Err(Status::BadArgument),
+        })
+    }
+}
+
+/// Who owns the maps while they are read; kept apart from the guest's memory, so that values need no copy.
+enum Source {
+    Exchange(Rc<dyn Exchange>),
+    Call(Result<Rc<HttpCallResponse>, CallFailure>),
+    Nothing,
+}
+
+impl Source {
+    fn of(call: &mut Call<'_>, map: Map) -> Source {
+        match map {
+            Map::CallResponseHeaders | Map::CallResponseTrailers => {
+                call.state().running.call.clone().map_or(Source::Nothing, Source::Call)
+            }
+            _ => {
+                let exchange = call.state().stream().and_then(|stream| stream.exchange.upgrade());
+                exchange.map_or(Source::Nothing, Source::Exchange)
+            }
+        }
+    }
+
+    /// The messages, if the source is an exchange that nobody writes to.
+    fn http(&self) -> Option<Ref<'_, HttpStream>> {
+        match self {
+            Source::Exchange(exchange) => exchange.http().try_borrow().ok(),
+            _ => None,
+        }
+    }
+
+    /// Reads a map; none if it does not exist now.
+    fn view<T>(&self, map: Map, read: impl FnOnce(View<'_>) -> T) -> Option<T> {
+        let http = self.http();
+        let http = http.as_deref();
+        let view = match (map, self) {
+            (Map::RequestHeaders, _) => View::Request(&http?.request),
+            (Map::RequestTrailers, _) => View::Plain(http?.request_trailers.as_ref()?),
+            (Map::ResponseHeaders, _) => View::Response(http?.response.as_ref()?),
+            (Map::ResponseTrailers, _) => View::Plain(http?.response_trailers.as_ref()?),
+            (Map::CallResponseHeaders, Source::Call(Ok(response))) => View::Response(&response.head),
+            (Map::CallResponseHeaders, Source::Call(Err(failure))) => View::Failure(failure.reason()),
+            (Map::CallResponseTrailers, Source::Call(Ok(response))) => {
+                View::Plain(response.trailers.as_ref()?)
+            }
+            _ => return None,
+        };
+        Some(read(view))
+    }
+}
+
+/// A map to be read.
+enum View<'a> {
+    Request(&'a crate::RequestHead),
+    Response(&'a crate::ResponseHead),
+    Plain(&'a HeaderMap),
+    /// An HTTP call that failed has one pseudo header that says why.
+    Failure(&'static str),
+}
+
+impl<'a> View<'a> {
+    fn find(&self, key: &[u8]) -> Option<&'a [u8]> {
+        match self {
+            View::Request(head) => head.find(key),
+            View::Response(head) => head.find(key),
+            View::Plain(map) => fields::find(map, key),
+            View::Failure(reason) => (key == b":dispatch_status").then_some(reason.as_bytes()),
+        }
+    }
+
+    fn serialized_size(&self) -> usize {
+        match self {
+            View::Request(head) => pairs::size(head.pairs()),
+            View::Response(head) => pairs::size(head.pairs()),
+            View::Plain(map) => pairs::size(fields::pairs(map)),
+            View::Failure(_) => 0,
+        }
+    }
+
+    fn serialize(&self, out: &mut [u8]) -> Result<(), Status> {
+        match self {
+            View::Request(head) => pairs::write(out, head.count(), || head.pairs()),
+            View::Response(head) => pairs::write(out, head.count(), || head.pairs()),
+            View::Plain(map) => pairs::write(out, map.len(), || fields::pairs(map)),
+            View::Failure(_) => Ok(()),
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            View::Request(head) => head.count(),
+            View::Response(head) => head.count(),
+            View::Plain(map) => map.len(),
+            View::Failure(_) => 0,
+        }
+    }
+}
+
+/// Bytes of all keys and values.
+fn size(call: &mut Call<'_>, map: u32, size_at: u32) -> Outcome {
+    let map = Map::from_abi(map)?;
+    // As serialized, less the count, the lengths and the NULs.
+    let size = Source::of(call, map).view(map, |view| match view.count() {
+        0 => 0,
+        count => view.serialized_size() - 4 - 10 * count,
+    });
+    let size = size.ok_or(Status::BadArgument)?;
+    call.write_u32(size_at, u32::try_from(size).unwrap_or(u32::MAX))
+}
+
+/// A map that does not exist now is as an empty one.
+fn all(call: &mut Call<'_>, map: u32, address_at: u32, size_at: u32) -> Outcome {
+    let map = Map::from_abi(map)?;
+    let source = Source::of(call, map);
+    let given = source.view(map, |view| {
+        if view.count() == 0 {
+            return call.give(&[], address_at, size_at);
+        }
+        call.give_with(view.serialized_size(), address_at, size_at, |out| view.serialize(out))
+    });
+    given.unwrap_or_else(|| call.give(&[], address_at, size_at))
+}
+
+fn value(
+    call: &mut Call<'_>,
+    map: u32,
+    key: u32,
+    length: u32,
+    address_at: u32,
+    size_at: u32,
+) -> Outcome {
+    let map = Map::from_abi(map)?;
+    let source = Source::of(call, map);
+    let found = source.view(map, |view| {
+        let (key, state) = call.read((key, length))?;
+        match view.find(key) {
+            Some(value) => call.give(value, address_at, size_at),
+            None if state.abi == AbiVersion::V0_1_0 => call.give(&[], address_at, size_at),
+            None => Err(Status::NotFound.into()),
+        }
+    });
+    match found {
+        Some(outcome) => outcome,
+        // The Rust SDK traps on anything but NotFound.
+        None if call.root()?.core.spec.compatibility.strict_maps => Err(Status::BadArgument.into()),
+        None => Err(Status::NotFound.into()),
+    }
+}
+
+fn add(call: &mut Call<'_>, map: u32, key: u32, length: u32, value: u32, size: u32) -> Outcome {
+    write(call, map, (key, length), (value, size), false)
+}
+
+fn replace(call: &mut Call<'_>, map: u32, key: u32, length: u32, value: u32, size: u32) -> Outcome {
+    write(call, map, (key, length), (value, size), true)
+}
+
+fn write(call: &mut Call<'_>, map: u32, key: Span, value: Span, replace: bool) -> Outcome {
+    let map = Map::from_abi(map)?;
+    let target = Target::of(call, map)?;
+    let (key, value) = call.read_two(key, value)?;
+    target.change(|http| match map {
+        Map::RequestHeaders => http.request.write(key, value, replace),
+        Map::ResponseHeaders => response(http)?.write(key, value, replace),
+        _ => fields::write_trailer(trailers(http, map)?, key, value, replace),
+    })
+}
+
+fn remove(call: &mut Call<'_>, map: u32, key: u32, length: u32) -> Outcome {
+    let map = Map::from_abi(map)?;
+    let target = Target::of(call, map)?;
+    let (key, _) = call.read((key, length))?;
+    target.change(|http| {
+        match map {
+            Map::RequestHeaders => http.request.remove(key),
+            Map::ResponseHeaders => response(http)?.remove(key),
+            _ => fields::remove(trailers(http, map)?, key),
+        }
+        Ok(())
+    })
+}
+
+fn set_all(call: &mut Call<'_>, map: u32, text: u32, size: u32) -> Outcome {
+    let map = Map::from_abi(map)?;
+    let target = Target::of(call, map)?;
+    let (bytes, _) = call.read((text, size))?;
+    let pairs = pairs::decode(bytes)?;
+    target.change(|http| match map {
+        Map::RequestHeaders => http.request.replace_all(&pairs),
+        Map::ResponseHeaders => response(http)?.replace_all(&pairs),
+        _ => fields::replace_trailers(trailers(http, map)?, &pairs),
+    })
+}
+
+/// A map that may be written now.
+struct Target {
+    exchange: Rc<dyn Exchange>,
+}
+
+impl Target {
+    fn of(call: &mut Call<'_>, map: Map) -> Result<Target, Stop> {
+        let state = call.state();
+        let read_only = matches!(
+            map,
+            Map::GrpcInitialMetadata
+                | Map::GrpcTrailingMetadata
+                | Map::CallResponseHeaders
+                | Map::CallResponseTrailers
+        );
+        // Once the exchange is being logged, it is over.
+        if read_only || matches!(state.running.phase, Phase::Log | Phase::Delete) {
+            return Err(Status::BadArgument.into());
+        }
+        let exchange = state.stream().and_then(|stream| stream.exchange.upgrade());
+        let exchange = exchange.ok_or(Status::BadArgument)?;
+        // The guest sees the message's end in a body callback, so trailers written there are made.
+        let ending = Target::ending(state);
+        let target = Target { exchange };
+        target.change(|http| match map {
+            Map::RequestHeaders => Ok(()),
+            Map::ResponseHeaders => response(http).map(drop),
+            _ if ending == Some(map) => {
+                trailers_slot(http, map).get_or_insert_default();
+                Ok(())
+            }
+            _ => trailers(http, map).map(drop),
+        })?;
+        Ok(target)
+    }
+
+    fn ending(state: &VmState) -> Option<Map> {
+        match state.running.phase {
+            Phase::RequestBody if state.running.end_of_stream => Some(Map::RequestTrailers),
+            Phase::ResponseBody if state.running.end_of_stream => Some(Map::ResponseTrailers),
+            _ => None,
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut HttpStream) -> Result<(), Status>) -> Outcome {
+        let http: Option<RefMut<'_, HttpStream>> = self.exchange.http().try_borrow_mut().ok();
+        // Borrowed only by an embedder that breaks its contract.
+        let mut http = http.ok_or(Status::InternalFailure)?;
+        Ok(change(&mut http)?)
+    }
+}
+
+fn response(http: &mut HttpStream) -> Result<&mut crate::ResponseHead, Status> {
+    http.response.as_mut().ok_or(Status::BadArgument)
+}
+
+fn trailers(http: &mut HttpStream, map: Map) -> Result<&mut HeaderMap, Status> {
+    trailers_slot(http, map).as_mut().ok_or(Status::BadArgument)
+}
+
+fn trailers_slot(http: &mut HttpStream, map: Map) -> &mut Option<HeaderMap> {
+    if map == Map::RequestTrailers { &mut http.request_trailers } else { &mut http.response_trailers }
+}

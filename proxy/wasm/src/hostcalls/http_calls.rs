@@ -1,0 +1,80 @@
+//! HTTP calls.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Functions;
+use crate::callout::HttpCallReply;
+use crate::fields;
+use crate::host::{CallError, HttpCall};
+use crate::memory::{Allowed, Call, Outcome, Span, run};
+use crate::pairs;
+use crate::state::VmState;
+use crate::status::Status;
+
+/// The longest a call may take.
+const MAX_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a cluster's name.
+const MAX_CLUSTER: u32 = 1_024;
+
+pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
+    type Caller<'a> = wasmtime::Caller<'a, VmState>;
+    #[expect(clippy::too_many_arguments, reason = "the ABI's")]
+    fn send(
+        c: Caller<'_>, u: u32, un: u32, h: u32, hn: u32, b: u32, bn: u32, t: u32, tn: u32, timeout: u32, id_at: u32,
+    ) -> wasmtime::Result<u32> {
+        let request = Request { cluster: (u, un), headers: (h, hn), body: (b, bn), trailers: (t, tn), timeout };
+        run(c, Allowed::InCallbacks, |call| start(call, &request, id_at))
+    }
+    functions.define("env", "proxy_http_call", &['i'; 10], send)
+}
+
+/// The arguments.
+struct Request {
+    cluster: Span,
+    headers: Span,
+    body: Span,
+    trailers: Span,
+    timeout: u32,
+}
+
+/// The plugin makes the call, whichever stream it is for; the answer comes on its root context.
+fn start(call: &mut Call<'_>, request: &Request, id_at: u32) -> Outcome {
+    call.check((id_at, 4))?;
+    let outgoing = parse(call, request)?;
+    let root = call.root()?;
+    let limits = &root.core.spec.limits;
+    let state = call.state();
+    let stream = state.stream().cloned();
+    let full = root.http_calls.get() >= limits.http_calls
+        || stream.as_ref().is_some_and(|stream| stream.http_calls.get() >= limits.stream_http_calls);
+    if full {
+        return Err(Status::InternalFailure.into());
+    }
+    // Guests keep contexts by token, so tokens do not come again while they may be remembered.
+    state.next_token = state.next_token.checked_add(1).filter(|token| *token <= i32::MAX as u32).unwrap_or(1);
+    let token = state.next_token;
+    let host = Rc::clone(&state.host);
+    let reply = HttpCallReply::new(token, &root, stream.as_ref());
+    match host.http_call(&root.core.spec, outgoing, reply) {
+        Ok(()) => call.write_u32(id_at, token),
+        Err(CallError::UnknownCluster) => Err(Status::BadArgument.into()),
+        Err(CallError::CannotStart) => Err(Status::InternalFailure.into()),
+    }
+}
+
+fn parse(call: &mut Call<'_>, request: &Request) -> Result<HttpCall, crate::memory::Stop> {
+    // Negative for a guest that takes it for signed.
+    if i32::try_from(request.timeout).is_err() || request.cluster.1 > MAX_CLUSTER {
+        return Err(Status::BadArgument.into());
+    }
+    let cluster = String::from_utf8(call.copy(request.cluster)?).map_err(|_| Status::BadArgument)?;
+    let head = fields::call_head(&pairs::decode(call.read(request.headers)?.0)?)?;
+    let body = Bytes::copy_from_slice(call.read(request.body)?.0);
+    let trailers = fields::trailers(&pairs::decode(call.read(request.trailers)?.0)?)?;
+    let timeout = Duration::from_millis(request.timeout.into());
+    let timeout = Some(timeout.min(MAX_TIMEOUT)).filter(|timeout| !timeout.is_zero());
+    Ok(HttpCall { cluster, request: head, body, trailers, timeout })
+}

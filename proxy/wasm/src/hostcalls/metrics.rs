@@ -1,0 +1,45 @@
+//! Metrics.
+
+use super::{Functions, functions};
+use crate::memory::{Call, Outcome};
+use crate::metrics::MetricKind;
+use crate::status::Status;
+
+pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
+    functions!(functions, "env", InCallbacks, {
+        "proxy_define_metric" => define[kind: u32, name: u32, length: u32, id_at: u32];
+        "proxy_record_metric" => record[id: u32, value: u64];
+        "proxy_increment_metric" => increment[id: u32, offset: i64];
+        "proxy_get_metric" => value[id: u32, value_at: u32];
+    });
+    Ok(())
+}
+
+fn define(call: &mut Call<'_>, kind: u32, name: u32, length: u32, id_at: u32) -> Outcome {
+    let kind = MetricKind::from_abi(kind).ok_or(Status::BadArgument)?;
+    call.check((id_at, 4))?;
+    let root = call.root()?;
+    let (name, state) = call.read((name, length))?;
+    let name = std::str::from_utf8(name).map_err(|_| Status::BadArgument)?;
+    if root.metrics.get() >= root.core.spec.limits.metrics {
+        return Err(Status::InternalFailure.into());
+    }
+    let series = state.shared.metrics().define(name, kind)?;
+    let (id, new) = state.metrics.id(series)?;
+    root.metrics.set(root.metrics.get() + u32::from(new));
+    call.write_u32(id_at, id)
+}
+
+fn record(call: &mut Call<'_>, id: u32, value: u64) -> Outcome {
+    call.state().metrics.find(id)?.record(value);
+    Ok(())
+}
+
+fn increment(call: &mut Call<'_>, id: u32, offset: i64) -> Outcome {
+    Ok(call.state().metrics.find(id)?.increment(offset)?)
+}
+
+fn value(call: &mut Call<'_>, id: u32, value_at: u32) -> Outcome {
+    let value = call.state().metrics.find(id)?.value()?;
+    call.write_u64(value_at, value)
+}

@@ -1,0 +1,209 @@
+//! A hostcall as it runs: the guest's memory, the store's data, and the budgets of both.
+
+use std::rc::Rc;
+
+use wasmtime::{Caller, Memory};
+
+use crate::contexts::{Entry, Root};
+use crate::phase::Phase;
+use crate::state::{Overrun, VmState};
+use crate::status::Status;
+
+/// Why a hostcall ends early.
+pub(crate) enum Stop {
+    /// The guest is told.
+    Code(u32),
+    /// The guest is stopped.
+    Trap(wasmtime::Error),
+}
+
+/// What a hostcall comes to.
+pub(crate) type Outcome = Result<(), Stop>;
+
+impl From<Status> for Stop {
+    fn from(status: Status) -> Stop {
+        Stop::Code(status as u32)
+    }
+}
+
+impl From<Overrun> for Stop {
+    fn from(overrun: Overrun) -> Stop {
+        Stop::Trap(wasmtime::Error::new(overrun))
+    }
+}
+
+/// A pointer and a length from the guest.
+pub(crate) type Span = (u32, u32);
+
+/// When a hostcall may be made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Allowed {
+    /// At any time, also while the guest's allocator or its initialisation runs.
+    Always,
+    /// Only in callbacks: in the allocator it stops the guest, during initialisation it fails.
+    InCallbacks,
+}
+
+/// A hostcall that is being answered.
+pub(crate) struct Call<'a> {
+    caller: Caller<'a, VmState>,
+    memory: Memory,
+}
+
+/// Runs one hostcall within the budgets.
+pub(crate) fn run(
+    mut caller: Caller<'_, VmState>,
+    allowed: Allowed,
+    hostcall: impl FnOnce(&mut Call<'_>) -> Outcome,
+) -> wasmtime::Result<u32> {
+    let state = caller.data_mut();
+    state.running.charge_call().map_err(wasmtime::Error::new)?;
+    if allowed == Allowed::InCallbacks {
+        if state.running.allocating {
+            return Err(wasmtime::Error::new(Overrun::Allocator));
+        }
+        if state.running.phase == Phase::Initialize {
+            return Ok(Status::InternalFailure as u32);
+        }
+    }
+    let memory = match state.memory {
+        Some(memory) => memory,
+        // The module's `start` function runs before the host has looked at the exports.
+        None => match caller.get_export("memory").and_then(wasmtime::Extern::into_memory) {
+            Some(memory) => memory,
+            None => return Ok(Status::InvalidMemoryAccess as u32),
+        },
+    };
+    match hostcall(&mut Call { caller, memory }) {
+        Ok(()) => Ok(Status::Ok as u32),
+        Err(Stop::Code(code)) => Ok(code),
+        Err(Stop::Trap(error)) => Err(error),
+    }
+}
+
+impl Call<'_> {
+    pub(crate) fn state(&mut self) -> &mut VmState {
+        self.caller.data_mut()
+    }
+
+    /// Memory and data at once. The memory must not be kept over a call of the allocator.
+    pub(crate) fn parts(&mut self) -> (&mut [u8], &mut VmState) {
+        self.memory.data_and_store_mut(&mut self.caller)
+    }
+
+    /// The root context of the effective one. There is one in every callback.
+    pub(crate) fn root(&mut self) -> Result<Rc<Root>, Stop> {
+        let effective = self.state().running.effective.as_ref();
+        effective.map(|entry| entry.root().clone()).ok_or(Status::InternalFailure.into())
+    }
+
+    pub(crate) fn effective(&mut self) -> Result<Entry, Stop> {
+        self.state().running.effective.clone().ok_or(Status::InternalFailure.into())
+    }
+
+    /// Bytes of the guest and the data at once, counted.
+    pub(crate) fn read(&mut self, span: Span) -> Result<(&[u8], &mut VmState), Stop> {
+        let (memory, state) = self.memory.data_and_store_mut(&mut self.caller);
+        let bytes = slice(memory, span)?;
+        state.running.charge_bytes(bytes.len())?;
+        Ok((bytes, state))
+    }
+
+    /// Two ranges of the guest's bytes, counted.
+    pub(crate) fn read_two(&mut self, first: Span, second: Span) -> Result<(&[u8], &[u8]), Stop> {
+        let (memory, state) = self.memory.data_and_store_mut(&mut self.caller);
+        let (first, second) = (slice(memory, first)?, slice(memory, second)?);
+        state.running.charge_bytes(first.len() + second.len())?;
+        Ok((first, second))
+    }
+
+    /// A copy of bytes of the guest.
+    pub(crate) fn copy(&mut self, span: Span) -> Result<Vec<u8>, Stop> {
+        self.read(span).map(|(bytes, _)| bytes.to_vec())
+    }
+
+    pub(crate) fn write_u32(&mut self, pointer: u32, value: u32) -> Outcome {
+        self.write(pointer, &value.to_le_bytes())
+    }
+
+    pub(crate) fn write_u64(&mut self, pointer: u32, value: u64) -> Outcome {
+        self.write(pointer, &value.to_le_bytes())
+    }
+
+    pub(crate) fn write(&mut self, pointer: u32, bytes: &[u8]) -> Outcome {
+        let (memory, state) = self.parts();
+        let length = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
+        slice_mut(memory, (pointer, length))?.copy_from_slice(bytes);
+        state.running.charge_bytes(bytes.len())?;
+        Ok(())
+    }
+
+    /// Fails if the guest's memory does not reach that far; writes nothing.
+    pub(crate) fn check(&mut self, span: Span) -> Outcome {
+        let (memory, _) = self.parts();
+        slice(memory, span).map(drop).map_err(Stop::from)
+    }
+
+    /// Hands bytes to the guest: memory from its allocator, address and size where it wants them.
+    pub(crate) fn give(&mut self, bytes: &[u8], address_at: u32, size_at: u32) -> Outcome {
+        self.give_with(bytes.len(), address_at, size_at, |out| {
+            out.copy_from_slice(bytes);
+            Ok(())
+        })
+    }
+
+    /// As [`Call::give`], with bytes that are written in place.
+    pub(crate) fn give_with(
+        &mut self,
+        size: usize,
+        address_at: u32,
+        size_at: u32,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), Status>,
+    ) -> Outcome {
+        self.check((address_at, 4))?;
+        self.check((size_at, 4))?;
+        let size = u32::try_from(size).map_err(|_| Status::InternalFailure)?;
+        self.state().running.charge_bytes(size as usize)?;
+        let address = match size {
+            0 => 0,
+            _ => {
+                let address = self.allocate(size)?;
+                let (memory, _) = self.parts();
+                fill(slice_mut(memory, (address, size))?)?;
+                address
+            }
+        };
+        self.write_u32(address_at, address)?;
+        self.write_u32(size_at, size)
+    }
+
+    /// Memory from the guest's allocator.
+    fn allocate(&mut self, size: u32) -> Result<u32, Stop> {
+        let Some(allocate) = self.state().allocate.clone() else {
+            return Err(Status::InternalFailure.into());
+        };
+        self.state().running.allocating = true;
+        let address = allocate.call(&mut self.caller, size).map_err(Stop::Trap)?;
+        self.state().running.allocating = false;
+        self.check((address, size))?;
+        if address == 0 { Err(Status::InvalidMemoryAccess.into()) } else { Ok(address) }
+    }
+}
+
+/// The guest's bytes there; computed in 64 bits, since guests pass lengths up to 2^32 - 1.
+pub(crate) fn slice(memory: &[u8], (pointer, length): Span) -> Result<&[u8], Status> {
+    let end = u64::from(pointer) + u64::from(length);
+    if end > memory.len() as u64 {
+        return Err(Status::InvalidMemoryAccess);
+    }
+    Ok(&memory[pointer as usize..end as usize])
+}
+
+/// As [`slice`], to be written.
+pub(crate) fn slice_mut(memory: &mut [u8], (pointer, length): Span) -> Result<&mut [u8], Status> {
+    let end = u64::from(pointer) + u64::from(length);
+    if end > memory.len() as u64 {
+        return Err(Status::InvalidMemoryAccess);
+    }
+    Ok(&mut memory[pointer as usize..end as usize])
+}

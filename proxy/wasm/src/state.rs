@@ -1,0 +1,254 @@
+//! What a VM's store holds: the contexts, the callback that is running with its budgets, and the ways to the
+//! world outside.
+
+use std::cell::RefMut;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use wasmtime::{Memory, ResourceLimiter, StoreContextMut, TypedFunc, UpdateDeadline};
+
+use crate::body::BodyBuffer;
+use crate::contexts::{Contexts, Entry, Stream};
+use crate::engine::TICK;
+use crate::host::{CallFailure, Host, HttpCallResponse};
+use crate::module::AbiVersion;
+use crate::phase::Phase;
+use crate::shared::{Mailbox, Namespace, Shared};
+use crate::tables::MetricTable;
+use crate::vm::Vm;
+
+/// The most elements of a table. Its slot in the pool has as many.
+const MAX_TABLE_ELEMENTS: usize = 50_000;
+
+/// The data of a VM's store.
+pub(crate) struct VmState {
+    pub(crate) vm: Weak<Vm>,
+    pub(crate) host: Rc<dyn Host>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) namespace: Arc<Namespace>,
+    pub(crate) abi: AbiVersion,
+    pub(crate) environment: Vec<u8>,
+    pub(crate) environment_count: u32,
+    /// None while the module's `start` function runs.
+    pub(crate) memory: Option<Memory>,
+    pub(crate) allocate: Option<TypedFunc<u32, u32>>,
+    pub(crate) contexts: Contexts,
+    pub(crate) metrics: MetricTable,
+    pub(crate) next_token: u32,
+    pub(crate) running: Running,
+    /// Contexts for which the guest called `proxy_done`; to be ended when the callback has returned.
+    pub(crate) ended: Vec<u32>,
+    pub(crate) growth: Growth,
+}
+
+/// The callback that is running.
+pub(crate) struct Running {
+    pub(crate) phase: Phase,
+    /// The context the callback was made on.
+    pub(crate) entered: Option<Entry>,
+    /// The context hostcalls act on.
+    pub(crate) effective: Option<Entry>,
+    pub(crate) end_of_stream: bool,
+    pub(crate) allocating: bool,
+    hostcalls_left: u32,
+    copied_left: u64,
+    deadline: Deadline,
+    /// During `proxy_on_http_call_response`.
+    pub(crate) call: Option<Result<Rc<HttpCallResponse>, CallFailure>>,
+    /// During `proxy_on_foreign_function`: buffer 8.
+    pub(crate) argument: Option<Bytes>,
+}
+
+/// Why the host stops a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Overrun {
+    #[error("deadline")]
+    Deadline(Duration),
+    #[error("more than {0} hostcalls in one callback")]
+    Hostcalls(u32),
+    #[error("more than {0} bytes copied in one callback")]
+    Copied(u64),
+    #[error("a hostcall from inside of the allocator")]
+    Allocator,
+}
+
+impl Running {
+    pub(crate) fn new() -> Running {
+        Running {
+            phase: Phase::Initialize,
+            entered: None,
+            effective: None,
+            end_of_stream: false,
+            allocating: false,
+            hostcalls_left: u32::MAX,
+            copied_left: u64::MAX,
+            deadline: Deadline::new(Duration::from_secs(1)),
+            call: None,
+            argument: None,
+        }
+    }
+
+    /// Sets the callback up; returns the epoch ticks until its deadline is to be looked at.
+    pub(crate) fn begin(&mut self, phase: Phase, entry: Entry, end_of_stream: bool) -> u64 {
+        let limits = &entry.root().core.spec.limits;
+        let starting = phase.is_start() || (phase == Phase::ContextCreate && matches!(entry, Entry::Root(_)));
+        self.phase = phase;
+        self.end_of_stream = end_of_stream;
+        self.allocating = false;
+        self.hostcalls_left = limits.hostcalls;
+        self.copied_left = limits.copied;
+        self.deadline = Deadline::new(if starting { limits.start_time } else { limits.time });
+        self.entered = Some(entry.clone());
+        self.effective = Some(entry);
+        self.deadline.first()
+    }
+
+    pub(crate) fn finish(&mut self) {
+        self.entered = None;
+        self.effective = None;
+    }
+
+    /// Counts one hostcall.
+    pub(crate) fn charge_call(&mut self) -> Result<(), Overrun> {
+        match self.hostcalls_left.checked_sub(1) {
+            Some(left) => {
+                self.hostcalls_left = left;
+                Ok(())
+            }
+            None => Err(Overrun::Hostcalls(self.limit(|limits| limits.hostcalls))),
+        }
+    }
+
+    /// Counts bytes copied between guest and host.
+    pub(crate) fn charge_bytes(&mut self, bytes: usize) -> Result<(), Overrun> {
+        match self.copied_left.checked_sub(bytes as u64) {
+            Some(left) => {
+                self.copied_left = left;
+                Ok(())
+            }
+            None => Err(Overrun::Copied(self.limit(|limits| limits.copied))),
+        }
+    }
+
+    fn limit<T: Default>(&self, of: impl Fn(&crate::Limits) -> T) -> T {
+        self.entered.as_ref().map(|entry| of(&entry.root().core.spec.limits)).unwrap_or_default()
+    }
+}
+
+impl VmState {
+    /// The stream that is the effective context.
+    pub(crate) fn stream(&self) -> Option<&Rc<Stream>> {
+        match &self.running.effective {
+            Some(Entry::Stream(stream)) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// Whether hostcalls act on another context than the one the callback was made on: the embedder is then not
+    /// about to look at it.
+    pub(crate) fn acts_on_another(&self) -> bool {
+        match (&self.running.entered, &self.running.effective) {
+            (Some(entered), Some(effective)) => entered.id() != effective.id(),
+            _ => false,
+        }
+    }
+
+    /// The effective stream's body for this direction, if it is there to be read: during the body callback, or
+    /// while something is held.
+    pub(crate) fn body(stream: &Stream, phase: Phase, request: bool) -> Option<RefMut<'_, BodyBuffer>> {
+        let (body, callback) = if request {
+            (&stream.request_body, Phase::RequestBody)
+        } else {
+            (&stream.response_body, Phase::ResponseBody)
+        };
+        // Held by the embedder only if it broke its contract.
+        let body = body.try_borrow_mut().ok()?;
+        (phase == callback || !body.is_empty()).then_some(body)
+    }
+}
+
+/// How far the guest's memory and tables may grow.
+pub(crate) struct Growth {
+    /// Bytes of memory.
+    pub(crate) limit: usize,
+    /// More memory was refused: if the guest gives up after it, that is why.
+    pub(crate) refused: bool,
+}
+
+impl ResourceLimiter for Growth {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let allowed = desired <= self.limit && maximum.is_none_or(|maximum| desired <= maximum);
+        self.refused |= !allowed;
+        Ok(allowed)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= MAX_TABLE_ELEMENTS && maximum.is_none_or(|maximum| desired <= maximum))
+    }
+}
+
+/// How long a callback may run, in two halves: when the first is over, the thread's CPU time is noted; when the
+/// second is over, the guest is stopped if it really ran. A thread that the machine did not let run gets more
+/// time, up to [`Deadline::STRETCH`] times the limit, so that a busy machine does not kill innocent filters.
+struct Deadline {
+    limit: Duration,
+    expired: u32,
+    cpu: Duration,
+}
+
+impl Deadline {
+    const STRETCH: u32 = 20;
+
+    fn new(limit: Duration) -> Deadline {
+        Deadline { limit, expired: 0, cpu: Duration::ZERO }
+    }
+
+    fn half(&self) -> u64 {
+        let ticks = self.limit.as_micros().div_ceil(2 * TICK.as_micros());
+        u64::try_from(ticks).unwrap_or(u64::MAX / 4).max(1)
+    }
+
+    /// One more tick than half: the running tick has begun already.
+    fn first(&self) -> u64 {
+        self.half() + 1
+    }
+
+    fn expired(&mut self) -> Result<u64, Overrun> {
+        self.expired += 1;
+        let cpu = thread_time();
+        if self.expired == 1 {
+            self.cpu = cpu;
+            return Ok(self.half());
+        }
+        let ran = cpu.saturating_sub(self.cpu);
+        if ran >= self.limit / 4 || self.expired > 2 * Deadline::STRETCH {
+            return Err(Overrun::Deadline(self.limit));
+        }
+        Ok(self.half())
+    }
+}
+
+/// What a store does when the epoch reaches its deadline.
+pub(crate) fn epoch_reached(mut store: StoreContextMut<'_, VmState>) -> wasmtime::Result<UpdateDeadline> {
+    let ticks = store.data_mut().running.deadline.expired().map_err(wasmtime::Error::new)?;
+    Ok(UpdateDeadline::Continue(ticks))
+}
+
+/// CPU time of this thread.
+fn thread_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}

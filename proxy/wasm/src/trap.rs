@@ -1,0 +1,83 @@
+//! What went wrong in a guest, told in words.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use wasmtime::{Trap, WasmBacktrace};
+
+use crate::error::{Frame, StartError, VmError};
+use crate::phase::Phase;
+use crate::plugin::Core;
+use crate::state::{Overrun, VmState};
+
+/// The guest called `proc_exit`.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest exited with code {0}")]
+pub(crate) struct Exit(pub(crate) u32);
+
+/// Frames of a guest's stack that are kept.
+const MAX_FRAMES: usize = 12;
+
+/// Why a callback did not return.
+pub(crate) fn classify(error: &wasmtime::Error, core: &Core, phase: Phase, state: &VmState) -> VmError {
+    let plugin = core.spec.name.clone();
+    let callback = phase.callback();
+    let frames = frames(error);
+    if let Some(overrun) = error.downcast_ref::<Overrun>() {
+        return match overrun {
+            Overrun::Deadline(limit) => VmError::Deadline { plugin, callback, limit: *limit, frames },
+            other => VmError::Limit { plugin, callback, what: other.to_string(), frames },
+        };
+    }
+    let trap = error.downcast_ref::<Trap>();
+    if trap == Some(&Trap::StackOverflow) {
+        return VmError::Limit { plugin, callback, what: "call stack".into(), frames };
+    }
+    if trap.is_some() && state.growth.refused {
+        let what = format!("{} bytes of memory", state.growth.limit);
+        return VmError::Limit { plugin, callback, what, frames };
+    }
+    let cause = match trap {
+        Some(trap) => trap.to_string(),
+        None => error.root_cause().to_string(),
+    };
+    VmError::Trap { plugin, callback, cause, frames }
+}
+
+/// Why an instance could not be made.
+pub(crate) fn at_instantiation(error: wasmtime::Error, core: &Rc<Core>, state: &VmState) -> StartError {
+    if error.downcast_ref::<Trap>().is_some() || error.downcast_ref::<Overrun>().is_some() {
+        let error = classify(&error, core, Phase::Initialize, state);
+        core.stats.count_trap();
+        core.slot.host().failed(&core.spec, &error);
+        return StartError::Failed(error);
+    }
+    let reason = if state.growth.refused {
+        format!("the module's initial memory is more than the {} bytes allowed", state.growth.limit)
+    } else {
+        error.root_cause().to_string()
+    };
+    StartError::Instantiate { plugin: core.spec.name.clone(), reason }
+}
+
+/// A hostcall panicked.
+pub(crate) fn panicked(core: &Core, phase: Phase) -> VmError {
+    VmError::Host { plugin: core.spec.name.clone(), callback: phase.callback() }
+}
+
+/// Whether it is no failure at all: a command's `_start` that ended by `proc_exit(0)`.
+pub(crate) fn is_clean_exit(error: &wasmtime::Error, phase: Phase) -> bool {
+    phase == Phase::Initialize && matches!(error.downcast_ref::<Exit>(), Some(Exit(0)))
+}
+
+fn frames(error: &wasmtime::Error) -> Arc<[Frame]> {
+    let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return Arc::new([]) };
+    let frame = |frame: &wasmtime::FrameInfo| Frame {
+        function: match frame.func_name() {
+            Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
+            None => format!("function {}", frame.func_index()),
+        },
+        offset: frame.module_offset(),
+    };
+    backtrace.frames().iter().take(MAX_FRAMES).map(frame).collect()
+}

@@ -1,0 +1,286 @@
+//! A VM: one store with one instance, and the way into it. A VM that failed once is never entered again.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{self, AssertUnwindSafe};
+use std::rc::{Rc, Weak};
+use std::time::Instant;
+
+use wasmtime::{Store, TypedFunc, WasmParams, WasmResults};
+
+use crate::contexts::{Entry, Root, Stream};
+use crate::error::{StartError, VmError};
+use crate::exports::{self, Exports};
+use crate::phase::Phase;
+use crate::plugin::Core;
+use crate::state::{self, VmState};
+use crate::trap;
+use crate::waiting::Waiting;
+
+/// A store with its instance.
+pub(crate) struct Vm {
+    store: RefCell<Store<VmState>>,
+    pub(crate) exports: Exports,
+    poisoned: Cell<bool>,
+    waiting: Rc<Waiting>,
+}
+
+impl Vm {
+    /// Instantiates the module and runs its `_initialize` or `_start`, on behalf of `core`.
+    pub(crate) fn start(
+        state: VmState,
+        engine: &wasmtime::Engine,
+        core: &Rc<Core>,
+        waiting: Rc<Waiting>,
+    ) -> Result<Rc<Vm>, StartError> {
+        let module = &core.spec.module;
+        let mut store = Store::new(engine, state);
+        store.limiter(|state| &mut state.growth);
+        store.epoch_deadline_callback(state::epoch_reached);
+        let nobody = Entry::Root(Rc::new(Root::new(0, core, Weak::new())));
+        let ticks = store.data_mut().running.begin(Phase::Initialize, nobody.clone(), false);
+        store.set_epoch_deadline(ticks);
+        let instantiated = panic::catch_unwind(AssertUnwindSafe(|| module.instance().instantiate(&mut store)));
+        let instance = match instantiated {
+            Ok(Ok(instance)) => instance,
+            Ok(Err(error)) => return Err(trap::at_instantiation(error, core, store.data())),
+            Err(_) => return Err(StartError::Failed(trap::panicked(core, Phase::Initialize))),
+        };
+        let memory = instance.get_memory(&mut store, "memory");
+        let allocate = exports::allocator(&instance, &mut store, core.spec.compatibility.prefer_malloc);
+        store.data_mut().memory = memory;
+        store.data_mut().allocate = allocate;
+        let exports = Exports::of(&instance, &mut store, module.callbacks());
+        let vm = Rc::new(Vm { store: RefCell::new(store), exports, poisoned: Cell::new(false), waiting });
+        vm.store.borrow_mut().data_mut().vm = Rc::downgrade(&vm);
+        vm.initialize(&instance, &nobody).map_err(StartError::Failed)?;
+        Ok(vm)
+    }
+
+    /// Runs what the toolchain wants run first: a reactor's `_initialize` and its `main`, else a command's
+    /// `_start`.
+    fn initialize(&self, instance: &wasmtime::Instance, nobody: &Entry) -> Result<(), VmError> {
+        let find = |name| {
+            exports::find::<(), ()>(instance, &mut self.store.borrow_mut(), true, name)
+        };
+        let Some(initialize) = find("_initialize") else {
+            return find("_start").map_or(Ok(()), |start| self.run_once(nobody, &start, ()));
+        };
+        self.run_once(nobody, &initialize, ())?;
+        let main = exports::find::<(u32, u32), u32>(instance, &mut self.store.borrow_mut(), true, "main");
+        if let Some(main) = main {
+            return self.run_once(nobody, &main, (0, 0));
+        }
+        let main = exports::find::<(), u32>(instance, &mut self.store.borrow_mut(), true, "__main_void");
+        main.map_or(Ok(()), |main| self.run_once(nobody, &main, ()))
+    }
+
+    fn run_once<P: WasmParams, R: WasmResults>(
+        &self,
+        nobody: &Entry,
+        function: &TypedFunc<P, R>,
+        parameters: P,
+    ) -> Result<(), VmError> {
+        match self.enter(nobody, Phase::Initialize, false, function, parameters) {
+            // A command's `_start` that ended by `proc_exit(0)`.
+            Err(_) if !self.is_poisoned() => Ok(()),
+            outcome => outcome.map(drop),
+        }
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.get()
+    }
+
+    /// Access to the store's data between callbacks; none from inside of a hostcall.
+    pub(crate) fn with_state<T>(&self, access: impl FnOnce(&mut VmState) -> T) -> Option<T> {
+        self.store.try_borrow_mut().ok().map(|mut store| access(store.data_mut()))
+    }
+
+    /// Runs a callback on a context: the only way into the guest, the allocator apart.
+    pub(crate) fn enter<P: WasmParams, R: WasmResults>(
+        &self,
+        entry: &Entry,
+        phase: Phase,
+        end_of_stream: bool,
+        callback: &TypedFunc<P, R>,
+        parameters: P,
+    ) -> Result<R, VmError> {
+        let core = &entry.root().core;
+        if self.poisoned.get() {
+            return Err(VmError::Poisoned { plugin: core.spec.name.clone() });
+        }
+        let Ok(mut store) = self.store.try_borrow_mut() else {
+            return Err(VmError::Reentered { plugin: core.spec.name.clone(), callback: phase.callback() });
+        };
+        let sampled = core.stats.count_callback().then(Instant::now);
+        store.data_mut().growth.refused = false;
+        let ticks = store.data_mut().running.begin(phase, entry.clone(), end_of_stream);
+        store.set_epoch_deadline(ticks);
+        // Poisoned while it runs, so that nothing that goes wrong on the way out leaves it usable.
+        self.poisoned.set(true);
+        // A panic in a hostcall travels through the guest's frames to here.
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| callback.call(&mut *store, parameters)));
+        let state = store.data_mut();
+        state.running.finish();
+        if let Some(started) = sampled {
+            core.stats.record(started.elapsed());
+        }
+        match outcome {
+            Ok(Ok(result)) => {
+                self.poisoned.set(false);
+                if !state.ended.is_empty() {
+                    let ended = std::mem::take(&mut state.ended);
+                    drop(store);
+                    self.end_all(ended);
+                }
+                Ok(result)
+            }
+            Ok(Err(error)) if trap::is_clean_exit(&error, phase) => {
+                self.poisoned.set(false);
+                Err(trap::classify(&error, core, phase, state))
+            }
+            Ok(Err(error)) => {
+                let error = trap::classify(&error, core, phase, state);
+                drop(store);
+                Err(self.failed(core, error))
+            }
+            Err(_) => {
+                drop(store);
+                Err(self.failed(core, trap::panicked(core, phase)))
+            }
+        }
+    }
+
+    /// Tells the world that this VM failed: the host, and the streams that wait for something in it.
+    #[cold]
+    fn failed(&self, core: &Core, error: VmError) -> VmError {
+        core.stats.count_trap();
+        let exchanges = |state: &mut VmState| -> Vec<_> {
+            state.contexts.streams().filter_map(|stream| stream.exchange.upgrade()).collect()
+        };
+        self.with_state(exchanges).unwrap_or_default().iter().for_each(|exchange| exchange.wake());
+        core.slot.host().failed(&core.spec, &error);
+        error
+    }
+
+    /// Makes a plugin's root context and configures it.
+    pub(crate) fn add_root(self: &Rc<Vm>, core: &Rc<Core>) -> Result<Rc<Root>, StartError> {
+        let refused = |callback| StartError::Refused { plugin: core.spec.name.clone(), callback };
+        let full = || StartError::Instantiate {
+            plugin: core.spec.name.clone(),
+            reason: "its VM has too many contexts".into(),
+        };
+        let id = self.with_state(|state| state.contexts.reserve()).flatten().ok_or_else(full)?;
+        let root = Rc::new(Root::new(id, core, Rc::downgrade(self)));
+        let entry = Entry::Root(root.clone());
+        self.with_state(|state| state.contexts.insert(entry.clone()));
+        let configured = self.configure_root(&entry);
+        match configured {
+            Ok(None) => Ok(root),
+            Ok(Some(callback)) => {
+                self.close(&entry);
+                Err(refused(callback))
+            }
+            Err(error) => {
+                self.remove(id);
+                Err(StartError::Failed(error))
+            }
+        }
+    }
+
+    /// The callback that refused, if any.
+    fn configure_root(&self, entry: &Entry) -> Result<Option<&'static str>, VmError> {
+        let (id, spec) = (entry.id(), &entry.root().core.spec);
+        if let Some(create) = &self.exports.context_create {
+            self.enter(entry, Phase::ContextCreate, false, create, (id, 0))?;
+        }
+        if let Some(vm_start) = &self.exports.vm_start {
+            let size = spec.vm_configuration.len() as u32;
+            if self.enter(entry, Phase::VmStart, false, vm_start, (id, size))? == 0 {
+                return Ok(Some(Phase::VmStart.callback()));
+            }
+        }
+        if let Some(configure) = &self.exports.configure {
+            let size = spec.configuration.len() as u32;
+            if self.enter(entry, Phase::Configure, false, configure, (id, size))? == 0 {
+                return Ok(Some(Phase::Configure.callback()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends a context: asks whether it is done, and if so, logs and deletes it. A context that is not done stays
+    /// until it calls `proxy_done` or its time is up.
+    pub(crate) fn end(self: &Rc<Vm>, entry: &Entry) {
+        let asked = match entry {
+            Entry::Root(_) => true,
+            Entry::Stream(stream) => stream.root.core.asks_streams_if_done(),
+        };
+        if let Some(done) = self.exports.done.as_ref().filter(|_| asked) {
+            match self.enter(entry, Phase::Done, false, done, entry.id()) {
+                Ok(0) => {
+                    entry.set_pending(true);
+                    self.waiting.add(self, entry);
+                    return;
+                }
+                Ok(_) => {}
+                Err(VmError::Reentered { .. }) => return self.waiting.add_overdue(self, entry),
+                // Told to the host already, or nothing to tell.
+                Err(_) => {}
+            }
+        }
+        self.close(entry);
+    }
+
+    /// Logs and deletes a context. On a failed VM it is only forgotten.
+    pub(crate) fn close(&self, entry: &Entry) {
+        entry.set_pending(false);
+        if let (Entry::Stream(_), Some(log)) = (entry, &self.exports.log) {
+            // Told to the host, and the VM is poisoned: nothing more to do here.
+            let _ = self.enter(entry, Phase::Log, false, log, entry.id());
+        }
+        if let Some(delete) = &self.exports.delete {
+            let _ = self.enter(entry, Phase::Delete, false, delete, entry.id());
+        }
+        self.remove(entry.id());
+        if let Entry::Root(root) = entry {
+            root.core.unbind(self);
+        }
+    }
+
+    fn remove(&self, id: u32) {
+        // Dropped after the store is released: it may be the last owner of something.
+        drop(self.with_state(|state| state.contexts.remove(id)));
+    }
+
+    fn end_all(&self, ids: Vec<u32>) {
+        for id in ids {
+            let entry = self.with_state(|state| state.contexts.find(id).cloned()).flatten();
+            if let Some(entry) = entry.filter(Entry::is_pending) {
+                self.waiting.forget(self, id);
+                self.close(&entry);
+            }
+        }
+    }
+
+    /// Makes a stream context known and creates it in the guest.
+    pub(crate) fn add_stream(&self, stream: impl FnOnce(u32) -> Stream, core: &Core) -> Result<Rc<Stream>, VmError> {
+        let full = || VmError::Limit {
+            plugin: core.spec.name.clone(),
+            callback: Phase::ContextCreate.callback(),
+            what: "too many live contexts".into(),
+            frames: Vec::new().into(),
+        };
+        let id = self.with_state(|state| state.contexts.reserve()).flatten().ok_or_else(full)?;
+        let stream = Rc::new(stream(id));
+        let entry = Entry::Stream(stream.clone());
+        self.with_state(|state| state.contexts.insert(entry.clone()));
+        if let Some(create) = &self.exports.context_create
+            && let Err(error) = self.enter(&entry, Phase::ContextCreate, false, create, (id, stream.root.id))
+        {
+            self.remove(id);
+            return Err(error);
+        }
+        Ok(stream)
+    }
+}

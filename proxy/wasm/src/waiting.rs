@@ -1,0 +1,59 @@
+//! Contexts that are not done yet: their `proxy_on_done` returned false, so they stay until the guest calls
+//! `proxy_done`, but not for ever.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::contexts::Entry;
+use crate::vm::Vm;
+
+/// How long a context may stay after its end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The contexts of one worker that wait for their end.
+#[derive(Default)]
+pub(crate) struct Waiting(RefCell<Vec<Ending>>);
+
+struct Ending {
+    until: Instant,
+    vm: Rc<Vm>,
+    entry: Entry,
+}
+
+impl Waiting {
+    pub(crate) fn add(&self, vm: &Rc<Vm>, entry: &Entry) {
+        self.push(vm, entry, Instant::now() + PATIENCE);
+    }
+
+    /// For a context that could not be ended where it was dropped; ended at the next sweep.
+    pub(crate) fn add_overdue(&self, vm: &Rc<Vm>, entry: &Entry) {
+        self.push(vm, entry, Instant::now());
+    }
+
+    fn push(&self, vm: &Rc<Vm>, entry: &Entry, until: Instant) {
+        self.0.borrow_mut().push(Ending { until, vm: vm.clone(), entry: entry.clone() });
+    }
+
+    /// The context ended by itself.
+    pub(crate) fn forget(&self, vm: &Vm, id: u32) {
+        let mut endings = self.0.borrow_mut();
+        let position =
+            endings.iter().position(|ending| std::ptr::eq(&*ending.vm, vm) && ending.entry.id() == id);
+        let ended = position.map(|position| endings.swap_remove(position));
+        drop(endings);
+        drop(ended);
+    }
+
+    /// Ends those whose time is up, and those whose VM failed.
+    pub(crate) fn sweep(&self, now: Instant) {
+        loop {
+            let mut endings = self.0.borrow_mut();
+            let due = endings.iter().position(|ending| ending.until <= now || ending.vm.is_poisoned());
+            let Some(due) = due else { return };
+            let ending = endings.swap_remove(due);
+            drop(endings);
+            ending.vm.close(&ending.entry);
+        }
+    }
+}
