@@ -117,6 +117,10 @@ impl Run {
             Direction::Request => context.take_resumed_request(),
             Direction::Response => context.take_resumed_response(),
         };
+        if !resumed && context.is_poisoned() {
+            let plugin = self.filter.plugin.spec().name.clone();
+            return self.fail(vm_fault(VmError::Poisoned { plugin })).map(|()| true);
+        }
         Ok(resumed)
     }
 
