@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use meshgate_config::ModuleSource;
+use meshgate_wasm::{Engine, EngineOptions, PluginSpec};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
 
 use super::*;
+use crate::modules::{CompiledModules, ModuleFiles};
 use crate::reload::{FirstLoad, Rebuild, ReloadOutcome, Reloader};
 use crate::telemetry::Registry;
 
@@ -212,6 +215,33 @@ fn filters_are_listed_without_a_snapshot_too() {
         assert_eq!(ask(address, "GET /filters").await.json(), json!({ "version": null, "filters": [] }));
         state.publish(snapshot());
         assert_eq!(ask(address, "GET /filters").await.json(), json!({ "version": "v1", "filters": [] }));
+    });
+}
+
+#[test]
+fn a_filter_is_shown_with_the_module_it_runs() {
+    let source = ModuleSource::Standard("routing".to_owned());
+    let mut files = ModuleFiles::new();
+    let file = files.module(&source).unwrap();
+    let engine = Engine::new(EngineOptions::default()).unwrap();
+    let module = CompiledModules::default().compile(&engine, "routing", file).unwrap();
+    let filter = FilterSummary {
+        name: "router".to_owned(),
+        chain: "web".to_owned(),
+        module: source.to_string(),
+        plugin: Arc::new(PluginSpec::new("router", module, "{}")),
+    };
+    with_server(async |address, state| {
+        state.publish(SnapshotSummary { filters: vec![filter], ..snapshot() });
+        let shown = ask(address, "GET /filters").await.json();
+        let shown = &shown["filters"][0];
+        assert_eq!((&shown["chain"], &shown["name"]), (&json!("web"), &json!("router")));
+        assert_eq!(shown["module"], "standard filter `routing`");
+        assert_eq!(shown["sha256"], file.hash.to_string());
+        assert_eq!(shown["manifest"]["name"], "routing");
+        assert!(shown["manifest"]["version"].is_string(), "{shown}");
+        assert!(shown["abi"].as_str().unwrap().starts_with("0.2."), "{shown}");
+        assert_eq!((&shown["callbacks"], &shown["mean_callback_nanoseconds"]), (&json!(0), &Value::Null));
     });
 }
 

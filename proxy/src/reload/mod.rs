@@ -148,7 +148,7 @@ impl<R: Rebuild> Reloader<R> {
                 tracing::info!(version, "configuration loaded again; nothing has changed")
             }
             None => tracing::info!(version, from = last.version, "configuration reloaded"),
-            Some(error) => tracing::error!(version, "configuration refused; the one before goes on\n{error}"),
+            Some(error) => tracing::error!("configuration refused; version {version} goes on\n{error}"),
         }
         let status = ReloadStatus { at: SystemTime::now(), version, error, attempts: last.attempts + 1 };
         self.metrics.count(&status);
