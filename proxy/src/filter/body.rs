@@ -281,7 +281,10 @@ where
 
     fn stopped(&self, stop: Stop) -> BodyError {
         let details: Box<str> = match stop {
-            Stop::Responded => "a filter answered the request".into(),
+            Stop::Responded => match self.stream.late_answer() {
+                Some(failure) => return self.stopped(Stop::Failed(failure)),
+                None => "a filter answered the request".into(),
+            },
             Stop::Closed => "a filter closed the stream".into(),
             Stop::Failed(failure) => {
                 let text = failure.to_string();

@@ -12,7 +12,7 @@ use super::{Filter, Stream};
 
 /// Which way a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
+pub(super) enum Direction {
     /// To the endpoint.
     Request,
     /// To the client.

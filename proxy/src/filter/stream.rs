@@ -222,8 +222,14 @@ impl Stream {
         self.failure.borrow_mut().take()
     }
 
-    pub(super) fn response_has_begun(&self) -> bool {
-        self.response_begun.get()
+    /// Takes away an answer that came too late: the response has begun.
+    pub(super) fn late_answer(&self) -> Option<FilterFailure> {
+        if !self.response_begun.get() {
+            return None;
+        }
+        let answer = self.http.borrow_mut().local_response.take()?;
+        let filter = self.filter(answer.place).map_or_else(|| Rc::from("?"), |filter| Rc::clone(&filter.name));
+        Some(FilterFailure { filter, fault: FilterFault::ResponseBegun })
     }
 
     pub(super) fn park(&self, direction: Direction, cx: &Context<'_>) {
