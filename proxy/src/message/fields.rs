@@ -110,6 +110,14 @@ pub(super) fn tokens(headers: &HeaderMap, field: HeaderName) -> Option<Vec<Heade
     Some(names)
 }
 
+/// Whether `connection` says only whether the connection stays open, as it mostly does.
+pub(super) fn connection_names_nothing(headers: &HeaderMap) -> bool {
+    headers.get_all(CONNECTION).iter().all(|value| {
+        let value = value.as_bytes();
+        value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
+    })
+}
+
 /// The fields that `connection` names.
 pub(super) fn named_by_connection(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
     tokens(headers, CONNECTION)

@@ -124,10 +124,12 @@ pub fn response_arrived(headers: &mut HeaderMap) -> Result<(), BadResponse> {
         }
     }
     if connection {
-        let named = fields::named_by_connection(headers).unwrap_or_default();
-        // The endpoint has no business in hiding what concerns security: such fields stay.
-        for name in named.iter().filter(|name| !fields::is_protected(name.as_str())) {
-            headers.remove(name);
+        if !fields::connection_names_nothing(headers) {
+            let named = fields::named_by_connection(headers).unwrap_or_default();
+            // The endpoint has no business in hiding what concerns security: such fields stay.
+            for name in named.iter().filter(|name| !fields::is_protected(name.as_str())) {
+                headers.remove(name);
+            }
         }
         headers.remove(CONNECTION);
     }

@@ -232,11 +232,7 @@ fn clean(headers: &mut HeaderMap, seen: &Seen) -> Result<(), Rejection> {
 }
 
 fn remove_named(headers: &mut HeaderMap) -> Result<(), Rejection> {
-    let usual = headers.get_all(CONNECTION).iter().all(|value| {
-        value.as_bytes().eq_ignore_ascii_case(b"keep-alive")
-            || value.as_bytes().eq_ignore_ascii_case(b"close")
-    });
-    if !usual {
+    if !fields::connection_names_nothing(headers) {
         let names = fields::named_by_connection(headers)
             .ok_or(Rejection::bad_request("connection holds what is not a name"))?;
         if names.iter().any(|name| fields::is_protected(name.as_str())) {
