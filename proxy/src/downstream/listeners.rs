@@ -15,8 +15,10 @@ pub struct Listeners {
     stats: Mutex<ByName>,
 }
 
-/// Name, type, help and value of each metric.
-const METRICS: [(&str, &str, &str, fn(&ListenerStats) -> u64); 6] = [
+/// Name, type, help and value of a metric.
+type Metric = (&'static str, &'static str, &'static str, fn(&ListenerStats) -> u64);
+
+const METRICS: [Metric; 6] = [
     ("connections_total", "counter", "Connections accepted", ListenerStats::accepted),
     ("connections_active", "gauge", "Connections that are open", ListenerStats::active),
     (
