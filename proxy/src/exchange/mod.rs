@@ -24,7 +24,7 @@ use self::reply::Reply;
 use crate::filter::{FilteredBody, Stop, Stream, StreamParts};
 use crate::message::{Body, BodyError, Peer, request_arrived, upstream_request};
 use crate::snapshot::Listener;
-use crate::upstream::{Cluster, UpstreamBody};
+use crate::upstream::{Cluster, UpstreamBody, UpstreamErrorKind};
 
 /// A filter closed the stream: the connection (HTTP/1) or the stream (HTTP/2) is reset instead of a response.
 #[derive(Debug, thiserror::Error)]
@@ -35,13 +35,13 @@ pub struct Closed;
 pub async fn serve(
     listener: Rc<Listener>,
     peer: Rc<Peer>,
-    request: Request<Incoming>,
+    arrived: Request<Incoming>,
 ) -> Result<Response<Body>, Closed> {
-    let (exchange, body) = match open(listener, &peer, request) {
+    let (exchange, body) = match open(listener, &peer, arrived) {
         Ok(opened) => opened,
         Err(refused) => return Ok(refused),
     };
-    let reply = match attempt(&exchange, body).await {
+    let reply = match request(&exchange, body).await {
         Ok(reply) => reply,
         Err(stop) => exchange.instead(stop)?,
     };
@@ -52,13 +52,13 @@ pub async fn serve(
 fn open(
     listener: Rc<Listener>,
     peer: &Peer,
-    request: Request<Incoming>,
+    arrived: Request<Incoming>,
 ) -> Result<(Rc<Exchange>, Body), Response<Body>> {
-    let (parts, body) = request.into_parts();
-    let arrived = Arrived::of(&parts);
+    let (parts, body) = arrived.into_parts();
+    let raw = Arrived::of(&parts);
     let head = match request_arrived(parts, peer, &listener.forwarding) {
         Ok(head) => head,
-        Err(rejection) => return Err(arrived.reject(&listener, peer, rejection)),
+        Err(rejection) => return Err(raw.reject(&listener, peer, rejection)),
     };
     let stream = Stream::new(StreamParts {
         http: HttpStream::new(head, Attributes::new(Rc::clone(&peer.connection))),
@@ -69,7 +69,7 @@ fn open(
 }
 
 /// Runs the request through its filters and sends it where they say.
-async fn attempt(exchange: &Exchange, body: Body) -> Result<Reply, End> {
+async fn request(exchange: &Exchange, body: Body) -> Result<Reply, End> {
     let stream = &exchange.stream;
     let mut deadline = Deadline::new(None);
     stream.run_request_head(body.is_end_stream()).await?;
@@ -103,7 +103,28 @@ async fn forward(
         return Err(ExchangeError::RequestBody(error).into());
     }
     let headers = std::mem::take(&mut head.headers);
+    let spare = (upload.is_end_stream() && head.method.is_idempotent()).then(|| headers.clone());
     let request = upstream_request(&head, headers, Body::stream(upload));
+    let mut response = attempt(exchange, cluster, request, deadline).await;
+    if let (Some(headers), Err(End::Error(ExchangeError::Upstream(error)))) = (spare, &response)
+        && error.kind == (UpstreamErrorKind::Reset { reused: true })
+    {
+        // The endpoint closed an idle connection while the request was on its way to it. That is nobody's failure, and
+        // RFC 9110 section 9.2.2 allows a proxy to send such a request again.
+        let request = upstream_request(&head, headers, Body::empty());
+        response = attempt(exchange, cluster, request, deadline).await;
+    }
+    response
+}
+
+/// Sends the request once.
+async fn attempt(
+    exchange: &Exchange,
+    cluster: &Cluster,
+    request: Request<Body>,
+    deadline: &mut Deadline,
+) -> Result<Response<UpstreamBody>, End> {
+    let stream = &exchange.stream;
     exchange.begin_attempt();
     let mut send = pin!(exchange.listener.upstream.send(cluster, request));
     let response = poll_fn(|cx| {

@@ -103,7 +103,8 @@ impl Exchange {
             Err(End::Error(ExchangeError::Upstream(error))) => error.endpoint,
             Err(_) => None,
         };
-        if response.is_ok() {
+        if let Ok(response) = response {
+            attributes.upstream_local_address = response.body().local_address();
             attributes.response_code_details = Some("via_upstream".into());
         }
     }
