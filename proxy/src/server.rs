@@ -2,26 +2,27 @@
 
 mod build;
 mod rollout;
+mod signals;
 mod summary;
 
-use std::future::pending;
 use std::io;
-use std::num::NonZeroUsize;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use meshgate_wasm::Engine;
 use tokio::net::TcpListener;
 use tokio::runtime;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
 pub use self::build::{Builder, Built};
 use self::rollout::Rollout;
+use self::signals::{Asked, Signals};
 use crate::admin::{self, Readiness};
 use crate::downstream::Listeners;
-use crate::drain::DrainTrigger;
+use crate::drain::{DrainTrigger, DrainWatch};
 use crate::reload::{FirstLoad, Reloader};
 use crate::telemetry::{AccessLogTarget, AccessLogWriter, ExchangeMetrics, Registry};
 use crate::worker::{Parts, Worker};
@@ -83,77 +84,100 @@ pub fn run(options: Options) -> Result<(), ServerError> {
 
 async fn serve(options: Options) -> Result<(), ServerError> {
     let began = SystemTime::now();
-    let registry = Arc::new(Registry::new());
-    let state = admin::State::new(Arc::clone(&registry));
-    let shared = meshgate_wasm::Shared::new();
-    let metrics = Arc::clone(shared.metrics());
-    registry.append(move |out| metrics.render(out));
-
+    let mut signals = Signals::new().map_err(system("watch for signals"))?;
+    let process = Process::new();
     let mut builder = Builder::new(options.configuration.clone())?;
-    let built = builder.build().await;
-    let snapshot = built.outcome.map_err(ServerError::Configuration)?;
-    let config = &snapshot.config;
+    let Built { outcome, files } = builder.build().await;
+    let snapshot = outcome.map_err(ServerError::Configuration)?;
 
-    let access_log = AccessLogWriter::start(&registry).map_err(system("start the access log"))?;
-    let target = AccessLogTarget::open(&config.access_log).map_err(system("open the access log"))?;
-    access_log.switch(target);
-
-    let listeners = Listeners::register(&registry);
+    let access_log = AccessLogWriter::start(&process.registry).map_err(system("start the access log"))?;
+    let target = AccessLogTarget::open(&snapshot.config.access_log);
+    access_log.switch(target.map_err(system("open the access log"))?);
     let (drain, watch) = DrainTrigger::new();
-    let metrics = ExchangeMetrics::register(&registry);
-    let count = options.workers.map(usize::from).or(config.workers).unwrap_or_else(cores);
-    let mut workers = Vec::with_capacity(count);
-    for index in 0..count {
-        let parts = Parts {
-            engine: builder.engine().clone(),
-            shared: Arc::clone(&shared),
-            access_log: access_log.sink(),
-            metrics: metrics.clone(),
-            admin: Arc::clone(&state),
-            listeners: Arc::clone(&listeners),
-            drain: watch.clone(),
-        };
-        workers.push(Worker::start(index, parts).map_err(system("start a worker"))?);
+    let count = options.workers.map(usize::from).or(snapshot.config.workers).unwrap_or_else(cores);
+    let workers = process.start_workers(count, builder.engine(), &access_log, watch)?;
+    if let Some(admin) = &snapshot.config.admin {
+        let socket = bind_admin(admin.address).await?;
+        tokio::spawn(admin::serve(socket, Arc::clone(&process.state)));
     }
-    drop(watch);
 
-    let admin_socket = match &config.admin {
-        Some(admin) => Some(bind_admin(admin.address).await?),
-        None => None,
-    };
-    let patience = config.drain.timeout;
-    let rollout = Rollout::new(builder, workers, access_log, Arc::clone(&state), options.configuration);
-    rollout.swap(snapshot.clone()).await.map_err(ServerError::Configuration)?;
-
-    if let Some(socket) = admin_socket {
-        tokio::spawn(admin::serve(socket, Arc::clone(&state)));
-    }
-    let access_log = rollout.access_log();
-    let first = FirstLoad { version: snapshot.version.clone(), files: built.files, began };
-    let (reloader, handle) = Reloader::new(rollout.clone(), first, &registry);
-    state.set_reload(handle);
+    let rollout =
+        Rollout::new(builder, workers, access_log, Arc::clone(&process.state), options.configuration);
+    let version = snapshot.version.clone();
+    rollout.swap(snapshot).await.map_err(ServerError::Configuration)?;
+    let first = FirstLoad { version: version.clone(), files, began };
+    let (reloader, handle) = Reloader::new(rollout.clone(), first, &process.registry);
+    process.state.set_reload(handle);
     let reloading = tokio::task::spawn_local(reloader.run());
-    state.set_readiness(Readiness::Ready);
-    tracing::info!(version = %snapshot.version, workers = count, "ready");
+    process.state.set_readiness(Readiness::Ready);
+    tracing::info!(%version, workers = count, "ready");
 
-    wait_for_end(&rollout).await?;
-
-    state.set_readiness(Readiness::Draining);
-    tracing::info!(timeout = ?patience, "draining: no new connections, requests in flight are finished");
+    wait_for_end(&mut signals, &rollout).await;
+    process.state.set_readiness(Readiness::Draining);
     reloading.abort();
+    finish(drain, &mut signals, rollout).await;
+    Ok(())
+}
+
+/// Finishes what is in flight, within the time the configuration gives, and writes the access log's last lines.
+async fn finish(drain: DrainTrigger, signals: &mut Signals, rollout: Rollout) {
+    let patience = rollout.drain_timeout();
+    tracing::info!(timeout = ?patience, "draining: no new connections, requests in flight are finished");
     drain.start();
     tokio::select! {
         () = drain.finished() => tracing::info!("drained"),
         () = tokio::time::sleep(patience) => tracing::warn!("not everything was finished in time"),
-        () = end_signal() => tracing::warn!("told to stop a second time: not waiting any longer"),
+        () = wait_for_end(signals, &rollout) => tracing::warn!("told to stop a second time: not waiting any longer"),
     }
-    drop(rollout);
-    if let Some(access_log) = access_log.take()
-        && !access_log.close(LOG_PATIENCE)
-    {
+    if !rollout.close_access_log(LOG_PATIENCE) {
         tracing::warn!("the last lines of the access log could not be written");
     }
-    Ok(())
+}
+
+/// What there is one of in the process, whatever the configuration.
+struct Process {
+    registry: Arc<Registry>,
+    state: Arc<admin::State>,
+    /// What the filters' VMs share.
+    shared: Arc<meshgate_wasm::Shared>,
+    listeners: Arc<Listeners>,
+    metrics: ExchangeMetrics,
+}
+
+impl Process {
+    fn new() -> Process {
+        let registry = Arc::new(Registry::new());
+        let shared = meshgate_wasm::Shared::new();
+        let filters = Arc::clone(shared.metrics());
+        registry.append(move |out| filters.render(out));
+        Process {
+            state: admin::State::new(Arc::clone(&registry)),
+            listeners: Listeners::register(&registry),
+            metrics: ExchangeMetrics::register(&registry),
+            shared,
+            registry,
+        }
+    }
+
+    fn start_workers(
+        &self,
+        count: usize,
+        engine: &Engine,
+        access_log: &AccessLogWriter,
+        drain: DrainWatch,
+    ) -> Result<Vec<Worker>, ServerError> {
+        let parts = || Parts {
+            engine: engine.clone(),
+            shared: Arc::clone(&self.shared),
+            access_log: access_log.sink(),
+            metrics: self.metrics.clone(),
+            admin: Arc::clone(&self.state),
+            listeners: Arc::clone(&self.listeners),
+            drain: drain.clone(),
+        };
+        let workers = (0..count).map(|index| Worker::start(index, parts()));
+        workers.collect::<io::Result<_>>().map_err(system("start a worker"))
+    }
 }
 
 fn cores() -> usize {
@@ -168,28 +192,9 @@ async fn bind_admin(address: SocketAddr) -> Result<TcpListener, ServerError> {
     Ok(socket)
 }
 
-/// Waits for SIGTERM or SIGINT; SIGHUP reopens the access log.
-async fn wait_for_end(rollout: &Rollout) -> Result<(), ServerError> {
-    let mut hangup = signal(SignalKind::hangup()).map_err(system("watch for signals"))?;
-    let mut end = std::pin::pin!(end_signal());
-    loop {
-        tokio::select! {
-            () = &mut end => return Ok(()),
-            _ = hangup.recv() => rollout.reopen_access_log(),
-        }
-    }
-}
-
-/// Waits for SIGTERM or SIGINT.
-async fn end_signal() {
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        },
-        (terminate, interrupt) => {
-            tracing::error!(error = ?terminate.err().or(interrupt.err()), "cannot watch for signals");
-            pending().await
-        }
+/// Waits for a signal that ends; obeys the others.
+async fn wait_for_end(signals: &mut Signals, rollout: &Rollout) {
+    while signals.next().await == Asked::Reopen {
+        rollout.reopen_access_log();
     }
 }

@@ -27,7 +27,12 @@ const METRICS: [Metric; 6] = [
         "Connections closed at once for being too many",
         ListenerStats::rejected,
     ),
-    ("connections_timed_out_total", "counter", "Connections closed for being too slow", ListenerStats::timed_out),
+    (
+        "connections_timed_out_total",
+        "counter",
+        "Connections closed for being too slow",
+        ListenerStats::timed_out,
+    ),
     (
         "connections_malformed_total",
         "counter",

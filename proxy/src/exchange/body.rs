@@ -132,7 +132,8 @@ impl http_body::Body for Download {
         if this.deadline.poll(cx).is_ready() {
             this.exchange.note(&ExchangeError::Timeout);
             this.exchange.complete();
-            let error = BodyError::new(BodyFault::Upstream, BodyReason::Timeout, "the route's timeout passed");
+            let error =
+                BodyError::new(BodyFault::Upstream, BodyReason::Timeout, "the route's timeout passed");
             return Poll::Ready(Some(Err(error)));
         }
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));

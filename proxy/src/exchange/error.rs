@@ -81,7 +81,9 @@ impl ExchangeError {
                 "upstream_reset_after_response_started",
             ),
             Self::Filter(failure) => filter_verdict(failure),
-            Self::Closed => verdict(Filter, StatusCode::SERVICE_UNAVAILABLE, Some(Flag::LocalReset), "wasm_close"),
+            Self::Closed => {
+                verdict(Filter, StatusCode::SERVICE_UNAVAILABLE, Some(Flag::LocalReset), "wasm_close")
+            }
             Self::NoRoute => verdict(Route, StatusCode::NOT_FOUND, Some(Flag::NoRoute), "route_not_found"),
             Self::NoCluster(_) => {
                 verdict(Route, StatusCode::SERVICE_UNAVAILABLE, Some(Flag::NoCluster), "cluster_not_found")
@@ -93,9 +95,7 @@ impl ExchangeError {
                 Some(Flag::UpstreamTimeout),
                 "upstream_response_timeout",
             ),
-            Self::Internal(_) => {
-                verdict(Internal, StatusCode::INTERNAL_SERVER_ERROR, None, "internal_error")
-            }
+            Self::Internal(_) => verdict(Internal, StatusCode::INTERNAL_SERVER_ERROR, None, "internal_error"),
         }
     }
 
@@ -167,15 +167,21 @@ fn upstream_verdict(error: &UpstreamError) -> Verdict {
         UpstreamErrorKind::NoEndpoint => {
             upstream(StatusCode::SERVICE_UNAVAILABLE, Flag::NoHealthyUpstream, "no_healthy_upstream")
         }
-        UpstreamErrorKind::ConnectFailed => {
-            upstream(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamConnectFailure, "upstream_connect_failure")
-        }
-        UpstreamErrorKind::ConnectTimeout => {
-            upstream(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamConnectFailure, "upstream_connect_timeout")
-        }
-        UpstreamErrorKind::Reset { .. } => {
-            upstream(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamTermination, "upstream_reset_before_response")
-        }
+        UpstreamErrorKind::ConnectFailed => upstream(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Flag::UpstreamConnectFailure,
+            "upstream_connect_failure",
+        ),
+        UpstreamErrorKind::ConnectTimeout => upstream(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Flag::UpstreamConnectFailure,
+            "upstream_connect_timeout",
+        ),
+        UpstreamErrorKind::Reset { .. } => upstream(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Flag::UpstreamTermination,
+            "upstream_reset_before_response",
+        ),
         UpstreamErrorKind::Protocol => {
             upstream(StatusCode::BAD_GATEWAY, Flag::UpstreamProtocolError, "upstream_protocol_error")
         }
@@ -235,7 +241,9 @@ impl fmt::Display for ExchangeError {
             Self::RequestBody(error) | Self::ResponseBody(error) => error.fmt(f),
             Self::Filter(failure) => failure.fmt(f),
             Self::Closed => f.write_str("a filter closed the stream"),
-            Self::NoRoute => f.write_str("no filter decided a route, and the listener has no default cluster"),
+            Self::NoRoute => {
+                f.write_str("no filter decided a route, and the listener has no default cluster")
+            }
             Self::NoCluster(name) => write!(f, "cluster {name} does not exist"),
             Self::Upstream(error) => error.fmt(f),
             Self::Timeout => f.write_str("the route's timeout passed"),

@@ -177,13 +177,7 @@ where
     }
 
     /// Gives bytes to one filter: what it lets through, or `None` if it holds them.
-    fn pass(
-        &self,
-        stream: &Rc<Stream>,
-        run: &Run,
-        bytes: Chunks,
-        end: bool,
-    ) -> Result<Option<Chunks>, Stop> {
+    fn pass(&self, stream: &Rc<Stream>, run: &Run, bytes: Chunks, end: bool) -> Result<Option<Chunks>, Stop> {
         let wanted = self.body_callback();
         if !run.wants(wanted) {
             return Ok(Some(bytes));
@@ -221,7 +215,11 @@ where
         }
         half.end.set(end);
         let held = buffer.borrow();
-        if held.over_limit() || held.len() > run.filter().body_limit { Err(self.over_limit(run)) } else { Ok(None) }
+        if held.over_limit() || held.len() > run.filter().body_limit {
+            Err(self.over_limit(run))
+        } else {
+            Ok(None)
+        }
     }
 
     /// Gives the trailers to the filters from this position on. A filter that held the body until now lets it go by

@@ -56,11 +56,19 @@ fn direct(direct: DirectResponse) -> Result<LocalResponse, Status> {
     let mut headers = HeaderMap::with_capacity(direct.headers.len());
     for header in direct.headers {
         let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Status::BadArgument)?;
-        let value = HeaderValue::from_maybe_shared(Bytes::from(header.value)).map_err(|_| Status::BadArgument)?;
+        let value =
+            HeaderValue::from_maybe_shared(Bytes::from(header.value)).map_err(|_| Status::BadArgument)?;
         headers.append(name, value);
     }
     let body = direct.body.into();
-    Ok(LocalResponse { status, headers, body, grpc_status: None, details: "direct_response".into(), place: 0 })
+    Ok(LocalResponse {
+        status,
+        headers,
+        body,
+        grpc_status: None,
+        details: "direct_response".into(),
+        place: 0,
+    })
 }
 
 fn metric(caller: &mut ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Status> {

@@ -228,7 +228,8 @@ impl Stream {
             return None;
         }
         let answer = self.http.borrow_mut().local_response.take()?;
-        let filter = self.filter(answer.place).map_or_else(|| Rc::from("?"), |filter| Rc::clone(&filter.name));
+        let filter =
+            self.filter(answer.place).map_or_else(|| Rc::from("?"), |filter| Rc::clone(&filter.name));
         Some(FilterFailure { filter, fault: FilterFault::ResponseBegun })
     }
 
@@ -269,7 +270,9 @@ impl Stream {
             return false;
         }
         let decision = self.decision.borrow();
-        let Some(chain) = decision.as_ref().and_then(|decision| decision.chain.as_ref()) else { return false };
+        let Some(chain) = decision.as_ref().and_then(|decision| decision.chain.as_ref()) else {
+            return false;
+        };
         self.routed.set(runs(chain, self.runs.len())).is_ok()
     }
 

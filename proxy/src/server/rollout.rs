@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use meshgate_config::{AccessLog, Config, Listener};
 
@@ -27,14 +28,11 @@ pub(super) struct Rollout(Rc<Parts>);
 struct Parts {
     builder: Builder,
     workers: Vec<Worker>,
-    access_log: AccessLogSlot,
+    access_log: AccessLogWriter,
     state: Arc<admin::State>,
     file: PathBuf,
     running: RefCell<Option<Arc<Snapshot>>>,
 }
-
-/// The access log, which outlives the rollout to write its last lines.
-pub(super) type AccessLogSlot = Rc<RefCell<Option<AccessLogWriter>>>;
 
 /// Sockets of the new listeners, one list per worker.
 type Sockets = Vec<Vec<ListenerSocket>>;
@@ -47,24 +45,21 @@ impl Rollout {
         state: Arc<admin::State>,
         file: PathBuf,
     ) -> Rollout {
-        Rollout(Rc::new(Parts {
-            builder,
-            workers,
-            access_log: Rc::new(RefCell::new(Some(access_log))),
-            state,
-            file,
-            running: RefCell::new(None),
-        }))
-    }
-
-    pub(super) fn access_log(&self) -> AccessLogSlot {
-        Rc::clone(&self.0.access_log)
+        Rollout(Rc::new(Parts { builder, workers, access_log, state, file, running: RefCell::new(None) }))
     }
 
     pub(super) fn reopen_access_log(&self) {
-        if let Some(access_log) = &*self.0.access_log.borrow() {
-            access_log.reopen();
-        }
+        self.0.access_log.reopen();
+    }
+
+    /// Writes the access log's last lines; the workers must have flushed theirs. `false` if it took too long.
+    pub(super) fn close_access_log(&self, patience: Duration) -> bool {
+        self.0.access_log.close(patience)
+    }
+
+    /// How long a drain may take, by the configuration in force.
+    pub(super) fn drain_timeout(&self) -> Duration {
+        self.0.running.borrow().as_ref().map_or(Duration::ZERO, |running| running.config.drain.timeout)
     }
 
     /// Puts a snapshot into force. An error has touched nothing.
@@ -82,8 +77,8 @@ impl Rollout {
         for worker in &parts.workers {
             worker.commit().await;
         }
-        if let (Some(target), Some(access_log)) = (target, &*parts.access_log.borrow()) {
-            access_log.switch(target);
+        if let Some(target) = target {
+            parts.access_log.switch(target);
         }
         if let Some(running) = &running {
             warn_of_restart(&running.config, &snapshot.config);
@@ -184,11 +179,7 @@ impl Rebuild for Rollout {
 /// Some settings are read once: a change is told, and not pretended to work.
 fn warn_of_restart(running: &Config, new: &Config) {
     let admin = |config: &Config| config.admin.as_ref().map(|admin| admin.address);
-    let changed = [
-        ("workers", running.workers != new.workers),
-        ("admin", admin(running) != admin(new)),
-        ("drain", running.drain != new.drain),
-    ];
+    let changed = [("workers", running.workers != new.workers), ("admin", admin(running) != admin(new))];
     for (key, _) in changed.into_iter().filter(|(_, changed)| *changed) {
         tracing::warn!(key, "this change takes effect at the next start");
     }

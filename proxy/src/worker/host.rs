@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use meshgate_wasm::{
-    CallError, ForeignCaller, Host, HttpCall, HttpCallReply, LogLevel, PluginSpec, Status, TickHandle, VmError,
+    CallError, ForeignCaller, Host, HttpCall, HttpCallReply, LogLevel, PluginSpec, Status, TickHandle,
+    VmError,
 };
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;

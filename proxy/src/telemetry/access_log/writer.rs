@@ -176,7 +176,7 @@ impl AccessLogWriter {
     /// Writes what is in the queue and stops, for the end of the process. The workers must have flushed theirs. Waits at most `patience`; false if the
     /// output took longer than that.
     #[must_use]
-    pub fn close(self, patience: Duration) -> bool {
+    pub fn close(&self, patience: Duration) -> bool {
         let (stopped, wait) = sync_channel(1);
         self.sink.order(Order::Stop(stopped));
         wait.recv_timeout(patience).is_ok()
