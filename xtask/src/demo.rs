@@ -32,6 +32,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Sets up, builds and runs until Ctrl-C.
 pub(crate) fn run() -> Result<()> {
     let binary = prepare()?;
+    for (_, address) in UPSTREAMS {
+        // The child would say so, too, but Meshgate would go on without it.
+        TcpListener::bind(address).with_context(|| format!("the demo's upstream needs {address}"))?;
+    }
     let file = workspace::root().join(EXAMPLE);
     Command::new(std::env::current_exe()?)
         .arg("demo-guide")
@@ -59,8 +63,7 @@ pub(crate) fn guide() -> Result<()> {
     }
     say("\nMeshgate runs. Try:\n");
     for line in lines() {
-        let answer = line.ask(web, admin)?;
-        say(&format!("  $ {}\n  {}", line.command, line.shown(&answer).replace('\n', "\n  ")));
+        say(&line.shown(&line.ask(web, admin)?));
     }
     say(&format!(
         "To see a reload, edit {EXAMPLE} (change `to: reviews-v1` into `to: reviews-v2`),\n\
@@ -107,7 +110,7 @@ fn check_in(folder: &Path, binary: &Path, yaml: &str, web: SocketAddr, admin: So
     for line in lines() {
         let answer = line.ask(web, admin)?;
         ensure!(line.holds(&answer), "`{}` answered {answer:?}", line.command);
-        say(&format!("  $ {}\n  {}", line.command, line.shown(&answer).trim_end()));
+        say(&line.shown(&answer));
     }
 
     fs::write(&file, replace(yaml, BEFORE, AFTER)?)?;
@@ -189,7 +192,17 @@ fn lines() -> Vec<Line> {
 
 impl Line {
     fn ask(&self, web: SocketAddr, admin: SocketAddr) -> Result<Answer> {
-        http::get(if self.to_admin { admin } else { web }, self.path, self.fields)
+        if !self.to_admin {
+            return http::get(web, self.path, self.fields);
+        }
+        // An exchange is counted after its client has the answer, so the count may take a moment to be there.
+        let mut answer = http::get(admin, self.path, self.fields)?;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.holds(&answer) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+            answer = http::get(admin, self.path, self.fields)?;
+        }
+        Ok(answer)
     }
 
     fn holds(&self, answer: &Answer) -> bool {
@@ -207,19 +220,18 @@ impl Line {
         }
     }
 
-    /// What the command prints.
+    /// The command and what it prints, indented.
     fn shown(&self, answer: &Answer) -> String {
-        match self.expected {
-            Expected::Body(_) => answer.body.clone(),
-            Expected::Status(_) => format!("{}\n", answer.status),
-            Expected::Field(name, _) => format!("{}\n", answer.field(name).unwrap_or_default()),
+        let mut output: Vec<String> = match self.expected {
+            Expected::Body(_) => answer.body.lines().map(str::to_owned).collect(),
+            Expected::Status(_) => vec![answer.status.to_string()],
+            Expected::Field(name, _) => vec![answer.field(name).unwrap_or_default().to_owned()],
             Expected::Metric(name) => {
-                let mut lines: Vec<&str> =
-                    answer.body.lines().filter(|line| line.starts_with(name)).collect();
-                lines.sort_unstable();
-                lines.iter().map(|line| format!("{line}\n")).collect()
+                answer.body.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect()
             }
-        }
+        };
+        output.insert(0, format!("$ {}", self.command));
+        output.iter().map(|line| format!("  {line}\n")).collect()
     }
 }
 
