@@ -11,7 +11,7 @@ use meshgate_config::{ChainId, Config, Diagnostic, Diagnostics, FilterUse, Posit
 use meshgate_wasm::{Engine, Limits, Plugin, PluginSpec, StartError, Vms};
 use sha2::{Digest, Sha256};
 
-use crate::filter::{Chain, Filter};
+use crate::filter::{Chain, ClusterNames, Filter};
 use crate::message::Forwarding;
 use crate::modules::{CompiledModules, ModuleFiles};
 use crate::telemetry::{AccessLog, ListenerMetrics};
@@ -160,7 +160,7 @@ pub struct Listener {
     /// The clusters that exist.
     pub clusters: Clusters,
     /// The one shared name of each cluster.
-    pub cluster_names: Rc<dyn Fn(&str) -> Option<Rc<str>>>,
+    pub cluster_names: ClusterNames,
     /// Its timeouts and limits.
     pub config: meshgate_config::Listener,
     /// How far clients are believed.
@@ -213,7 +213,7 @@ impl WorkerSnapshot {
     }
 }
 
-fn cluster_names(clusters: &Clusters) -> Rc<dyn Fn(&str) -> Option<Rc<str>>> {
+fn cluster_names(clusters: &Clusters) -> ClusterNames {
     let clusters = clusters.clone();
     Rc::new(move |name| clusters.find(name).map(|cluster| Rc::clone(cluster.name())))
 }

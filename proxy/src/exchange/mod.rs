@@ -39,7 +39,7 @@ pub async fn serve(
 ) -> Result<Response<Body>, Closed> {
     let (exchange, body) = match open(listener, &peer, arrived) {
         Ok(opened) => opened,
-        Err(refused) => return Ok(refused),
+        Err(refused) => return Ok(*refused),
     };
     let reply = match request(&exchange, body).await {
         Ok(reply) => reply,
@@ -53,12 +53,12 @@ fn open(
     listener: Rc<Listener>,
     peer: &Peer,
     arrived: Request<Incoming>,
-) -> Result<(Rc<Exchange>, Body), Response<Body>> {
+) -> Result<(Rc<Exchange>, Body), Box<Response<Body>>> {
     let (parts, body) = arrived.into_parts();
     let raw = Arrived::of(&parts);
     let head = match request_arrived(parts, peer, &listener.forwarding) {
         Ok(head) => head,
-        Err(rejection) => return Err(raw.reject(&listener, peer, rejection)),
+        Err(rejection) => return Err(Box::new(raw.reject(&listener, peer, rejection))),
     };
     let stream = Stream::new(StreamParts {
         http: HttpStream::new(head, Attributes::new(Rc::clone(&peer.connection))),

@@ -124,10 +124,7 @@ where
         if self.source_ended || self.is_blocked() {
             return Poll::Pending;
         }
-        let frame = match ready!(Pin::new(&mut self.source).poll_frame(cx)).transpose()? {
-            None => None,
-            Some(frame) => Some(frame),
-        };
+        let frame = ready!(Pin::new(&mut self.source).poll_frame(cx)).transpose()?;
         let fed = self.feed_frame(frame);
         self.settle(fed).map(|_| ()).into()
     }

@@ -14,4 +14,4 @@ pub use chain::{Chain, Filter};
 pub use extensions::foreign_function;
 pub use failure::{FilterFailure, FilterFault, Stop};
 pub use run::Run;
-pub use stream::{Decision, Stream, StreamParts};
+pub use stream::{ClusterNames, Decision, Stream, StreamParts};

@@ -32,6 +32,9 @@ pub struct Decision {
     pub direct: Option<LocalResponse>,
 }
 
+/// Finds a cluster's one shared name, if there is such a cluster.
+pub type ClusterNames = Rc<dyn Fn(&str) -> Option<Rc<str>>>;
+
 /// What a stream is made of.
 pub struct StreamParts {
     /// The request's head, and what is known of the connection.
@@ -39,7 +42,7 @@ pub struct StreamParts {
     /// The listener's chain.
     pub chain: Rc<Chain>,
     /// The names of the clusters that a filter may choose, each as the one shared string.
-    pub clusters: Rc<dyn Fn(&str) -> Option<Rc<str>>>,
+    pub clusters: ClusterNames,
 }
 
 /// One exchange, as its filters and the two body streams share it.
@@ -48,7 +51,7 @@ pub struct Stream {
     runs: Box<[Run]>,
     routed: OnceCell<Box<[Run]>>,
     reached: Cell<usize>,
-    clusters: Rc<dyn Fn(&str) -> Option<Rc<str>>>,
+    clusters: ClusterNames,
     decision: RefCell<Option<Decision>>,
     failure: RefCell<Option<FilterFailure>>,
     closed: Cell<bool>,
