@@ -12,7 +12,7 @@ use crate::model::{Chain, ChainId, FilterConfiguration, FilterUse};
 use crate::schema::Checker;
 use crate::schema::marks::{self, Found};
 use crate::tree::{Kind, Node};
-use crate::words::{list, quoted, suggestion};
+use crate::words::{list, quoted};
 
 /// How deep chains may stand within each other.
 const DEEPEST: usize = 8;
@@ -180,8 +180,7 @@ impl Builder<'_, '_, '_> {
 
     pub(crate) fn cluster(&mut self, name: &str, at: Position) {
         if !self.clusters.contains(name) {
-            let hint = suggestion(name, self.clusters.iter().copied());
-            self.report.push(at, &format!("unknown cluster {}", quoted(name)), hint.as_deref());
+            self.report.unknown("cluster", name, at, self.clusters);
         }
     }
 

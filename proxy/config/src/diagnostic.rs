@@ -1,7 +1,9 @@
 //! Errors as the person who wrote the file reads them, and the list they are gathered in.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
+use crate::words::{quoted, suggestion};
 use crate::{Position, Source};
 
 /// How much of a quoted line is kept on either side of the place, in characters. Generated files can have very long
@@ -9,7 +11,7 @@ use crate::{Position, Source};
 const QUOTE_SIDE: usize = 90;
 
 /// Most errors listed. Beyond that nobody reads them, and a hostile file must not cost unbounded memory.
-const MOST: usize = 500;
+pub(crate) const MOST: usize = 500;
 
 /// One error: where, what, and how to mend it if we can tell.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -125,12 +127,12 @@ impl std::error::Error for Diagnostics {}
 pub(crate) struct Report<'s> {
     source: &'s Source,
     found: Vec<Diagnostic>,
-    dropped: usize,
+    dropped: bool,
 }
 
 impl<'s> Report<'s> {
     pub(crate) fn new(source: &'s Source) -> Self {
-        Self { source, found: Vec::new(), dropped: 0 }
+        Self { source, found: Vec::new(), dropped: false }
     }
 
     pub(crate) fn error(&mut self, at: Position, message: impl AsRef<str>) {
@@ -145,8 +147,16 @@ impl<'s> Report<'s> {
         if self.found.len() < MOST {
             self.found.push(Diagnostic::new(self.source, at, message, hint));
         } else {
-            self.dropped += 1;
+            self.dropped = true;
         }
+    }
+
+    /// A name that leads nowhere.
+    pub(crate) fn unknown(&mut self, what: &str, name: &str, at: Position, known: &BTreeSet<&str>) {
+        // Looking for the nearest name is work, and nobody reads a hint that is not listed.
+        let listed = self.found.len() < MOST;
+        let hint = if listed { suggestion(name, known.iter().copied()) } else { None };
+        self.push(at, &format!("unknown {what} {}", quoted(name)), hint.as_deref());
     }
 
     pub(crate) fn is_clean(&self) -> bool {
@@ -158,9 +168,9 @@ impl<'s> Report<'s> {
         let mut found = self.found;
         found.sort_by(|a, b| a.at.cmp(&b.at).then_with(|| a.message.cmp(&b.message)));
         found.dedup_by(|a, b| a.at == b.at && a.message == b.message);
-        if self.dropped > 0 {
-            let message = format!("{} more errors are not listed", self.dropped);
-            found.push(Diagnostic::new(self.source, Position::default(), &message, None));
+        if self.dropped {
+            let message = "there are more errors, which are not listed";
+            found.push(Diagnostic::new(self.source, Position::default(), message, None));
         }
         Diagnostics(found)
     }
@@ -195,7 +205,7 @@ mod tests {
         }
         let diagnostics = report.finish();
         assert_eq!(diagnostics.len(), MOST + 1);
-        assert_eq!(diagnostics.0[MOST].message, "7 more errors are not listed");
+        assert_eq!(diagnostics.0[MOST].message, "there are more errors, which are not listed");
         assert!(diagnostics.0[..MOST].is_sorted_by_key(|d| d.at));
 
         let mut report = Report::new(&source);

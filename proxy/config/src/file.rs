@@ -35,12 +35,12 @@ pub(crate) struct File {
     pub(crate) listeners: Vec<ListenerEntry>,
     /// Ordered lists of filters, by name. Requests run down a list, responses run back up.
     #[serde(default)]
-    #[schemars(with = "BTreeMap<Name, ChainForm>")]
+    #[schemars(with = "BTreeMap<String, ChainForm>", extend("propertyNames" = {"type": "string", "format": "name"}))]
     #[expect(dead_code, reason = "chains are built from the tree, which knows positions")]
     chains: serde::de::IgnoredAny,
     /// Names for modules. The standard filters need no entry; one for them sets their limits.
     #[serde(default)]
-    #[schemars(with = "BTreeMap<Name, FilterEntry>")]
+    #[schemars(with = "BTreeMap<String, FilterEntry>", extend("propertyNames" = {"type": "string", "format": "name"}))]
     #[expect(dead_code, reason = "entries are read one by one, so that one mistake does not hide others")]
     filters: serde::de::IgnoredAny,
     /// Groups of endpoints that requests are sent to.
@@ -188,7 +188,7 @@ pub(crate) struct ClusterEntry {
 }
 
 /// A name: any characters but spaces and control characters.
-#[derive(Deserialize, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Deserialize)]
 pub(crate) struct Name(pub(crate) String);
 
 impl JsonSchema for Name {

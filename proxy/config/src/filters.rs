@@ -178,6 +178,8 @@ impl<'m> Filters<'m> {
             None if self.standard.contains(&entry.key) => {
                 Some((ModuleSource::Standard(entry.key.clone()), entry.at))
             }
+            // Anything but a map has been reported as such.
+            None if entry.value.as_map().is_none() => None,
             None => {
                 let message = format!("missing key `module` in {}", quoted(&entry.key));
                 let standard = self.standard.iter().map(String::as_str);

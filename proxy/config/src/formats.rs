@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::units::{parse_duration, parse_size};
+use crate::units::{UnitError, parse_duration, parse_size};
 
 /// Why a string is not of the format: the end of a sentence about the value, and how to mend it.
 pub(crate) struct Complaint {
@@ -14,13 +14,19 @@ type Check = fn(&str) -> Result<(), Complaint>;
 
 /// Every format that we know beyond JSON Schema's own. `duration` replaces the ISO 8601 one of that name.
 pub(crate) const FORMATS: [(&str, Check); 6] = [
-    ("duration", |text| parse_duration(text).map(drop).map_err(Complaint::plain)),
-    ("size", |text| parse_size(text).map(drop).map_err(Complaint::plain)),
+    ("duration", |text| parse_duration(text).map(drop).map_err(Complaint::from)),
+    ("size", |text| parse_size(text).map(drop).map_err(Complaint::from)),
     ("socket-address", socket_address),
     ("endpoint", endpoint),
     ("sha256", sha256),
     ("name", name),
 ];
+
+impl From<UnitError> for Complaint {
+    fn from(error: UnitError) -> Self {
+        Self { message: error.what, hint: error.hint }
+    }
+}
 
 impl Complaint {
     fn plain(message: impl Into<String>) -> Self {

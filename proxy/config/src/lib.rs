@@ -37,4 +37,4 @@ pub use model::{
 };
 pub use modules::{ModuleSource, Modules};
 pub use source::{Position, Source};
-pub use units::{parse_duration, parse_size};
+pub use units::{UnitError, parse_duration, parse_size};

@@ -1,12 +1,12 @@
 //! What the parts of the file say about each other: names are unique and lead somewhere, addresses do not collide, and
 //! hosts resolve. Reads the tree, so that it can say all of it even where other parts of the file are wrong.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use crate::diagnostic::Report;
 use crate::tree::{Kind, Node};
-use crate::words::{quoted, suggestion};
+use crate::words::quoted;
 use crate::{Position, formats, units};
 
 /// The names of the clusters; a name given twice is reported.
@@ -44,10 +44,14 @@ pub(crate) fn listeners(root: &Node, clusters: &BTreeSet<&str>, report: &mut Rep
     names(list, "listener", report);
     let chains = chains(root);
     for (name, at) in texts(list, "chain") {
-        reference("chain", name, at, &chains, report);
+        if !chains.contains(name) {
+            report.unknown("chain", name, at, &chains);
+        }
     }
     for (name, at) in texts(list, "cluster") {
-        reference("cluster", name, at, clusters, report);
+        if !clusters.contains(name) {
+            report.unknown("cluster", name, at, clusters);
+        }
     }
     for listener in list.map(Node::items).unwrap_or_default() {
         if matches!(listener.kind, Kind::Map(_))
@@ -58,13 +62,6 @@ pub(crate) fn listeners(root: &Node, clusters: &BTreeSet<&str>, report: &mut Rep
         }
     }
     addresses(root, report);
-}
-
-fn reference(what: &str, name: &str, at: Position, known: &BTreeSet<&str>, report: &mut Report<'_>) {
-    if !known.contains(name) {
-        let hint = suggestion(name, known.iter().copied());
-        report.push(at, &format!("unknown {what} {}", quoted(name)), hint.as_deref());
-    }
 }
 
 fn addresses(root: &Node, report: &mut Report<'_>) {
@@ -94,6 +91,7 @@ pub(crate) fn endpoints(root: &Node, report: &mut Report<'_>) -> Vec<Vec<SocketA
     let mut clusters = Vec::new();
     for cluster in root.get("clusters").map(Node::items).unwrap_or_default() {
         let mut addresses: Vec<SocketAddr> = Vec::new();
+        let mut known: HashSet<SocketAddr> = HashSet::new();
         let mut written = BTreeSet::new();
         for node in cluster.get("endpoints").map(Node::items).unwrap_or_default() {
             let Some(text) = node.as_text().filter(|text| formats::complaint("endpoint", text).is_none())
@@ -105,11 +103,7 @@ pub(crate) fn endpoints(root: &Node, report: &mut Report<'_>) -> Vec<Vec<SocketA
                 continue;
             }
             match asked.entry(text).or_insert_with(|| resolve(text)) {
-                Ok(found) => found.iter().for_each(|address| {
-                    if !addresses.contains(address) {
-                        addresses.push(*address);
-                    }
-                }),
+                Ok(found) => addresses.extend(found.iter().filter(|address| known.insert(**address))),
                 Err(reason) => {
                     report.error(node.at, format!("the endpoint {} does not resolve: {reason}", quoted(text)))
                 }

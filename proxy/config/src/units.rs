@@ -14,14 +14,34 @@ const SIZE: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("
 /// Ten years. Far longer than any sense, and far from overflowing the clocks that durations are added to.
 const LONGEST: u64 = 10 * 365 * 24 * 3_600_000;
 
+/// Why a text is no duration or size.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{what}{}", .hint.as_ref().map(|hint| format!(" (hint: {hint})")).unwrap_or_default())]
+pub struct UnitError {
+    /// What is wrong, as the end of a sentence about the value.
+    pub what: String,
+    /// How it may be mended.
+    pub hint: Option<String>,
+}
+
+impl UnitError {
+    fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), hint: None }
+    }
+
+    fn hinted(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { what: what.into(), hint: Some(hint.into()) }
+    }
+}
+
 /// Reads a duration: a whole number and `ms`, `s`, `m` or `h`.
 ///
 /// # Errors
-/// What is wrong, as the end of a sentence about the value.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let millis = parse(text, &TIME, "a duration such as `10s` or `250ms`")?;
+/// The text has no number, no unit or another one, or is more than ten years.
+pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+    let millis = parse(text, &TIME, "a duration", "`10s` or `250ms`")?;
     if millis > LONGEST {
-        return Err("is longer than ten years".to_owned());
+        return Err(UnitError::new("is longer than ten years"));
     }
     Ok(Duration::from_millis(millis))
 }
@@ -29,9 +49,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Reads a size in bytes: a whole number and `B`, `KiB`, `MiB` or `GiB`.
 ///
 /// # Errors
-/// What is wrong, as the end of a sentence about the value.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    parse(text, &SIZE, "a size such as `64KiB` or `16MiB`")
+/// The text has no number, no unit or another one, or is more than 64 bits hold.
+pub fn parse_size(text: &str) -> Result<u64, UnitError> {
+    parse(text, &SIZE, "a size", "`64KiB` or `16MiB`")
 }
 
 /// A size in the largest unit that divides it.
@@ -40,40 +60,43 @@ pub(crate) fn show_size(bytes: u64) -> String {
     unit.map_or_else(|| format!("{bytes}B"), |(name, factor)| format!("{}{name}", bytes / factor))
 }
 
-fn parse(text: &str, units: &[(&str, u64)], what: &str) -> Result<u64, String> {
+fn parse(text: &str, units: &[(&str, u64)], what: &str, examples: &str) -> Result<u64, UnitError> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
+    let form = || format!("write a whole number and a unit, such as {examples}");
     if number.is_empty() {
-        return Err(format!("is not {what}"));
+        return Err(UnitError::hinted(format!("is not {what}"), form()));
     }
     if unit.is_empty() {
         let names: Vec<String> = units.iter().map(|(name, _)| format!("`{name}`")).collect();
-        return Err(format!("has no unit: add {}", crate::words::list(&names, "or")));
+        return Err(UnitError::hinted("has no unit", format!("add {}", crate::words::list(&names, "or"))));
     }
     let Some(&(_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
-        return Err(unknown_unit(unit, units, what));
+        let meant = spelled_otherwise(unit).filter(|meant| units.iter().any(|(name, _)| name == meant));
+        return Err(match meant {
+            Some(meant) => UnitError::hinted("has an unknown unit", format!("write `{number}{meant}`")),
+            None if unit.starts_with('.') => {
+                UnitError::hinted(format!("is not {what}"), "use a whole number of a smaller unit")
+            }
+            None => UnitError::hinted(format!("is not {what}"), form()),
+        });
     };
     let value = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-    value.ok_or_else(|| "is too large".to_owned())
+    value.ok_or_else(|| UnitError::new("is too large"))
 }
 
-fn unknown_unit(unit: &str, units: &[(&str, u64)], what: &str) -> String {
-    let meant = match unit {
-        "sec" | "secs" | "second" | "seconds" => Some("s"),
-        "min" | "mins" | "minute" | "minutes" => Some("m"),
-        "hour" | "hours" => Some("h"),
-        "K" | "k" | "KB" | "kB" | "Ki" => Some("KiB"),
-        "M" | "MB" | "Mi" => Some("MiB"),
-        "G" | "GB" | "Gi" => Some("GiB"),
-        _ => None,
-    };
-    if let Some(meant) = meant.filter(|meant| units.iter().any(|(name, _)| name == meant)) {
-        return format!("has an unknown unit: write `{meant}`");
-    }
-    if unit.starts_with('.') {
-        return format!("is not a whole number: choose a smaller unit, as in {what}");
-    }
-    format!("is not {what}")
+/// The unit that is spelled like this elsewhere.
+fn spelled_otherwise(unit: &str) -> Option<&'static str> {
+    Some(match unit.trim_start() {
+        "ms" | "msec" | "millis" => "ms",
+        "s" | "S" | "sec" | "secs" | "second" | "seconds" => "s",
+        "m" | "min" | "mins" | "minute" | "minutes" => "m",
+        "h" | "H" | "hour" | "hours" => "h",
+        "K" | "k" | "KB" | "kB" | "kb" | "Ki" | "kib" => "KiB",
+        "M" | "MB" | "Mb" | "mb" | "Mi" | "mib" => "MiB",
+        "G" | "GB" | "Gb" | "gb" | "Gi" | "gib" => "GiB",
+        _ => return None,
+    })
 }
 
 /// A duration in the file.
@@ -130,32 +153,31 @@ impl JsonSchema for SizeText {
 mod tests {
     use super::*;
 
+    fn complaint<T: std::fmt::Debug>(parsed: Result<T, UnitError>) -> String {
+        parsed.expect_err("is wrong").to_string()
+    }
+
     #[test]
     fn durations() {
-        for (text, millis) in
-            [("10ms", 10), ("2s", 2000), ("1m", 60_000), ("1h", 3_600_000), ("0s", 0), ("007s", 7000)]
-        {
+        let right =
+            [("10ms", 10), ("2s", 2000), ("1m", 60_000), ("1h", 3_600_000), ("0s", 0), ("007s", 7000)];
+        for (text, millis) in right {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         let wrong = [
-            ("10", "has no unit"),
-            ("", "is not a duration"),
-            ("s", "is not a duration"),
-            ("10 s", "is not a duration"),
-            ("-1s", "is not a duration"),
-            ("1.5s", "is not a whole number"),
-            ("1m30s", "is not a duration"),
-            ("10sec", "write `s`"),
-            ("10S", "is not a duration"),
-            ("10KiB", "is not a duration"),
+            ("10", "has no unit (hint: add `ms`, `s`, `m` or `h`)"),
+            ("10 s", "has an unknown unit (hint: write `10s`)"),
+            ("10sec", "has an unknown unit (hint: write `10s`)"),
+            ("1.5s", "is not a duration (hint: use a whole number of a smaller unit)"),
             ("99999999999999999999s", "is too large"),
             ("18446744073709551615h", "is too large"),
-            ("87601h", "longer than ten years"),
-            ("١s", "is not a duration"),
+            ("87601h", "is longer than ten years"),
         ];
-        for (text, complaint) in wrong {
-            let error = parse_duration(text).expect_err(text);
-            assert!(error.contains(complaint), "{text}: {error}");
+        for (text, expected) in wrong {
+            assert_eq!(complaint(parse_duration(text)), expected, "{text}");
+        }
+        for text in ["", "s", "-1s", "1m30s", "10KiB", "10MB", "١s", "1s ", "PT1S"] {
+            assert!(complaint(parse_duration(text)).starts_with("is not a duration"), "{text}");
         }
         assert_eq!(parse_duration("87600h"), Ok(Duration::from_millis(LONGEST)));
     }
@@ -175,17 +197,14 @@ mod tests {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
         let wrong = [
-            ("64", "has no unit"),
-            ("64KB", "write `KiB`"),
-            ("64M", "write `MiB`"),
-            ("64s", "is not a size"),
-            ("1.5GiB", "is not a whole number"),
-            ("64kib", "is not a size"),
+            ("64", "has no unit (hint: add `B`, `KiB`, `MiB` or `GiB`)"),
+            ("64KB", "has an unknown unit (hint: write `64KiB`)"),
+            ("64M", "has an unknown unit (hint: write `64MiB`)"),
+            ("64s", "is not a size (hint: write a whole number and a unit, such as `64KiB` or `16MiB`)"),
             ("18014398509481984KiB", "is too large"),
         ];
-        for (text, complaint) in wrong {
-            let error = parse_size(text).expect_err(text);
-            assert!(error.contains(complaint), "{text}: {error}");
+        for (text, expected) in wrong {
+            assert_eq!(complaint(parse_size(text)), expected, "{text}");
         }
     }
 }

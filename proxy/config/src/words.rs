@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 /// Longest name or value shown in a message, in characters.
 const LONGEST: usize = 60;
 
+/// Most known names that one is compared with.
+const MOST_KNOWN: usize = 2000;
+
 /// A name or value as messages show it: in backquotes, cut if very long.
 pub(crate) fn quoted(text: &str) -> String {
     let mut shown: String = text.chars().take(LONGEST).collect();
@@ -35,15 +38,21 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         return None;
     }
     let word = plain(word);
-    known
-        .into_iter()
-        .filter(|name| name.len() <= 2 * LONGEST)
-        .map(|name| (strsim::damerau_levenshtein(&word, &plain(name)), name))
-        .filter(|&(distance, name)| distance <= length.max(name.chars().count()).div_ceil(3).min(4))
+    let mut best: Option<(usize, &str)> = None;
+    for name in known.into_iter().take(MOST_KNOWN) {
+        let other = name.chars().count();
+        let most = (length.max(other) / 3).clamp(1, 4);
+        if length.abs_diff(other) > most {
+            continue;
+        }
+        let distance = strsim::damerau_levenshtein(&word, &plain(name));
         // One edit in a name of two letters makes any other name of two letters.
-        .filter(|&(distance, _)| distance == 0 || (length > 2 && distance < length))
-        .min_by_key(|&(distance, _)| distance)
-        .map(|(_, name)| name)
+        let near = distance == 0 || (distance <= most && length > 2);
+        if near && best.is_none_or(|(least, _)| distance < least) {
+            best = Some((distance, name));
+        }
+    }
+    best.map(|(_, name)| name)
 }
 
 /// "did you mean …?" if a known name is near, else the known names if they are few.

@@ -51,6 +51,12 @@ impl<'a> Explainer<'a> {
                 let (message, hint) = self.requirement(inner, &format!("the key {}", quoted(key)), None);
                 found.push(Problem { hint, ..problem(at, path, message) });
             }
+            // How the validator says that a map without known keys has keys.
+            Is::FalseSchema if error.schema_path().as_str().ends_with("/additionalProperties") => {
+                let known = forms::known_keys(self.schema, self.stated_in(error));
+                let unknown = node.entries().iter().filter(|entry| !known.contains(&entry.key.as_str()));
+                found.extend(unknown.map(|entry| self.unknown_key(path, &entry.key, &known)));
+            }
             Is::UniqueItems => found.push(self.repeated_item(path, node)),
             _ => {
                 let (message, hint) = self.requirement(error, &self.subject(path), Some(node));
@@ -92,13 +98,13 @@ impl<'a> Explainer<'a> {
         let node = self.node(path);
         let map = node.as_map();
         let at = map.and_then(|map| map.entry(key)).map_or(node.at, |entry| entry.at);
-        // A key that is there already cannot be what was meant.
-        let open: Vec<&str> =
-            known.iter().copied().filter(|name| map.is_none_or(|map| map.entry(name).is_none())).collect();
-        let meant = crate::words::nearest(key, open.iter().copied());
-        let hint = match meant {
-            Some(name) => Some(format!("did you mean {}?", quoted(name))),
-            None => suggestion(key, known.iter().copied()),
+        let meant = crate::words::nearest(key, known.iter().copied());
+        let (hint, meant) = match (meant, meant.and_then(|name| map?.entry(name))) {
+            (Some(name), None) => (Some(format!("did you mean {}?", quoted(name))), Some(name)),
+            (Some(name), Some(there)) => {
+                (Some(format!("{} is in line {}", quoted(name), there.at.line)), None)
+            }
+            (None, _) => (suggestion(key, known.iter().copied()), None),
         };
         let message = format!("unknown key {} in {}", quoted(key), self.subject(path));
         Problem { hint, meant: meant.map(str::to_owned), ..problem(at, path, message) }
@@ -107,7 +113,11 @@ impl<'a> Explainer<'a> {
     fn wrong_type(&self, path: &str, node: &Node, types: &[String], schema: Option<&Value>) -> Problem {
         let format = schema.and_then(|schema| schema.get("format")).and_then(Value::as_str);
         let wanted: Vec<String> = types.iter().map(|name| type_description(name, format)).collect();
-        let message = format!("{} must be {}, not {}", self.subject(path), list(&wanted, "or"), shown(node));
+        let (subject, wanted) = (self.subject(path), list(&wanted, "or"));
+        let message = match node.kind {
+            Kind::Null => format!("{subject} is empty, it must be {wanted}"),
+            _ => format!("{subject} must be {wanted}, not {}", shown(node)),
+        };
         let hint = types.iter().find_map(|name| type_hint(name, format, node));
         Problem { hint, wrong_type: true, ..problem(node.at, path, message) }
     }
@@ -191,6 +201,7 @@ pub(super) fn one_of(
 
 fn format_complaint(subject: &str, format: &str, text: &str) -> (String, Option<String>) {
     match formats::complaint(format, text) {
+        Some(complaint) if text.is_empty() => (format!("{subject} {}", complaint.message), complaint.hint),
         Some(complaint) => (format!("{subject} {}: {}", complaint.message, quoted(text)), complaint.hint),
         None => (format!("{subject} is not of the format {}: {}", quoted(format), quoted(text)), None),
     }
@@ -235,6 +246,10 @@ fn type_hint(wanted: &str, format: Option<&str>, node: &Node) -> Option<String> 
         ("string", Kind::Number(_, written)) => match format {
             Some("duration") => Some(format!("add a unit: `{written}s` or `{written}ms`")),
             Some("size") => Some(format!("add a unit: `{written}KiB` or `{written}MiB`")),
+            Some("socket-address") => {
+                Some(format!("write an IP address before the port: `127.0.0.1:{written}`"))
+            }
+            Some("endpoint") => Some(format!("write a host before the port: `127.0.0.1:{written}`")),
             _ => Some(format!("quote it: `\"{written}\"`")),
         },
         ("string", Kind::Bool(value)) => Some(format!("quote it: `\"{value}\"`")),

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Problem;
 use super::explain::{Explainer, meant, one_of, problem, shown, type_description};
 use super::walk::{Applies, parts, target};
+use crate::tree::Kind;
 use crate::words::{list, quoted};
 
 type Errors = Vec<ValidationError<'static>>;
@@ -32,7 +33,11 @@ pub(super) fn explain(
         branches.iter().filter(|errors| !errors.iter().any(|e| is_type(e, path))).collect();
     if of_type.is_empty() {
         let wanted = describe_branches(explainer.schema, error.schema_path().as_str());
-        let message = format!("{subject} must be {}, not {}", list(&wanted, "or"), shown(node));
+        let wanted = list(&wanted, "or");
+        let message = match node.kind {
+            Kind::Null => format!("{subject} is empty, it must be {wanted}"),
+            _ => format!("{subject} must be {wanted}, not {}", shown(node)),
+        };
         found.push(Problem { wrong_type: true, ..problem(node.at, path, message) });
         return;
     }

@@ -10,6 +10,7 @@ use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 
 use crate::Position;
+use crate::diagnostic::MOST;
 use crate::formats::{FORMATS, complaint};
 use crate::tree::Node;
 
@@ -53,7 +54,11 @@ impl Checker {
         }
         let validator = options.build(&schema).map_err(|error| {
             let place = error.instance_path().as_str();
-            if place.is_empty() { error.to_string() } else { format!("{error} (at `{place}`)") }
+            if place.is_empty() {
+                format!("is not valid: {error}")
+            } else {
+                format!("is not valid at `{place}`: {error}")
+            }
         })?;
         Ok(Self { schema, validator })
     }
@@ -66,12 +71,14 @@ impl Checker {
         self.validator.is_valid(value)
     }
 
-    /// Everything that is wrong with a part of the file. `label` names the part as a whole.
+    /// What is wrong with a part of the file. `label` names the part as a whole. Everything, but no more
+    /// than can be listed.
     pub(crate) fn check(&self, node: &Node, label: &str) -> Vec<Problem> {
         let value = node.to_value();
         let explainer = explain::Explainer { schema: &self.schema, root: node, label };
         let mut problems = Vec::new();
-        for error in self.validator.iter_errors(&value) {
+        // One more than are listed, so that the report knows that there are more.
+        for error in self.validator.iter_errors(&value).take(MOST + 1) {
             explainer.explain(&error, &mut problems);
         }
         drop_consequences(&mut problems);
