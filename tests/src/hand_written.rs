@@ -133,11 +133,20 @@ fn callbacks(callback: &str) -> String {
         "request_trailers" | "response_trailers" => {
             function(callback, "(param i32 i32) (result i32)", &format!("{IF_MARKED} (i32.const 0)"))
         }
-        "done" => function(callback, "(param i32) (result i32)", &format!("{IF_MARKED} (i32.const 1)")),
-        "log" | "delete" => function(callback, "(param i32)", IF_MARKED),
-        // The root context has no parent; it must come up, or there would be no plugin.
+        // The maps may be gone by then, so the request's mark is remembered.
+        "done" | "log" | "delete" => {
+            let (result, value) =
+                if callback == "done" { ("(result i32)", "(i32.const 1)") } else { ("", "") };
+            let remembered = format!("(if (global.get $bad) (then (call $misbehave))) {value}");
+            "(global $bad (mut i32) (i32.const 0))\n  ".to_owned()
+                + &function("request_headers", headers, "(global.set $bad (call $marked)) (i32.const 0)")
+                + &function(callback, &format!("(param i32) {result}"), &remembered)
+        }
+        // The root context has no parent; it must come up, or there would be no plugin. Without a callback of a stream, no
+        // stream would be created.
         "context_create" => {
             function(callback, "(param i32 i32)", "(if (local.get 1) (then (call $misbehave)))")
+                + &function("request_headers", headers, "(i32.const 0)")
         }
         "configure" => function(callback, "(param i32 i32) (result i32)", "(call $misbehave) (i32.const 1)"),
         "http_call_response" => {

@@ -168,6 +168,12 @@ impl Setup {
         }
     }
 
+    /// `meshgate.yaml:LINE:`, as messages say it, of the first line that contains `part`.
+    pub fn place(&self, part: &str) -> String {
+        let line = self.yaml().lines().position(|line| line.contains(part));
+        format!("{FILE}:{}:", 1 + line.unwrap_or_else(|| panic!("{part} is not in\n{}", self.yaml())))
+    }
+
     /// Starts the proxy and waits until it is ready.
     pub async fn start(self) -> Meshgate {
         let folder = self.write();

@@ -1,7 +1,7 @@
 //! What is written about each request, in both formats.
 
 use http::Response;
-use meshgate_tests::{Ask, Backend, Client, Meshgate, full};
+use meshgate_tests::{Ask, Backend, Client, Meshgate, Wire, full};
 
 #[tokio::test]
 async fn json_entry_says_everything() {
@@ -65,10 +65,12 @@ async fn every_request_has_one_entry() {
 async fn hostile_values_stay_on_one_line() {
     let one = Backend::echo("one").await;
     let gate = Meshgate::chain("").cluster("one", &[&one]).start().await;
-    let ask = Ask::get("/quotes?a=\"b\"").header("user-agent", "\\\" {\"path\": \"/forged\"} \u{1f600}");
-    gate.call(ask).await;
+    let agent = "\\\" {\"path\": \"/forged\"} \u{1f600}";
+    let mut wire = Wire::connect(gate.address()).await;
+    wire.write(format!("GET /quotes?a=\"b\" HTTP/1.1\r\nhost: a\r\nuser-agent: {agent}\r\n\r\n")).await;
+    assert_eq!(wire.read_reply().await.status(), 200);
     let entry = gate.access("/quotes?a=\"b\"").await;
-    assert_eq!(entry["user_agent"], "\\\" {\"path\": \"/forged\"} \u{1f600}");
+    assert_eq!(entry["user_agent"], agent);
     assert_eq!(gate.access_log().len(), 1);
 }
 

@@ -65,7 +65,7 @@ async fn response_body_streams_while_it_is_written() {
             assert_eq!(frame.into_data().unwrap(), part);
             received.add_permits(1);
         }
-        assert!(within("the end of the body", body.frame()).await.is_none());
+        assert!(within("the end of the body", body.collect()).await.unwrap().to_bytes().is_empty());
     }
 }
 
@@ -112,12 +112,12 @@ async fn fast_backend_waits_for_a_slow_client() {
     let one = RawBackend::start(move |_, mut wire| {
         let stuck = stuck.clone();
         async move {
-            wire.read_head().await.unwrap();
-            wire.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {MORE_THAN_BUFFERS}\r\n\r\n")).await;
-            let sent = fill(&mut wire, MORE_THAN_BUFFERS).await;
-            stuck.send(sent).unwrap();
-            wire.write(vec![0; MORE_THAN_BUFFERS - sent]).await;
-            wire.read_to_end().await;
+            while wire.read_head().await.is_some() {
+                wire.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {MORE_THAN_BUFFERS}\r\n\r\n")).await;
+                let sent = fill(&mut wire, MORE_THAN_BUFFERS).await;
+                stuck.send(sent).unwrap();
+                wire.write(vec![0; MORE_THAN_BUFFERS - sent]).await;
+            }
         }
     })
     .await;

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use http::Response;
 use http_body_util::BodyExt;
-use meshgate_tests::{Ask, Backend, Client, Meshgate, RawBackend, Reply, full, streamed, within};
+use meshgate_tests::{Ask, Backend, Client, Meshgate, RawBackend, Reply, Wire, full, streamed, within};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
@@ -156,10 +156,11 @@ async fn client_that_leaves_cancels_the_request_upstream() {
     let one = Backend::answering("one", async |_, _| std::future::pending().await).await;
     let gate = Meshgate::chain("").cluster("one", &[&one]).start().await;
 
-    let mut client = gate.client().await;
-    let begun = client.begin(Ask::get("/http1")).await.unwrap();
+    // By a reset: a client that only says it has finished writing still waits for its answer.
+    let mut wire = Wire::connect(gate.address()).await;
+    wire.write("GET /http1 HTTP/1.1\r\nhost: a\r\n\r\n").await;
     one.wait_for_requests(1).await;
-    drop((begun, client));
+    wire.reset();
     one.wait_until_unused().await;
     let entry = gate.access("/http1").await;
     assert_eq!((&entry["response_flags"], &entry["response_code"]), (&"DC".into(), &0.into()), "{entry}");
@@ -209,7 +210,7 @@ async fn bytes_nobody_asked_for_are_not_the_next_answer() {
 async fn idle_client_is_let_go() {
     let one = Backend::answering("one", async |_, _| Ok(Response::new(full("ok")))).await;
     let gate = Meshgate::chain("").listener("idle_timeout: 100ms").cluster("one", &[&one]).start().await;
-    let mut wire = meshgate_tests::Wire::connect(gate.address()).await;
+    let mut wire = Wire::connect(gate.address()).await;
     wire.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(wire.read_reply().await.body, b"ok");
     assert!(wire.read_to_end().await.is_empty());

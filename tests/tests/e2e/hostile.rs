@@ -171,6 +171,55 @@ async fn exit_in_each_callback() {
 }
 
 #[tokio::test]
+async fn guest_in_rust_misbehaves_in_each_callback() {
+    // The same once more with a guest compiled from Rust: its panics, its allocator and its deep stack frames.
+    const PLACES: [&str; 8] = [
+        "request_headers",
+        "request_body",
+        "request_trailers",
+        "response_headers",
+        "response_body",
+        "response_trailers",
+        "done",
+        "log",
+    ];
+    let one = Backend::answering("one", answer_with_trailers).await;
+    for mode in ["panic", "recurse", "grow", "loop", "trap", "exit"] {
+        let routes: String = PLACES
+            .iter()
+            .map(|place| {
+                format!(
+                    "      - {{name: {place}, match: {{path: /{place}}}, to: one, \
+                     filters: [hostile: {{mode: {mode}, where: {place}}}]}}\n"
+                )
+            })
+            .collect();
+        let gate = Meshgate::chain(&format!("- routing:\n    routes:\n{routes}"))
+            .guest("hostile", "")
+            .cluster("one", &[&one])
+            .start()
+            .await;
+        for place in PLACES {
+            let route = format!("/{place}");
+            passes(&gate, &route).await;
+            let attack = request(&format!("{route}?bad")).header("x-attack", "1");
+            let reply = within(format!("{mode} in {place} is answered"), async {
+                Client::http2(gate.address()).await.try_call(attack).await
+            })
+            .await;
+            match place {
+                "done" | "log" => assert_eq!(reply.unwrap().status, 200, "{mode} in {place}"),
+                "response_body" | "response_trailers" => {
+                    assert!(reply.is_err() || reply.unwrap().status == 503, "{mode} in {place}");
+                }
+                _ => assert_eq!(reply.unwrap().status, 503, "{mode} in {place}"),
+            }
+            passes(&gate, &route).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn misdeed_when_an_http_call_returns() {
     for misdeed in Misdeed::ALL {
         let arena = Arena::start(misdeed, &["http_call_response"]).await;
@@ -221,10 +270,11 @@ async fn misdeed_in_the_configuration_refuses_the_file() {
     for misdeed in Misdeed::ALL {
         let module = hostile("configure", misdeed);
         let setup = Meshgate::chain("- bad: {}").filter("bad", &module, "").cluster("one", &[&one]);
+        let place = setup.place("- bad: {}");
         let finished = setup.check().await;
         assert_eq!(finished.code, Some(2), "{misdeed:?}: {finished:?}");
         let said = finished.stdout + &finished.stderr;
-        assert!(said.contains("meshgate.yaml:10:"), "{misdeed:?}: {said}");
+        assert!(said.contains(&place), "{misdeed:?}: {said}");
     }
 }
 
@@ -236,7 +286,7 @@ async fn misdeed_in_the_configuration_leaves_a_running_proxy_alone() {
     for misdeed in [Misdeed::Loop, Misdeed::Trap, Misdeed::Grow] {
         gate.replace("bad.wasm", hostile("configure", misdeed));
         let errors = gate.refused().await;
-        assert!(errors.contains("meshgate.yaml:10:"), "{misdeed:?}: {errors}");
+        assert!(errors.contains(&gate.setup().place("- bad: {}")), "{misdeed:?}: {errors}");
         assert_eq!(gate.get("/").await.status, 200);
         // Back to good, or the next refusal could not be told from this one.
         gate.replace("bad.wasm", &good);
