@@ -60,7 +60,7 @@ impl Toolchain {
 
     /// Makes `command` (a cargo build) use this toolchain.
     pub(crate) fn apply(&self, command: &mut Command) -> Result<()> {
-        command.args(["--target", TARGET]);
+        command.args(["--target", TARGET]).env("CARGO_ENCODED_RUSTFLAGS", self.flags()?.join("\u{1f}"));
         if *self == Self::Target {
             return Ok(());
         }
@@ -71,6 +71,24 @@ impl Toolchain {
             command.env("RUSTC", DEBIAN_RUSTC).env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
         }
         Ok(())
+    }
+
+    /// Panic messages carry source paths. Without this machine's folders in them, the same source gives the same module
+    /// everywhere.
+    fn flags(&self) -> Result<Vec<String>> {
+        let sysroot = match self {
+            Self::Debian => PathBuf::from("/usr"),
+            Self::Target | Self::Source => Probe::new()?.sysroot,
+        };
+        let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+        let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).unwrap_or_default();
+        let mut folders = vec![workspace::root(), sysroot.join("lib/rustlib/src")];
+        // Below this, packages lie in one folder for each registry, named after it.
+        if let Ok(registries) = fs::read_dir(home.join("registry/src")) {
+            folders.extend(registries.flatten().map(|registry| registry.path()));
+        }
+        folders.sort();
+        Ok(folders.iter().map(|folder| format!("--remap-path-prefix={}=", folder.display())).collect())
     }
 
     fn name(&self) -> &'static str {

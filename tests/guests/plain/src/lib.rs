@@ -119,6 +119,10 @@ struct Stream {
 impl Stream {
     /// Answers or calls if the configuration says so for this phase. `None`: go on.
     fn interrupt(&mut self, phase: Phase) -> Option<Action> {
+        // The end of a body may come as a chunk of its own, while the call for an earlier one is still out.
+        if self.calling == Some(phase) {
+            return Some(Action::Pause);
+        }
         if let Some(reply) = self.config.reply.as_ref().filter(|reply| reply.at == phase) {
             reply.send();
             return Some(Action::Pause);
