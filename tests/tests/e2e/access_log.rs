@@ -67,9 +67,9 @@ async fn hostile_values_stay_on_one_line() {
     let gate = Meshgate::chain("").cluster("one", &[&one]).start().await;
     let agent = "\\\" {\"path\": \"/forged\"} \u{1f600}";
     let mut wire = Wire::connect(gate.address()).await;
-    wire.write(format!("GET /quotes?a=\"b\" HTTP/1.1\r\nhost: a\r\nuser-agent: {agent}\r\n\r\n")).await;
+    wire.write(format!("GET /quotes?a=%22b HTTP/1.1\r\nhost: a\r\nuser-agent: {agent}\r\n\r\n")).await;
     assert_eq!(wire.read_reply().await.status(), 200);
-    let entry = gate.access("/quotes?a=\"b\"").await;
+    let entry = gate.access("/quotes?a=%22b").await;
     assert_eq!(entry["user_agent"], agent);
     assert_eq!(gate.access_log().len(), 1);
 }
