@@ -165,10 +165,12 @@ pub enum OnError {
 /// A filter's configuration as its module receives it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FilterConfiguration {
-    /// The bytes of a string, as they stand. Empty if the chain gives no configuration.
+    /// The bytes of a string, as they stand. Empty if the chain gives no configuration and the module has no schema,
+    /// or one that allows none; with any other schema, none is the same as `{}`.
     Text(String),
     /// Anything else, as JSON. Each sub-chain is replaced by its key, a string: the JSON pointer to it without the
-    /// leading slash, such as `routes/0/filters`.
+    /// leading slash, such as `routes/0/filters`. Marked files are replaced by their resolved paths. Keys are sorted, so
+    /// that moving a line in the file does not make another configuration of it.
     Json(serde_json::Value),
 }
 

@@ -210,7 +210,10 @@ fn format_complaint(subject: &str, format: &str, text: &str) -> (String, Option<
 fn type_names(kind: &TypeKind) -> Vec<String> {
     match kind {
         TypeKind::Single(name) => vec![name.to_string()],
-        TypeKind::Multiple(names) => names.iter().map(|name| name.to_string()).collect(),
+        // "… or empty" is what an optional key's schema says; nobody looks for that.
+        TypeKind::Multiple(names) => {
+            names.iter().map(|name| name.to_string()).filter(|name| name != "null").collect()
+        }
     }
 }
 
