@@ -95,7 +95,8 @@ impl<S: Serve> Connection<S> {
     async fn http1(self, stream: TcpStream, beginning: Beginning) {
         let mut builder = http1::Builder::new();
         builder
-            .half_close(true)
+            // A client that closes its side is taken for gone, so that work for it ends: see docs/decisions.
+            .half_close(false)
             .header_read_timeout(None)
             .max_header_size(self.limits.max_header_bytes)
             .max_buf_size(buffer_size(self.limits.max_header_bytes));

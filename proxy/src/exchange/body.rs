@@ -8,8 +8,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
+
+use meshgate_wasm::ResponseHead;
 
 use super::Exchange;
 use super::deadline::Deadline;
@@ -65,26 +67,31 @@ impl http_body::Body for Received {
     }
 }
 
-/// Sets `content-length` right before a head goes out: a filter may have made the body longer or shorter. Waits for
-/// the first bytes that come through the filters, and only if there is a length to be wrong about.
+/// Makes `content-length` true right before a head goes out: filters may have changed the field, or may make the body
+/// longer or shorter. Waits for the first bytes that come through the filters of the body, and only if there is a length
+/// to be wrong about.
 pub(super) async fn frame<B>(body: &mut FilteredBody<B>, headers: &mut HeaderMap) -> Result<(), BodyError>
 where
     B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
 {
-    if !body.is_filtered() || body.is_end_stream() {
-        return Ok(());
-    }
     let Some(announced) = headers.get(CONTENT_LENGTH) else { return Ok(()) };
     let announced = announced.to_str().ok().and_then(|length| length.parse::<u64>().ok());
-    match poll_fn(|cx| body.poll_first(cx)).await? {
-        First::Whole(length) => {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-            body.promise(length);
-        }
-        First::Same if announced.is_some() => body.promise(announced.unwrap_or_default()),
-        First::Same | First::Changed => {
-            headers.remove(CONTENT_LENGTH);
-        }
+    let arriving = body.source_length();
+    let length = if !body.is_filtered() || body.is_end_stream() {
+        arriving
+    } else {
+        let length = match poll_fn(|cx| body.poll_first(cx)).await? {
+            First::Whole(length) => Some(length),
+            First::Same => arriving,
+            // A filter that changed the field too says what it will send, and is held to it.
+            First::Changed => announced.filter(|_| announced != arriving),
+        };
+        length.inspect(|length| body.promise(*length))
+    };
+    match length {
+        Some(length) if announced == Some(length) => {}
+        Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+        None => drop(headers.remove(CONTENT_LENGTH)),
     }
     Ok(())
 }
@@ -103,8 +110,11 @@ impl Download {
     }
 
     /// Sets the framing of the head that goes out before this body.
-    pub(super) async fn frame(&mut self, headers: &mut HeaderMap) -> Result<(), BodyError> {
-        frame(&mut self.body, headers).await
+    pub(super) async fn frame(&mut self, head: &mut ResponseHead) -> Result<(), BodyError> {
+        // What these would announce is the length of a body that is not sent (RFC 9110 section 8.6).
+        let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || self.exchange.stream.http().borrow().request.method == Method::HEAD;
+        if bodiless { Ok(()) } else { frame(&mut self.body, &mut head.headers).await }
     }
 
     fn broke(&self, error: &BodyError) {

@@ -65,7 +65,7 @@ fn open(
         chain: Rc::clone(&listener.chain),
         clusters: Rc::clone(&listener.cluster_names),
     });
-    Ok((Exchange::new(listener, stream), Body::downstream(body)))
+    Ok((Exchange::new(listener, raw, stream), Body::downstream(body)))
 }
 
 /// Runs the request through its filters and sends it where they say.
@@ -125,8 +125,10 @@ async fn attempt(
     deadline: &mut Deadline,
 ) -> Result<Response<UpstreamBody>, End> {
     let stream = &exchange.stream;
-    exchange.begin_attempt();
-    let mut send = pin!(exchange.listener.upstream.send(cluster, request));
+    let upstream = &exchange.listener.upstream;
+    let endpoint = upstream.pick(cluster).map_err(ExchangeError::Upstream)?;
+    exchange.begin_attempt(endpoint.address());
+    let mut send = pin!(upstream.send_to(cluster, &endpoint, request));
     let response = poll_fn(|cx| {
         if let Poll::Ready(response) = send.as_mut().poll(cx) {
             return Poll::Ready(response.map_err(|error| ExchangeError::Upstream(error).into()));
@@ -160,7 +162,7 @@ async fn respond(exchange: &Rc<Exchange>, mut reply: Reply) -> Result<Response<B
         }
         let mut head = exchange.response_head();
         let mut download = Download::new(exchange, body, deadline);
-        match download.frame(&mut head.headers).await {
+        match download.frame(&mut head).await {
             Ok(()) => {
                 stream.begin_response();
                 return Ok(downstream_response(head, download));

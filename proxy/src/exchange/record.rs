@@ -1,6 +1,7 @@
 //! What is kept of an exchange from its head to its entry in the access log.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,6 +25,7 @@ use crate::upstream::{Cluster, UpstreamBody};
 pub(super) struct Exchange {
     pub(super) stream: Rc<Stream>,
     pub(super) listener: Rc<Listener>,
+    arrived: Arrived,
     sent_at: Cell<Option<Instant>>,
     completed: Cell<bool>,
 }
@@ -37,9 +39,9 @@ pub(super) enum Destination {
 }
 
 impl Exchange {
-    pub(super) fn new(listener: Rc<Listener>, stream: Rc<Stream>) -> Rc<Exchange> {
+    pub(super) fn new(listener: Rc<Listener>, arrived: Arrived, stream: Rc<Stream>) -> Rc<Exchange> {
         listener.metrics.begin();
-        Rc::new(Exchange { stream, listener, sent_at: Cell::new(None), completed: Cell::new(false) })
+        Rc::new(Exchange { stream, listener, arrived, sent_at: Cell::new(None), completed: Cell::new(false) })
     }
 
     /// What the filters decided, or the listener's default.
@@ -89,20 +91,17 @@ impl Exchange {
         self.stream.http().borrow_mut().response = Some(head);
     }
 
-    pub(super) fn begin_attempt(&self) {
+    pub(super) fn begin_attempt(&self, endpoint: SocketAddr) {
         self.sent_at.set(Some(Instant::now()));
-        self.stream.http().borrow_mut().attributes.attempts += 1;
+        let attributes = &mut self.stream.http().borrow_mut().attributes;
+        attributes.attempts += 1;
+        attributes.upstream_address = Some(endpoint);
     }
 
     pub(super) fn end_attempt(&self, response: &Result<Response<UpstreamBody>, End>) {
         let mut http = self.stream.http().borrow_mut();
         let attributes = &mut http.attributes;
         attributes.backend_latency = self.sent_at.get().map(|sent| sent.elapsed());
-        attributes.upstream_address = match response {
-            Ok(response) => Some(response.body().endpoint()),
-            Err(End::Error(ExchangeError::Upstream(error))) => error.endpoint,
-            Err(_) => None,
-        };
         if let Ok(response) = response {
             attributes.upstream_local_address = response.body().local_address();
             attributes.response_code_details = Some("via_upstream".into());
@@ -179,9 +178,9 @@ impl Exchange {
         let value = |name: &HeaderName| request.headers.get(name).map(HeaderValue::as_bytes);
         self.listener.access_log.write(&AccessRecord {
             start: attributes.start,
-            method: request.method.as_str(),
-            path: request.path.as_str().as_bytes(),
-            protocol: protocol(request.version),
+            method: self.arrived.method.as_str(),
+            path: self.arrived.path(),
+            protocol: protocol(self.arrived.version),
             status: http.response.as_ref().map_or(0, |response| response.status.as_u16()),
             flags: &ResponseFlag::text(attributes.response_flags),
             details: attributes.response_code_details.as_deref().unwrap_or_default(),
@@ -221,7 +220,7 @@ impl Drop for Exchange {
     }
 }
 
-/// What is kept of a head while it is checked, to log it if it is refused.
+/// What is kept of a head as it arrived, for the access log: checks may refuse it, and filters may change it.
 pub(super) struct Arrived {
     method: Method,
     uri: Uri,
@@ -231,6 +230,11 @@ pub(super) struct Arrived {
 impl Arrived {
     pub(super) fn of(parts: &request::Parts) -> Arrived {
         Arrived { method: parts.method.clone(), uri: parts.uri.clone(), version: parts.version }
+    }
+
+    /// Path and query as the client sent them.
+    fn path(&self) -> &[u8] {
+        self.uri.path_and_query().map_or(b"", |path| path.as_str().as_bytes())
     }
 
     /// Answers and logs a request whose head is not acceptable. No filter sees it.
@@ -244,7 +248,7 @@ impl Arrived {
             listener.access_log.write(&AccessRecord {
                 start: SystemTime::now(),
                 method: self.method.as_str(),
-                path: self.uri.path_and_query().map_or(b"", |path| path.as_str().as_bytes()),
+                path: self.path(),
                 protocol: protocol(self.version),
                 status: status.as_u16(),
                 flags,

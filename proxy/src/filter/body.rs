@@ -25,6 +25,7 @@ pub struct FilteredBody<B> {
     direction: Direction,
     source: B,
     source_ended: bool,
+    arriving: Option<u64>,
     /// Bytes taken from the source.
     taken: u64,
     /// How many filters the body passes; 0 if none of them looks at it.
@@ -79,6 +80,7 @@ where
             stream: Rc::clone(stream),
             direction,
             source_ended: false,
+            arriving: source.size_hint().exact(),
             taken: 0,
             filters,
             out: Chunks::new(),
@@ -92,6 +94,11 @@ where
     /// Whether any filter looks at this body.
     pub fn is_filtered(&self) -> bool {
         self.filters > 0
+    }
+
+    /// The length of the body as it arrives, if that was announced.
+    pub fn source_length(&self) -> Option<u64> {
+        self.arriving
     }
 
     /// Holds the filters to a `content-length` that goes out with the head: a body that turns out longer or shorter

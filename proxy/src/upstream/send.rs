@@ -41,9 +41,26 @@ impl Upstream {
         cluster: &Cluster,
         request: Request<Body>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let Some(endpoint) = cluster.pick() else {
-            return Err(UpstreamError::new(UpstreamErrorKind::NoEndpoint, None, ""));
-        };
+        let endpoint = self.pick(cluster)?;
+        self.send_to(cluster, &endpoint, request).await
+    }
+
+    /// The endpoint that the cluster's load balancer chooses now.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn pick(&self, cluster: &Cluster) -> Result<Rc<Endpoint>, UpstreamError> {
+        let none = || UpstreamError::new(UpstreamErrorKind::NoEndpoint, None, "");
+        cluster.pick().cloned().ok_or_else(none)
+    }
+
+    /// As [`send`](Self::send), to an endpoint chosen before.
+    pub async fn send_to(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Rc<Endpoint>,
+        request: Request<Body>,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let (head, body) = request.into_parts();
         let (body, progress) = RequestBody::new(body, &head.headers);
         let mut request = Request::from_parts(head, body);
