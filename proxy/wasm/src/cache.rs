@@ -36,7 +36,10 @@ impl Cache {
         let mut fingerprint = Fingerprint(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut fingerprint);
         let digest: [u8; 32] = fingerprint.0.finalize().into();
-        Ok(Cache { directory: directory.to_path_buf(), engine: ModuleHash(digest).to_string()[..16].to_owned() })
+        Ok(Cache {
+            directory: directory.to_path_buf(),
+            engine: ModuleHash(digest).to_string()[..16].to_owned(),
+        })
     }
 
     /// The compiled module, if it is here and sound. Anything else is as if it were not here.
@@ -53,11 +56,18 @@ impl Cache {
             return None;
         }
         drop(code);
-        #[expect(unsafe_code, reason = "loads code; the file is ours alone, whole, and named after this engine")]
+        #[expect(
+            unsafe_code,
+            reason = "loads code; the file is ours alone, whole, and named after this engine"
+        )]
         // SAFETY: the file was written by `store` from `Module::serialize` of an engine with this fingerprint; only
         // this user can write to the directory, and files in it are replaced by rename, never changed in place.
         let module = unsafe { Module::deserialize_file(engine, &path) };
-        module.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "cannot load compiled module")).ok()
+        module
+            .inspect_err(
+                |error| tracing::warn!(path = %path.display(), %error, "cannot load compiled module"),
+            )
+            .ok()
     }
 
     /// Keeps a compiled module. A failure costs a compilation at the next start, no more.

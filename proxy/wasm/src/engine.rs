@@ -6,8 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use wasmtime::{
-    Config, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
-    WasmBacktraceDetails,
+    Config, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
 };
 
 use crate::cache::Cache;

@@ -23,7 +23,8 @@ impl RequestHead {
     }
 
     pub(crate) fn pairs(&self) -> impl Iterator<Item = Pair<'_>> {
-        let authority = Some((&b":authority"[..], self.authority.as_bytes())).filter(|pair| !pair.1.is_empty());
+        let authority =
+            Some((&b":authority"[..], self.authority.as_bytes())).filter(|pair| !pair.1.is_empty());
         let pseudo: [Option<Pair<'_>>; 4] = [
             authority,
             Some((b":method", self.method.as_str().as_bytes())),

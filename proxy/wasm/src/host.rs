@@ -149,4 +149,3 @@ impl fmt::Display for CallFailure {
         out.write_str(self.reason())
     }
 }
-

@@ -118,7 +118,8 @@ impl Outline {
     /// The callbacks the manifest says the filter implements; all if it does not say.
     fn implemented(&self) -> Callbacks {
         let manifest = self.manifest.as_deref().and_then(|text| serde_json::from_slice(text).ok());
-        let Some(serde_json::Value::Array(names)) = manifest.map(|mut m: serde_json::Value| m["callbacks"].take())
+        let Some(serde_json::Value::Array(names)) =
+            manifest.map(|mut m: serde_json::Value| m["callbacks"].take())
         else {
             return Callbacks::ALL;
         };
@@ -205,7 +206,10 @@ impl Module {
 
 impl fmt::Debug for Module {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Module").field("name", &self.0.name).field("hash", &self.0.hash).finish_non_exhaustive()
+        out.debug_struct("Module")
+            .field("name", &self.0.name)
+            .field("hash", &self.0.hash)
+            .finish_non_exhaustive()
     }
 }
 
@@ -236,20 +240,21 @@ fn resolve(
         let answer = if module.starts_with("wasi") { ERRNO_NOSYS } else { Status::Unimplemented as i32 };
         let path = format!("{module}.{name}");
         let trap = format!("the guest called `{path}`, which this host does not offer");
-        let stub = move |_: wasmtime::Caller<'_, VmState>, _: &[Val], results: &mut [Val]| match results {
-            [] => Ok(()),
-            [result @ Val::I32(_)] => {
-                *result = Val::I32(answer);
-                Ok(())
+        let odd =
+            wanted.results().len() > 1 || wanted.results().any(|result| !matches!(result, ValType::I32));
+        let stub = move |_: wasmtime::Caller<'_, VmState>, _: &[Val], results: &mut [Val]| {
+            if odd {
+                return Err(wasmtime::Error::msg(trap.clone()));
             }
-            _ => Err(wasmtime::Error::msg(trap.clone())),
+            results.iter_mut().for_each(|result| *result = Val::I32(answer));
+            Ok(())
         };
         linker
-            .func_new(module, name, wanted.clone(), stub)
+            .func_new(module, name, wanted, stub)
             .map_err(|error| ModuleError::Compile(format!("{error:#}")))?;
-        let odd = wanted.results().any(|result| !matches!(result, ValType::I32));
         stubs.push(if odd { format!("{path} (traps)") } else { path });
     }
-    let instance = linker.instantiate_pre(code).map_err(|error| ModuleError::Compile(format!("{error:#}")))?;
+    let instance =
+        linker.instantiate_pre(code).map_err(|error| ModuleError::Compile(format!("{error:#}")))?;
     Ok((instance, stubs))
 }

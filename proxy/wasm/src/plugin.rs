@@ -268,7 +268,8 @@ impl Core {
     /// Whether a log line is within the plugin's rate; counts it.
     pub(crate) fn may_log(&self) -> bool {
         let now = Instant::now();
-        let fresh = self.log_second.get().is_none_or(|start| now.duration_since(start) >= Duration::from_secs(1));
+        let fresh =
+            self.log_second.get().is_none_or(|start| now.duration_since(start) >= Duration::from_secs(1));
         if fresh {
             self.log_second.set(Some(now));
             self.log_lines.set(0);

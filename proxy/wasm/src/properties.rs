@@ -88,9 +88,7 @@ fn request<'a>(http: &'a HttpStream, name: &[u8]) -> Value<'a> {
         b"id" => field(&head.headers, "x-request-id"),
         b"protocol" => bytes(protocol(head.version)),
         b"headers_bytes" => number(size(head.pairs())),
-        b"size" => {
-            number(content_length(&head.headers).unwrap_or(attributes.request_bytes))
-        }
+        b"size" => number(content_length(&head.headers).unwrap_or(attributes.request_bytes)),
         b"total_size" => {
             let trailers = http.request_trailers.as_ref().map_or(0, |map| size(fields::pairs(map)));
             number(size(head.pairs()) + attributes.request_bytes + trailers)

@@ -142,15 +142,16 @@ impl Slot {
 /// Keeps replacing a VM that fails again and again from eating up the worker: replacements may take a tenth of
 /// its time, with a second in advance; and after one that failed there is a pause, doubled each time.
 struct Brake {
-    credit: Cell<Duration>,
+    /// Seconds; below zero, what was used too much is waited for.
+    credit: Cell<f64>,
     counted: Cell<Instant>,
     failures: Cell<u32>,
     pause_until: Cell<Option<Instant>>,
 }
 
 impl Brake {
-    const CREDIT: Duration = Duration::from_secs(1);
-    const SHARE: u32 = 10;
+    const CREDIT: f64 = 1.0;
+    const SHARE: f64 = 0.1;
     const FIRST_PAUSE: Duration = Duration::from_secs(1);
     const LAST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -168,15 +169,17 @@ impl Brake {
         if let Some(pause) = self.pause_until.get().and_then(|until| until.checked_duration_since(now)) {
             return Some(pause).filter(|pause| !pause.is_zero());
         }
-        let earned = now.saturating_duration_since(self.counted.get()) / Brake::SHARE;
-        self.credit.set((self.credit.get() + earned).min(Brake::CREDIT));
+        let earned = now.saturating_duration_since(self.counted.get()).as_secs_f64() * Brake::SHARE;
+        let credit = (self.credit.get() + earned).min(Brake::CREDIT);
+        self.credit.set(credit);
         self.counted.set(now);
-        self.credit.get().is_zero().then_some(Brake::FIRST_PAUSE)
+        (credit < 0.0)
+            .then(|| Duration::try_from_secs_f64(-credit / Brake::SHARE).unwrap_or(Brake::LAST_PAUSE))
     }
 
     fn charge(&self, began: Instant, ended: Instant, succeeded: bool) {
         let took = ended.saturating_duration_since(began);
-        self.credit.set(self.credit.get().saturating_sub(took));
+        self.credit.set(self.credit.get() - took.as_secs_f64());
         if succeeded {
             self.failures.set(0);
             return;

@@ -39,7 +39,8 @@ impl Vm {
         let nobody = Entry::Root(Rc::new(Root::new(0, core, Weak::new())));
         let ticks = store.data_mut().running.begin(Phase::Initialize, nobody.clone(), false);
         store.set_epoch_deadline(ticks);
-        let instantiated = panic::catch_unwind(AssertUnwindSafe(|| module.instance().instantiate(&mut store)));
+        let instantiated =
+            panic::catch_unwind(AssertUnwindSafe(|| module.instance().instantiate(&mut store)));
         let instance = match instantiated {
             Ok(Ok(instance)) => instance,
             Ok(Err(error)) => return Err(trap::at_instantiation(error, core, store.data())),
@@ -59,9 +60,7 @@ impl Vm {
     /// Runs what the toolchain wants run first: a reactor's `_initialize` and its `main`, else a command's
     /// `_start`.
     fn initialize(&self, instance: &wasmtime::Instance, nobody: &Entry) -> Result<(), VmError> {
-        let find = |name| {
-            exports::find::<(), ()>(instance, &mut self.store.borrow_mut(), true, name)
-        };
+        let find = |name| exports::find::<(), ()>(instance, &mut self.store.borrow_mut(), true, name);
         let Some(initialize) = find("_initialize") else {
             return find("_start").map_or(Ok(()), |start| self.run_once(nobody, &start, ()));
         };
@@ -264,7 +263,11 @@ impl Vm {
     }
 
     /// Makes a stream context known and creates it in the guest.
-    pub(crate) fn add_stream(&self, stream: impl FnOnce(u32) -> Stream, core: &Core) -> Result<Rc<Stream>, VmError> {
+    pub(crate) fn add_stream(
+        &self,
+        stream: impl FnOnce(u32) -> Stream,
+        core: &Core,
+    ) -> Result<Rc<Stream>, VmError> {
         let full = || VmError::Limit {
             plugin: core.spec.name.clone(),
             callback: Phase::ContextCreate.callback(),

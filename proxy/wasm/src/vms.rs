@@ -73,9 +73,12 @@ impl Vms {
     /// `poll_fn(|cx| vms.poll_events(cx))`.
     pub fn poll_events(&self, task: &mut Context<'_>) -> Poll<()> {
         for event in self.0.mailbox.take(task.waker()) {
-            let plugin = self.0.plugins.borrow().values().find_map(|plugin| {
-                plugin.upgrade().filter(|plugin| plugin.core.key == event.plugin)
-            });
+            let plugin = self
+                .0
+                .plugins
+                .borrow()
+                .values()
+                .find_map(|plugin| plugin.upgrade().filter(|plugin| plugin.core.key == event.plugin));
             if let Some(plugin) = plugin {
                 plugin.core.queue_ready(event.queue);
             }

@@ -27,14 +27,7 @@ const PLUGIN_CONFIGURATION: u32 = 7;
 const CALL_DATA: u32 = 8;
 const LAST: u32 = 8;
 
-fn read(
-    call: &mut Call<'_>,
-    buffer: u32,
-    start: u32,
-    length: u32,
-    address_at: u32,
-    size_at: u32,
-) -> Outcome {
+fn read(call: &mut Call<'_>, buffer: u32, start: u32, length: u32, address_at: u32, size_at: u32) -> Outcome {
     if let REQUEST_BODY | RESPONSE_BODY = buffer {
         return read_body(call, buffer == REQUEST_BODY, (start, length), address_at, size_at);
     }

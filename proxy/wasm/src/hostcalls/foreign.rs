@@ -36,11 +36,11 @@ fn foreign(call: &mut Call<'_>, name: Span, argument: Span, address_at: u32, siz
     let (memory, state) = call.parts();
     let (name, argument) = (slice(memory, name)?, slice(memory, argument)?);
     state.running.charge_bytes(name.len() + argument.len())?;
-    let name = std::str::from_utf8(name).ok().filter(|name| name.len() <= MAX_NAME).ok_or(Status::NotFound)?;
+    let name =
+        std::str::from_utf8(name).ok().filter(|name| name.len() <= MAX_NAME).ok_or(Status::NotFound)?;
     let VmState { shared, metrics, .. } = state;
-    let mut series = |spec: &SeriesSpec<'_>| -> Result<u32, Status> {
-        Ok(metrics.id(shared.metrics().series(spec)?)?.0)
-    };
+    let mut series =
+        |spec: &SeriesSpec<'_>| -> Result<u32, Status> { Ok(metrics.id(shared.metrics().series(spec)?)?.0) };
     let mut caller = ForeignCaller {
         plugin: &root.core.spec,
         stream: exchange.as_ref().map(|(exchange, place)| (&**exchange, *place)),

@@ -179,14 +179,7 @@ fn all(call: &mut Call<'_>, map: u32, address_at: u32, size_at: u32) -> Outcome 
     given.unwrap_or_else(|| call.give(&[], address_at, size_at))
 }
 
-fn value(
-    call: &mut Call<'_>,
-    map: u32,
-    key: u32,
-    length: u32,
-    address_at: u32,
-    size_at: u32,
-) -> Outcome {
+fn value(call: &mut Call<'_>, map: u32, key: u32, length: u32, address_at: u32, size_at: u32) -> Outcome {
     let map = Map::from_abi(map)?;
     let source = Source::of(call, map);
     let found = source.view(map, |view| {

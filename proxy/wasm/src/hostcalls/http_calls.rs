@@ -23,9 +23,20 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
     type Caller<'a> = wasmtime::Caller<'a, VmState>;
     #[expect(clippy::too_many_arguments, reason = "the ABI's")]
     fn send(
-        c: Caller<'_>, u: u32, un: u32, h: u32, hn: u32, b: u32, bn: u32, t: u32, tn: u32, timeout: u32, id_at: u32,
+        c: Caller<'_>,
+        u: u32,
+        un: u32,
+        h: u32,
+        hn: u32,
+        b: u32,
+        bn: u32,
+        t: u32,
+        tn: u32,
+        timeout: u32,
+        id_at: u32,
     ) -> wasmtime::Result<u32> {
-        let request = Request { cluster: (u, un), headers: (h, hn), body: (b, bn), trailers: (t, tn), timeout };
+        let request =
+            Request { cluster: (u, un), headers: (h, hn), body: (b, bn), trailers: (t, tn), timeout };
         run(c, Allowed::InCallbacks, |call| start(call, &request, id_at))
     }
     functions.define("env", "proxy_http_call", &['i'; 10], send)

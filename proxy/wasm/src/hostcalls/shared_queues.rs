@@ -23,14 +23,7 @@ fn register(call: &mut Call<'_>, name: u32, length: u32, id_at: u32) -> Outcome 
 }
 
 /// An empty VM id is the caller's own.
-fn resolve(
-    call: &mut Call<'_>,
-    vm: u32,
-    vm_length: u32,
-    name: u32,
-    length: u32,
-    id_at: u32,
-) -> Outcome {
+fn resolve(call: &mut Call<'_>, vm: u32, vm_length: u32, name: u32, length: u32, id_at: u32) -> Outcome {
     let own = call.root()?.core.spec.clone();
     let shared = call.state().shared.clone();
     let (vm, name) = call.read_two((vm, vm_length), (name, length))?;

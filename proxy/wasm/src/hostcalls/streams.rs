@@ -28,8 +28,17 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
     });
     type Caller<'a> = wasmtime::Caller<'a, VmState>;
     #[expect(clippy::too_many_arguments, reason = "the ABI's")]
-    fn send(c: Caller<'_>, status: u32, d: u32, dn: u32, b: u32, bn: u32, h: u32, hn: u32, grpc: u32)
-    -> wasmtime::Result<u32> {
+    fn send(
+        c: Caller<'_>,
+        status: u32,
+        d: u32,
+        dn: u32,
+        b: u32,
+        bn: u32,
+        h: u32,
+        hn: u32,
+        grpc: u32,
+    ) -> wasmtime::Result<u32> {
         run(c, Allowed::InCallbacks, |call| answer(call, status, (d, dn), (b, bn), (h, hn), grpc))
     }
     functions.define("env", "proxy_send_local_response", &['i'; 8], send)

@@ -86,9 +86,10 @@ impl Metrics {
         if !is_name(spec.name) || spec.name.starts_with(DEFINED) || !labels_fit {
             return Err(Status::BadArgument);
         }
-        let repeated = spec.labels.iter().enumerate().any(|(position, (name, _))| {
-            spec.labels[..position].iter().any(|(before, _)| before == name)
-        });
+        let repeated =
+            spec.labels.iter().enumerate().any(|(position, (name, _))| {
+                spec.labels[..position].iter().any(|(before, _)| before == name)
+            });
         let rising = spec.buckets.windows(2).all(|pair| pair[0] < pair[1]);
         let finite = spec.scale.is_finite() && spec.buckets.iter().all(|bound| bound.is_finite());
         if repeated || !rising || !finite || spec.scale < 0.0 || spec.buckets.len() > MAX_BUCKETS {
@@ -149,7 +150,9 @@ fn is_name(name: &str) -> bool {
 
 /// `le` and names with two underscores in front are Prometheus's own.
 fn is_label(name: &str) -> bool {
-    starts_then(name, |byte| byte.is_ascii_alphabetic() || byte == b'_') && !name.starts_with("__") && name != "le"
+    starts_then(name, |byte| byte.is_ascii_alphabetic() || byte == b'_')
+        && !name.starts_with("__")
+        && name != "le"
 }
 
 fn starts_then(name: &str, letter: impl Fn(u8) -> bool) -> bool {

@@ -66,7 +66,8 @@ pub(super) fn refused(out: &mut String, refused: u64) {
 pub(super) fn labels(labels: &[(&str, &str)]) -> String {
     let mut sorted = labels.to_vec();
     sorted.sort_unstable();
-    let shown: Vec<String> = sorted.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+    let shown: Vec<String> =
+        sorted.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
     shown.join(",")
 }
 

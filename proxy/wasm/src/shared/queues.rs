@@ -161,7 +161,10 @@ mod tests {
         let event = QueueEvent { plugin: 8, queue: token };
         assert_eq!(mailbox.take(Waker::noop()), [event, event]);
         assert_eq!(mailbox.take(Waker::noop()), []);
-        assert_eq!((queues.dequeue(token).unwrap(), queues.dequeue(token).unwrap()), ("1".into(), "2".into()));
+        assert_eq!(
+            (queues.dequeue(token).unwrap(), queues.dequeue(token).unwrap()),
+            ("1".into(), "2".into())
+        );
     }
 
     #[test]

@@ -1,0 +1,213 @@
+//! Shared data, queues and metrics through the ABI.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
+
+use super::puppet::Allocator;
+use super::world::*;
+use crate::*;
+
+fn set(key: &str, value: Option<&str>, version: u32) -> Vec<Step> {
+    let mut scratch = Scratch::default();
+    let (key, length) = scratch.put(key);
+    let (value, size) = value.map_or((0, 0), |value| scratch.put(value));
+    vec![scratch.step(), call("proxy_set_shared_data", [key, length, value, size, version])]
+}
+
+fn get(key: &str) -> Vec<Step> {
+    let mut scratch = Scratch::default();
+    let (key, length) = scratch.put(key);
+    vec![
+        scratch.step(),
+        call("proxy_get_shared_data", [key, length, OUT, OUT + 4, OUT + 8]),
+        Step::PeekAt(OUT),
+        Step::Peek(OUT + 8, 1),
+    ]
+}
+
+#[test]
+fn data_is_shared_between_workers_and_guarded_by_versions() {
+    let shared = Shared::new();
+    let writer = World::sharing(shared.clone());
+    let reader = World::sharing(shared.clone());
+    let _keep = (writer.plugin(), reader.plugin());
+    let statuses = writer.run(
+        [
+            set("k", Some("1"), 0),
+            set("k", Some("2"), 9),
+            set("k", Some("2"), 1),
+            set("gone", Some("x"), 0),
+            set("gone", None, 0),
+            set("never", None, 0),
+            set("empty", Some(""), 0),
+            vec![call("proxy_set_shared_data", [OUT, 1, u32::MAX, 2, 0])],
+            vec![call("proxy_get_shared_data", [OUT, 1, OUT, OUT + 4, u32::MAX])],
+        ]
+        .concat(),
+    );
+    assert_eq!(statuses, [0, 8, 0, 0, 0, 0, 0, 6, 6]);
+    assert_eq!(reader.show(get("k")), [b"2", &[2][..]]);
+    assert_eq!(reader.run([get("gone"), get("empty"), get("never")].concat()), [1, 0, 1]);
+    let mut elsewhere = spec("");
+    elsewhere.vm_id = "another".into();
+    let plugin = reader.vms.plugin(Arc::new(elsewhere)).unwrap();
+    reader.script("proxy_on_request_headers", get("k"));
+    reader.take();
+    plugin.stream(reader.exchange(), 0).unwrap().on_request_headers(true).unwrap();
+    assert_eq!(reader.statuses(), [1], "other VM ids have other data");
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn queues_wake_the_worker_that_registered() {
+    let shared = Shared::new();
+    let consumer = World::sharing(shared.clone());
+    let producer = World::sharing(shared.clone());
+    let mut scratch = Scratch::default();
+    let (name, length) = scratch.put("queue");
+    let prepare = scratch.step();
+    let register = call("proxy_register_shared_queue", [name, length, OUT]);
+    consumer.script("proxy_on_configure", vec![prepare.clone(), register]);
+    let plugin = consumer.plugin();
+    let flag = Arc::new(Woken::default());
+    let waker = Waker::from(flag.clone());
+    let mut task = Context::from_waker(&waker);
+    let vms = consumer.vms.clone();
+    let mut events = pin!(std::future::poll_fn(|task| vms.poll_events(task)));
+    assert!(events.as_mut().poll(&mut task).is_pending());
+
+    let resolve = call("proxy_resolve_shared_queue", [0, 0, name, length, OUT]);
+    let unknown = call("proxy_resolve_shared_queue", [0, 0, name, length - 1, OUT]);
+    let steps = vec![
+        prepare,
+        resolve,
+        Step::Peek(OUT, 4),
+        unknown,
+        call("proxy_enqueue_shared_queue", [1, name, length]),
+    ];
+    assert_eq!(
+        producer.run([steps, vec![call("proxy_enqueue_shared_queue", [2, name, 1])]].concat()),
+        [0, 1, 0, 1]
+    );
+    assert!(flag.0.load(Ordering::Relaxed));
+    let dequeue = call("proxy_dequeue_shared_queue", [1, OUT, OUT + 4]);
+    consumer.script("proxy_on_queue_ready", vec![dequeue.clone(), Step::PeekAt(OUT), dequeue]);
+    assert!(events.as_mut().poll(&mut task).is_pending());
+    let expected = [
+        Event::Callback("proxy_on_queue_ready", vec![1, 1]),
+        Event::Status(0),
+        Event::Peek(b"queue".to_vec()),
+        Event::Status(7),
+    ];
+    assert_eq!(consumer.take(), expected);
+    assert_eq!(consumer.run(vec![call("proxy_dequeue_shared_queue", [9, OUT, OUT + 4])]), [1]);
+    drop(plugin);
+}
+
+fn define(kind: u32, name: &str) -> Vec<Step> {
+    let mut scratch = Scratch::default();
+    let (name, length) = scratch.put(name);
+    vec![scratch.step(), call("proxy_define_metric", [kind, name, length, OUT])]
+}
+
+fn change(name: &'static str, id: u32, value: i64) -> Step {
+    Step::Call(name, vec![id.into(), value.cast_unsigned()], Allocator::Sound)
+}
+
+#[test]
+fn metrics_by_their_kinds() {
+    let world = World::new();
+    let steps = [
+        define(0, "counter"),
+        define(1, "gauge"),
+        define(2, "histogram"),
+        define(3, "none"),
+        define(1, "counter"),
+        define(0, ""),
+        define(0, &"x".repeat(257)),
+        vec![
+            change("proxy_increment_metric", 1, 2),
+            change("proxy_increment_metric", 1, 0),
+            change("proxy_increment_metric", 1, -1),
+            change("proxy_record_metric", 1, 5),
+            change("proxy_increment_metric", 2, -3),
+            change("proxy_record_metric", 3, 7),
+            change("proxy_increment_metric", 3, 1),
+            change("proxy_increment_metric", 4, 1),
+            change("proxy_record_metric", 0, 1),
+            call("proxy_get_metric", [1, OUT]),
+            Step::Peek(OUT, 8),
+            call("proxy_get_metric", [2, OUT]),
+            Step::Peek(OUT, 8),
+            call("proxy_get_metric", [3, OUT]),
+            call("proxy_get_metric", [9, OUT]),
+            call("proxy_get_metric", [1, u32::MAX]),
+        ],
+    ];
+    let plugin = world.plugin();
+    world.script("proxy_on_request_headers", steps.concat());
+    plugin.stream(world.exchange(), 0).unwrap().on_request_headers(true).unwrap();
+    let events = world.take();
+    let peeks: Vec<_> = events.iter().filter(|event| matches!(event, Event::Peek(_))).collect();
+    assert_eq!(
+        peeks,
+        [&Event::Peek(7_u64.to_le_bytes().to_vec()), &Event::Peek((-3_i64).to_le_bytes().to_vec())]
+    );
+    let statuses: Vec<_> = events
+        .iter()
+        .filter_map(|event| if let Event::Status(s) = event { Some(*s) } else { None })
+        .collect();
+    assert_eq!(statuses, [0, 0, 0, 2, 2, 2, 2, 0, 2, 2, 0, 0, 0, 2, 1, 1, 0, 0, 2, 1, 6]);
+    let mut text = String::new();
+    world.shared.metrics().render(&mut text);
+    assert!(text.contains("\nwasmcustom_counter 7\n") && text.contains("\nwasmcustom_gauge -3\n"), "{text}");
+    assert!(text.contains("\nwasmcustom_histogram_bucket{le=\"10\"} 1\n"), "{text}");
+}
+
+#[test]
+fn metrics_of_a_plugin_are_bounded_and_survive_its_vm() {
+    let shared = Shared::new();
+    let world = World::sharing(shared.clone());
+    let mut modest = spec("");
+    modest.limits.metrics = 2;
+    let plugin = world.vms.plugin(Arc::new(modest)).unwrap();
+    let steps = [
+        define(0, "a"),
+        define(0, "b"),
+        define(0, "b"),
+        define(0, "c"),
+        vec![change("proxy_increment_metric", 1, 1)],
+    ];
+    world.script("proxy_on_request_headers", steps.concat());
+    world.take();
+    plugin.stream(world.exchange(), 0).unwrap().on_request_headers(true).unwrap();
+    assert_eq!(world.statuses(), [0, 0, 10, 10, 0]);
+    // A series that the embedder makes is used by the same hostcalls.
+    let mut scratch = Scratch::default();
+    let (name, length) = scratch.put("series");
+    let steps = vec![
+        scratch.step(),
+        call("proxy_call_foreign_function", [name, length, 0, 0, OUT, OUT + 4]),
+        Step::PeekAt(OUT),
+        change("proxy_increment_metric", 3, 4),
+    ];
+    world.script("proxy_on_request_headers", steps);
+    plugin.stream(world.exchange(), 0).unwrap().on_request_headers(true).unwrap();
+    assert!(world.take().contains(&Event::Peek(vec![3, 0, 0, 0])));
+    let mut text = String::new();
+    shared.metrics().render(&mut text);
+    assert!(text.contains("\nseries_total{plugin=\"puppet\"} 4\n"), "{text}");
+    drop(plugin);
+    let again = World::sharing(shared);
+    assert_eq!(again.run([define(0, "a"), vec![call("proxy_get_metric", [1, OUT])]].concat()), [0, 0]);
+}
