@@ -131,7 +131,9 @@ fn prepare() -> Result<PathBuf> {
     filters::build()?;
     say("building meshgate (the first time takes some minutes)");
     let mut build = Command::new(workspace::cargo());
-    commands::run(build.current_dir(workspace::root()).args(["build", "--locked", "--package", "meshgate"]))?;
+    // The same selection as for the tests: another one would give shared crates other features, and compile wasmtime twice.
+    let selection = ["build", "--locked", "--workspace", "--bins", "--tests"];
+    commands::run(build.current_dir(workspace::root()).args(selection))?;
     Ok(workspace::target().join("debug/meshgate"))
 }
 
