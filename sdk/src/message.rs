@@ -5,6 +5,10 @@ use crate::headers::{Headers, Value};
 use crate::host::{self, Buffer, Map};
 
 /// The exchange's request.
+///
+/// In Meshgate it can be read in every callback of the exchange. Other hosts may let go of it when it has been sent: in
+/// Envoy its fields are missing in the callbacks of the response. What a filter needs there it keeps in its
+/// [`State`](crate::Filter::State).
 #[derive(Clone, Copy, Debug)]
 pub struct Request;
 

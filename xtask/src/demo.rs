@@ -130,10 +130,9 @@ fn check_in(folder: &Path, binary: &Path, yaml: &str, web: SocketAddr, admin: So
 fn prepare() -> Result<PathBuf> {
     filters::build()?;
     say("building meshgate (the first time takes some minutes)");
+    // All programs, because then every crate has the same features as in `cargo xtask test`: wasmtime is compiled once.
     let mut build = Command::new(workspace::cargo());
-    // The same selection as for the tests: another one would give shared crates other features, and compile wasmtime twice.
-    let selection = ["build", "--locked", "--workspace", "--bins", "--tests"];
-    commands::run(build.current_dir(workspace::root()).args(selection))?;
+    commands::run(build.current_dir(workspace::root()).args(["build", "--locked", "--workspace", "--bins"]))?;
     Ok(workspace::target().join("debug/meshgate"))
 }
 
