@@ -19,6 +19,14 @@ pub(super) enum Direction {
     Response,
 }
 
+impl Direction {
+    fn of(callback: Callbacks) -> Direction {
+        let request =
+            Callbacks::REQUEST_HEADERS.union(Callbacks::REQUEST_BODY).union(Callbacks::REQUEST_TRAILERS);
+        if callback.intersects(request) { Direction::Request } else { Direction::Response }
+    }
+}
+
 /// What a filter's last callback in one direction left behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Hold {
@@ -94,6 +102,11 @@ impl Run {
             return Err(Stop::Closed);
         }
         let called = self.enter(stream).and_then(|context| {
+            // Only what the filter resumes in this callback, or after it, ends the pause that this callback asks for.
+            match Direction::of(callback) {
+                Direction::Request => context.take_resumed_request(),
+                Direction::Response => context.take_resumed_response(),
+            };
             let answer = call(&context).map_err(vm_fault)?;
             if context.take_closed() {
                 stream.close();
