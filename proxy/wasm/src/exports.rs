@@ -11,6 +11,8 @@ pub(crate) enum HeadersFn {
     Three(TypedFunc<(u32, u32, u32), u32>),
 }
 
+/// Root context, token, numbers of headers, body bytes and trailers.
+pub(crate) type CallResponseFn = TypedFunc<(u32, u32, u32, u32, u32), ()>;
 pub(crate) type BodyFn = TypedFunc<(u32, u32, u32), u32>;
 pub(crate) type TrailersFn = TypedFunc<(u32, u32), u32>;
 
@@ -21,7 +23,7 @@ pub(crate) struct Exports {
     pub(crate) configure: Option<TypedFunc<(u32, u32), u32>>,
     pub(crate) tick: Option<TypedFunc<u32, ()>>,
     pub(crate) queue_ready: Option<TypedFunc<(u32, u32), ()>>,
-    pub(crate) http_call_response: Option<TypedFunc<(u32, u32, u32, u32, u32), ()>>,
+    pub(crate) http_call_response: Option<CallResponseFn>,
     pub(crate) foreign_function: Option<TypedFunc<(u32, u32, u32), ()>>,
     pub(crate) request_headers: Option<HeadersFn>,
     pub(crate) request_body: Option<BodyFn>,

@@ -93,12 +93,12 @@ impl Call<'_> {
 
     /// The root context of the effective one. There is one in every callback.
     pub(crate) fn root(&mut self) -> Result<Rc<Root>, Stop> {
-        let effective = self.state().running.effective.as_ref();
+        let effective = self.state().running.effective();
         effective.map(|entry| entry.root().clone()).ok_or(Status::InternalFailure.into())
     }
 
     pub(crate) fn effective(&mut self) -> Result<Entry, Stop> {
-        self.state().running.effective.clone().ok_or(Status::InternalFailure.into())
+        self.state().running.effective().cloned().ok_or(Status::InternalFailure.into())
     }
 
     /// Bytes of the guest and the data at once, counted.

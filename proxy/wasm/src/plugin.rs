@@ -14,6 +14,7 @@ use crate::exchange::Exchange;
 use crate::limits::Limits;
 use crate::module::Module;
 use crate::slot::Slot;
+use crate::state::Deadline;
 use crate::stream::StreamContext;
 use crate::vm::Vm;
 
@@ -220,6 +221,8 @@ pub(crate) struct Core {
     pub(crate) refused: RefCell<Option<StartError>>,
     /// The embedder let go of it; it may still wait for `proxy_done`.
     pub(crate) ended: Cell<bool>,
+    pub(crate) deadline: Deadline,
+    pub(crate) start_deadline: Deadline,
     asks_streams: bool,
     log_second: Cell<Option<Instant>>,
     log_lines: Cell<u32>,
@@ -229,6 +232,8 @@ impl Core {
     pub(crate) fn new(spec: Arc<PluginSpec>, slot: Rc<Slot>) -> Core {
         static KEYS: AtomicU64 = AtomicU64::new(1);
         Core {
+            deadline: Deadline::new(spec.limits.time),
+            start_deadline: Deadline::new(spec.limits.start_time),
             asks_streams: spec.module.callbacks().contains(Callbacks::DONE),
             spec,
             stats: Arc::default(),

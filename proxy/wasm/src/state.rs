@@ -49,8 +49,8 @@ pub(crate) struct Running {
     pub(crate) phase: Phase,
     /// The context the callback was made on.
     pub(crate) entered: Option<Entry>,
-    /// The context hostcalls act on.
-    pub(crate) effective: Option<Entry>,
+    /// The context hostcalls act on instead, if the guest chose one.
+    effective: Option<Entry>,
     pub(crate) end_of_stream: bool,
     pub(crate) allocating: bool,
     hostcalls_left: u32,
@@ -92,18 +92,28 @@ impl Running {
     }
 
     /// Sets the callback up; returns the epoch ticks until its deadline is to be looked at.
-    pub(crate) fn begin(&mut self, phase: Phase, entry: Entry, end_of_stream: bool) -> u64 {
-        let limits = &entry.root().core.spec.limits;
+    pub(crate) fn begin(&mut self, phase: Phase, entry: &Entry, end_of_stream: bool) -> u64 {
+        let core = &entry.root().core;
+        let limits = &core.spec.limits;
         let starting = phase.is_start() || (phase == Phase::ContextCreate && matches!(entry, Entry::Root(_)));
         self.phase = phase;
         self.end_of_stream = end_of_stream;
         self.allocating = false;
         self.hostcalls_left = limits.hostcalls;
         self.copied_left = limits.copied;
-        self.deadline = Deadline::new(if starting { limits.start_time } else { limits.time });
+        self.deadline = if starting { core.start_deadline } else { core.deadline };
         self.entered = Some(entry.clone());
-        self.effective = Some(entry);
         self.deadline.first()
+    }
+
+    /// The context hostcalls act on.
+    pub(crate) fn effective(&self) -> Option<&Entry> {
+        self.effective.as_ref().or(self.entered.as_ref())
+    }
+
+    /// Until the callback returns.
+    pub(crate) fn set_effective(&mut self, entry: Entry) {
+        self.effective = Some(entry);
     }
 
     pub(crate) fn finish(&mut self) {
@@ -141,7 +151,7 @@ impl Running {
 impl VmState {
     /// The stream that is the effective context.
     pub(crate) fn stream(&self) -> Option<&Rc<Stream>> {
-        match &self.running.effective {
+        match self.running.effective() {
             Some(Entry::Stream(stream)) => Some(stream),
             _ => None,
         }
@@ -150,7 +160,7 @@ impl VmState {
     /// Whether hostcalls act on another context than the one the callback was made on: the embedder is then not
     /// about to look at it.
     pub(crate) fn acts_on_another(&self) -> bool {
-        match (&self.running.entered, &self.running.effective) {
+        match (&self.running.entered, self.running.effective()) {
             (Some(entered), Some(effective)) => entered.id() != effective.id(),
             _ => false,
         }
@@ -203,8 +213,11 @@ impl ResourceLimiter for Growth {
 /// How long a callback may run, in two halves: when the first is over, the thread's CPU time is noted; when the
 /// second is over, the guest is stopped if it really ran. A thread that the machine did not let run gets more
 /// time, up to [`Deadline::STRETCH`] times the limit, so that a busy machine does not kill innocent filters.
-struct Deadline {
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline {
     limit: Duration,
+    /// Half of it, in ticks.
+    half: u64,
     expired: u32,
     cpu: Duration,
 }
@@ -212,18 +225,16 @@ struct Deadline {
 impl Deadline {
     const STRETCH: u32 = 20;
 
-    fn new(limit: Duration) -> Deadline {
-        Deadline { limit, expired: 0, cpu: Duration::ZERO }
-    }
-
-    fn half(&self) -> u64 {
-        let ticks = self.limit.as_micros().div_ceil(2 * TICK.as_micros());
-        u64::try_from(ticks).unwrap_or(u64::MAX / 4).max(1)
+    pub(crate) fn new(limit: Duration) -> Deadline {
+        let ticks = limit.as_micros().div_ceil(2 * TICK.as_micros());
+        // The longest that can be added to an epoch without wrapping.
+        let half = u64::try_from(ticks).unwrap_or(u64::MAX).clamp(1, u64::MAX / 4);
+        Deadline { limit, half, expired: 0, cpu: Duration::ZERO }
     }
 
     /// One more tick than half: the running tick has begun already.
     fn first(&self) -> u64 {
-        self.half() + 1
+        self.half + 1
     }
 
     fn expired(&mut self) -> Result<u64, Overrun> {
@@ -231,13 +242,13 @@ impl Deadline {
         let cpu = thread_time();
         if self.expired == 1 {
             self.cpu = cpu;
-            return Ok(self.half());
+            return Ok(self.half);
         }
         let ran = cpu.saturating_sub(self.cpu);
         if ran >= self.limit / 4 || self.expired > 2 * Deadline::STRETCH {
             return Err(Overrun::Deadline(self.limit));
         }
-        Ok(self.half())
+        Ok(self.half)
     }
 }
 

@@ -24,6 +24,8 @@ use crate::vm::Vm;
 pub struct StreamContext {
     // Dropped in this order: the plugin outlives its streams.
     stream: Rc<Stream>,
+    /// The same, as the VM takes it.
+    entry: Entry,
     vm: Rc<Vm>,
     plugin: Rc<Plugin>,
 }
@@ -49,7 +51,7 @@ impl StreamContext {
             pending: Cell::new(false),
         };
         let stream = vm.add_stream(stream, &plugin.core)?;
-        Ok(StreamContext { stream, vm, plugin })
+        Ok(StreamContext { entry: Entry::Stream(stream.clone()), stream, vm, plugin })
     }
 
     /// The plugin it belongs to.
@@ -141,7 +143,7 @@ impl StreamContext {
         let Some(callback) = &self.vm.exports.foreign_function else { return Ok(()) };
         let parameters = (self.stream.id, function, argument.len() as u32);
         self.vm.with_state(|state| state.running.argument = Some(argument));
-        let outcome = self.vm.enter(&self.entry(), Phase::ForeignFunction, false, callback, parameters);
+        let outcome = self.vm.enter(&self.entry, Phase::ForeignFunction, false, callback, parameters);
         self.vm.with_state(|state| state.running.argument = None);
         outcome
     }
@@ -176,10 +178,6 @@ impl StreamContext {
     /// Does nothing if the VM failed; what fails here is told by [`crate::Host::failed`].
     pub fn finish(self) {}
 
-    fn entry(&self) -> Entry {
-        Entry::Stream(self.stream.clone())
-    }
-
     fn count(&self, of: impl Fn(&HttpStream) -> Option<usize>) -> u32 {
         let exchange = self.stream.exchange.upgrade();
         exchange.and_then(|exchange| of(&exchange.http().borrow())).unwrap_or(0) as u32
@@ -199,10 +197,10 @@ impl StreamContext {
         let number = match callback {
             HeadersFn::Three(callback) => {
                 let parameters = (id, count, u32::from(end_of_stream));
-                self.vm.enter(&self.entry(), phase, end_of_stream, callback, parameters)
+                self.vm.enter(&self.entry, phase, end_of_stream, callback, parameters)
             }
             HeadersFn::Two(callback) => {
-                self.vm.enter(&self.entry(), phase, end_of_stream, callback, (id, count))
+                self.vm.enter(&self.entry, phase, end_of_stream, callback, (id, count))
             }
         }?;
         Ok(match self.overruled(resumed) {
@@ -224,7 +222,7 @@ impl StreamContext {
         self.stream.take(resumed);
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         let parameters = (self.stream.id, size, u32::from(end_of_stream));
-        let number = self.vm.enter(&self.entry(), phase, end_of_stream, callback, parameters)?;
+        let number = self.vm.enter(&self.entry, phase, end_of_stream, callback, parameters)?;
         Ok(match self.overruled(resumed) {
             Some(Overruled::Answered) => BodyAction::Watermark,
             Some(Overruled::Resumed) => BodyAction::Continue,
@@ -242,7 +240,7 @@ impl StreamContext {
         let Some(callback) = callback else { return Ok(TrailersAction::Continue) };
         self.stream.take(resumed);
         let parameters = (self.stream.id, self.count(count));
-        let number = self.vm.enter(&self.entry(), phase, true, callback, parameters)?;
+        let number = self.vm.enter(&self.entry, phase, true, callback, parameters)?;
         Ok(match self.overruled(resumed) {
             Some(Overruled::Answered) => TrailersAction::Pause,
             Some(Overruled::Resumed) => TrailersAction::Continue,
@@ -269,6 +267,6 @@ enum Overruled {
 
 impl Drop for StreamContext {
     fn drop(&mut self) {
-        self.vm.end(&self.entry());
+        self.vm.end(&self.entry);
     }
 }

@@ -37,7 +37,7 @@ impl Vm {
         store.limiter(|state| &mut state.growth);
         store.epoch_deadline_callback(state::epoch_reached);
         let nobody = Entry::Root(Rc::new(Root::new(0, core, Weak::new())));
-        let ticks = store.data_mut().running.begin(Phase::Initialize, nobody.clone(), false);
+        let ticks = store.data_mut().running.begin(Phase::Initialize, &nobody, false);
         store.set_epoch_deadline(ticks);
         let instantiated =
             panic::catch_unwind(AssertUnwindSafe(|| module.instance().instantiate(&mut store)));
@@ -113,7 +113,7 @@ impl Vm {
         };
         let sampled = core.stats.count_callback().then(Instant::now);
         store.data_mut().growth.refused = false;
-        let ticks = store.data_mut().running.begin(phase, entry.clone(), end_of_stream);
+        let ticks = store.data_mut().running.begin(phase, entry, end_of_stream);
         store.set_epoch_deadline(ticks);
         // Poisoned while it runs, so that nothing that goes wrong on the way out leaves it usable.
         self.poisoned.set(true);

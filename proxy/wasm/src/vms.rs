@@ -89,7 +89,11 @@ impl Vms {
     /// Lets go of what waits for its end (contexts whose `proxy_on_done` returned false) after 5 s. Call it
     /// about once per second; it costs nothing when nothing waits.
     pub fn sweep(&self) {
-        self.0.waiting.sweep(Instant::now());
+        self.sweep_at(Instant::now());
+    }
+
+    pub(crate) fn sweep_at(&self, now: Instant) {
+        self.0.waiting.sweep(now);
     }
 }
 

@@ -18,11 +18,11 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
 fn set_effective(call: &mut Call<'_>, id: u32) -> Outcome {
     let root = call.root()?;
     let state = call.state();
-    let entry = state.contexts.find(id).ok_or(Status::BadArgument)?;
+    let entry = state.contexts.find(id).cloned().ok_or(Status::BadArgument)?;
     if entry.root().id != root.id {
         return Err(Status::BadArgument.into());
     }
-    state.running.effective = Some(entry.clone());
+    state.running.set_effective(entry);
     Ok(())
 }
 

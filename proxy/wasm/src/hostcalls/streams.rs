@@ -109,8 +109,7 @@ fn answer(
     let another = state.acts_on_another();
     let Some(stream) = state.stream().cloned() else { return Ok(()) };
     let Some(exchange) = stream.exchange.upgrade() else { return Ok(()) };
-    let response =
-        LocalResponse { status, headers, body, grpc_status, details: details.into(), place: stream.place };
+    let response = LocalResponse { status, headers, body, grpc_status, details, place: stream.place };
     let accepted = match exchange.http().try_borrow_mut() {
         Ok(mut http) => http.answer(response),
         Err(_) => return Err(Status::InternalFailure.into()),

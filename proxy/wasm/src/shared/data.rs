@@ -36,11 +36,14 @@ impl SharedData {
     }
 }
 
+/// Values and their versions.
+type Shard = HashMap<Box<[u8]>, (Bytes, u32)>;
+
 /// The data of one VM id.
 #[derive(Debug, Default)]
 pub(crate) struct Namespace {
     hasher: RandomState,
-    shards: [Mutex<HashMap<Box<[u8]>, (Bytes, u32)>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
     keys: AtomicUsize,
     bytes: AtomicUsize,
     version: AtomicU32,
@@ -85,7 +88,7 @@ impl Namespace {
         Ok(())
     }
 
-    fn shard(&self, key: &[u8]) -> &Mutex<HashMap<Box<[u8]>, (Bytes, u32)>> {
+    fn shard(&self, key: &[u8]) -> &Mutex<Shard> {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
 

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::puppet;
 use super::world::*;
@@ -155,12 +156,34 @@ fn a_context_that_is_not_done_ends_when_it_says_so() {
 }
 
 #[test]
+fn a_context_that_is_never_done_ends_after_a_while() {
+    let world = World::new();
+    let plugin = world.plugin();
+    world.script("proxy_on_done", vec![Step::Return(0)]);
+    world.script("proxy_on_done", vec![Step::Return(0)]);
+    drop(plugin.stream(world.exchange(), 0).unwrap());
+    drop(plugin);
+    world.take();
+    world.vms.sweep_at(Instant::now() + Duration::from_secs(4));
+    assert_eq!(world.take(), []);
+    world.vms.sweep_at(Instant::now() + Duration::from_secs(6));
+    let ends = [
+        callback("proxy_on_log", &[2]),
+        callback("proxy_on_delete", &[2]),
+        callback("proxy_on_delete", &[1]),
+    ];
+    assert_eq!(world.take(), ends);
+    world.vms.sweep_at(Instant::now() + Duration::from_secs(60));
+    assert_eq!(world.take(), []);
+}
+
+#[test]
 fn a_plugin_that_is_not_done_still_ticks() {
     let world = World::new();
     world.script("proxy_on_configure", vec![call("proxy_set_tick_period_milliseconds", [1])]);
     let plugin = world.vms.plugin(Arc::new(spec(""))).unwrap();
     let (handle, period) = world.host.ticks.borrow_mut().pop().unwrap();
-    assert_eq!(period, Some(std::time::Duration::from_millis(10)), "the shortest there is");
+    assert_eq!(period, Some(Duration::from_millis(10)), "the shortest there is");
     world.script("proxy_on_done", vec![Step::Return(0)]);
     drop(plugin);
     world.take();
