@@ -2,7 +2,7 @@
 //! all workers share ([`Snapshot`]: compiled modules, plugins' specs), then on each worker into what serves requests
 //! ([`WorkerSnapshot`]: plugins, chains, clusters, listeners).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -65,13 +65,13 @@ impl Snapshot {
     /// # Errors
     /// Every plugin that refuses its configuration or fails, at its place in a chain.
     pub fn try_out(&self, vms: &Vms) -> Result<(), Diagnostics> {
-        let mut tried = HashSet::new();
+        // Held until the end: a spec that stands in several places is configured once.
+        let mut running = Vec::new();
         let mut errors = Vec::new();
         for (filter, spec) in self.filters() {
-            if tried.insert(Arc::clone(spec))
-                && let Err(error) = vms.plugin(Arc::clone(spec))
-            {
-                errors.push(self.refusal(filter.at, &error));
+            match vms.plugin(Arc::clone(spec)) {
+                Ok(plugin) => running.push(plugin),
+                Err(error) => errors.push(self.refusal(filter.at, &error)),
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(Diagnostics(errors)) }
