@@ -13,6 +13,7 @@ use crate::cache::Cache;
 use crate::error::{EngineError, ModuleError};
 use crate::hostcalls::Functions;
 use crate::module::{self, Bounds, Module};
+use crate::state::{MAX_TABLE_ELEMENTS, MAX_TABLES};
 
 /// How often the epoch moves on: the resolution of deadlines.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -20,10 +21,6 @@ pub(crate) const TICK: Duration = Duration::from_millis(1);
 const GUEST_STACK: usize = 512 << 10;
 /// The most linear memory any plugin may be allowed; address space is set aside for it in every slot.
 pub(crate) const MAX_MEMORY: usize = 1 << 30;
-/// Elements of a guest's table. Large Go modules have some ten thousand functions in theirs.
-const TABLE_ELEMENTS: usize = 50_000;
-/// Tables of a guest.
-const TABLES: u32 = 4;
 
 /// How to set up an [`Engine`].
 #[derive(Clone, Debug)]
@@ -152,9 +149,9 @@ fn configuration(pool: Option<u32>) -> Config {
             .total_memories(instances)
             .total_tables(instances.saturating_mul(2))
             .max_memories_per_module(1)
-            .max_tables_per_module(TABLES)
+            .max_tables_per_module(MAX_TABLES as u32)
             .max_memory_size(MAX_MEMORY)
-            .table_elements(TABLE_ELEMENTS)
+            .table_elements(MAX_TABLE_ELEMENTS)
             // VMs live long; what a dropped one leaves behind should not stay resident.
             .max_unused_warm_slots(4)
             .linear_memory_keep_resident(0)

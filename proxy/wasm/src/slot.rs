@@ -8,6 +8,7 @@ use crate::error::StartError;
 use crate::host::Host;
 use crate::module::ModuleHash;
 use crate::plugin::{Binding, Core, PluginSpec};
+use crate::state::thread_time;
 use crate::vm::Vm;
 use crate::vms::Set;
 
@@ -76,16 +77,16 @@ impl Slot {
     pub(crate) fn restart(&self, wanted: &Core) -> Result<Binding, StartError> {
         let refused = wanted.refused.borrow().clone();
         let running = self.current.borrow().upgrade().is_some_and(|vm| !vm.is_poisoned());
-        let began = Instant::now();
-        if let Some(retry_after) = self.brake.wait(began) {
+        if let Some(retry_after) = self.brake.wait(Instant::now()) {
             return Err(StartError::BackingOff { plugin: wanted.spec.name.clone(), retry_after });
         }
         if running && let Some(error) = refused {
             // The others run; this one refuses its configuration, and will again.
             return Err(error);
         }
+        let began = thread_time();
         let outcome = self.restart_all(wanted);
-        self.brake.charge(began, Instant::now(), outcome.is_ok());
+        self.brake.charge(thread_time().saturating_sub(began), Instant::now(), outcome.is_ok());
         outcome
     }
 
@@ -140,7 +141,7 @@ impl Slot {
 }
 
 /// Keeps replacing a VM that fails again and again from eating up the worker: replacements may take a tenth of
-/// its time, with a second in advance; and after one that failed there is a pause, doubled each time.
+/// its CPU time, with a second in advance; and after one that failed there is a pause, doubled each time.
 struct Brake {
     /// Seconds; below zero, what was used too much is waited for.
     credit: Cell<f64>,
@@ -177,8 +178,7 @@ impl Brake {
             .then(|| Duration::try_from_secs_f64(-credit / Brake::SHARE).unwrap_or(Brake::LAST_PAUSE))
     }
 
-    fn charge(&self, began: Instant, ended: Instant, succeeded: bool) {
-        let took = ended.saturating_duration_since(began);
+    fn charge(&self, took: Duration, now: Instant, succeeded: bool) {
         self.credit.set(self.credit.get() - took.as_secs_f64());
         if succeeded {
             self.failures.set(0);
@@ -187,7 +187,7 @@ impl Brake {
         let failures = self.failures.get();
         let pause = Brake::FIRST_PAUSE.saturating_mul(1 << failures.min(6)).min(Brake::LAST_PAUSE);
         self.failures.set(failures + 1);
-        self.pause_until.set(Some(ended + pause));
+        self.pause_until.set(Some(now + pause));
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
         let mut now = start;
         while now < start + Duration::from_secs(20) {
             if brake.wait(now).is_none() {
-                brake.charge(now, now + Duration::from_millis(100), true);
+                brake.charge(Duration::from_millis(100), now, true);
                 made += 1;
             }
             now += Duration::from_millis(100);
@@ -218,12 +218,12 @@ mod tests {
         let brake = Brake::new(now);
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
             assert_eq!(brake.wait(now), None);
-            brake.charge(now, now, false);
+            brake.charge(Duration::ZERO, now, false);
             assert_eq!(brake.wait(now), Some(Duration::from_secs(seconds)));
             now += Duration::from_secs(seconds);
         }
-        brake.charge(now, now, true);
-        brake.charge(now, now, false);
+        brake.charge(Duration::ZERO, now, true);
+        brake.charge(Duration::ZERO, now, false);
         assert_eq!(brake.wait(now), Some(Duration::from_secs(1)));
     }
 }

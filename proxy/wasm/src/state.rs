@@ -19,8 +19,10 @@ use crate::shared::{Mailbox, Namespace, Shared};
 use crate::tables::MetricTable;
 use crate::vm::Vm;
 
-/// The most elements of a table. Its slot in the pool has as many.
-const MAX_TABLE_ELEMENTS: usize = 50_000;
+/// The most elements of a table. Large Go modules have some ten thousand functions in theirs.
+pub(crate) const MAX_TABLE_ELEMENTS: usize = 50_000;
+/// The most tables of a module.
+pub(crate) const MAX_TABLES: usize = 4;
 
 /// The data of a VM's store.
 pub(crate) struct VmState {
@@ -208,6 +210,18 @@ impl ResourceLimiter for Growth {
     ) -> wasmtime::Result<bool> {
         Ok(desired <= MAX_TABLE_ELEMENTS && maximum.is_none_or(|maximum| desired <= maximum))
     }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES
+    }
+
+    fn memories(&self) -> usize {
+        1
+    }
 }
 
 /// How long a callback may run, in two halves: when the first is over, the thread's CPU time is noted; when the
@@ -259,7 +273,38 @@ pub(crate) fn epoch_reached(mut store: StoreContextMut<'_, VmState>) -> wasmtime
 }
 
 /// CPU time of this thread.
-fn thread_time() -> Duration {
+pub(crate) fn thread_time() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_that_was_not_let_run_gets_more_time_but_not_for_ever() {
+        // The test's own CPU time is nothing beside a quarter of an hour.
+        let mut deadline = Deadline::new(Duration::from_secs(3_600));
+        assert_eq!(deadline.first(), 1_800_001);
+        for _ in 0..2 * Deadline::STRETCH {
+            assert_eq!(deadline.expired(), Ok(1_800_000));
+        }
+        assert_eq!(deadline.expired(), Err(Overrun::Deadline(Duration::from_secs(3_600))));
+    }
+
+    #[test]
+    fn a_guest_that_ran_is_stopped_at_the_second_look() {
+        let mut deadline = Deadline::new(Duration::from_micros(1));
+        assert_eq!(deadline.expired(), Ok(1));
+        let began = thread_time();
+        while thread_time() - began < Duration::from_micros(2) {}
+        assert_eq!(deadline.expired(), Err(Overrun::Deadline(Duration::from_micros(1))));
+    }
+
+    #[test]
+    fn no_limit_is_too_long() {
+        assert!(Deadline::new(Duration::MAX).first() < u64::MAX / 2);
+        assert_eq!(Deadline::new(Duration::ZERO).first(), 2);
+    }
 }

@@ -20,7 +20,7 @@ use crate::vm::Vm;
 /// answers Continue without entering the guest. Dropping it ends the context as [`StreamContext::finish`] does.
 ///
 /// After a callback in which the guest made a local response ([`HttpStream::local_response`]), the answer is
-/// always to stop. A guest that pauses and resumes within one callback has continued.
+/// always to stop. While a callback runs, neither body may be borrowed. A guest that pauses and resumes within one callback has continued.
 pub struct StreamContext {
     // Dropped in this order: the plugin outlives its streams.
     stream: Rc<Stream>,

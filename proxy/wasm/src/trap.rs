@@ -47,10 +47,7 @@ pub(crate) fn classify(error: &wasmtime::Error, core: &Core, phase: Phase, state
 /// Why an instance could not be made.
 pub(crate) fn at_instantiation(error: wasmtime::Error, core: &Rc<Core>, state: &VmState) -> StartError {
     if error.downcast_ref::<Trap>().is_some() || error.downcast_ref::<Overrun>().is_some() {
-        let error = classify(&error, core, Phase::Initialize, state);
-        core.stats.count_trap();
-        core.slot.host().failed(&core.spec, &error);
-        return StartError::Failed(error);
+        return failed_at_instantiation(core, classify(&error, core, Phase::Initialize, state));
     }
     let reason = if state.growth.refused {
         format!("the module's initial memory is more than the {} bytes allowed", state.growth.limit)
@@ -58,6 +55,17 @@ pub(crate) fn at_instantiation(error: wasmtime::Error, core: &Rc<Core>, state: &
         error.root_cause().to_string()
     };
     StartError::Instantiate { plugin: core.spec.name.clone(), reason }
+}
+
+/// A hostcall of the module's `start` function panicked.
+pub(crate) fn panicked_at_instantiation(core: &Core) -> StartError {
+    failed_at_instantiation(core, panicked(core, Phase::Initialize))
+}
+
+fn failed_at_instantiation(core: &Core, error: VmError) -> StartError {
+    core.stats.count_trap();
+    core.slot.host().failed(&core.spec, &error);
+    StartError::Failed(error)
 }
 
 /// A hostcall panicked.

@@ -44,7 +44,7 @@ impl Vm {
         let instance = match instantiated {
             Ok(Ok(instance)) => instance,
             Ok(Err(error)) => return Err(trap::at_instantiation(error, core, store.data())),
-            Err(_) => return Err(StartError::Failed(trap::panicked(core, Phase::Initialize))),
+            Err(_) => return Err(trap::panicked_at_instantiation(core)),
         };
         let memory = instance.get_memory(&mut store, "memory");
         let allocate = exports::allocator(&instance, &mut store, core.spec.compatibility.prefer_malloc);

@@ -33,8 +33,8 @@ fn failures(events: &[Event]) -> Vec<&'static str> {
 
 fn quick() -> Arc<PluginSpec> {
     let mut quick = spec("");
-    quick.limits.time = std::time::Duration::from_millis(5);
-    quick.limits.start_time = std::time::Duration::from_millis(20);
+    quick.limits.time = std::time::Duration::from_millis(30);
+    quick.limits.start_time = std::time::Duration::from_millis(30);
     Arc::new(quick)
 }
 
