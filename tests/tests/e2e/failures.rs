@@ -156,18 +156,27 @@ async fn client_that_leaves_cancels_the_request_upstream() {
     let one = Backend::answering("one", async |_, _| std::future::pending().await).await;
     let gate = Meshgate::chain("").cluster("one", &[&one]).start().await;
 
-    // By a reset: a client that only says it has finished writing still waits for its answer.
-    let mut wire = Wire::connect(gate.address()).await;
-    wire.write("GET /http1 HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    one.wait_for_requests(1).await;
-    wire.reset();
-    one.wait_until_unused().await;
-    let entry = gate.access("/http1").await;
-    assert_eq!((&entry["response_flags"], &entry["response_code"]), (&"DC".into(), &0.into()), "{entry}");
+    // A client that closes its side cannot be told from one that closed both: it is taken for gone.
+    for (count, path) in ["/close", "/half-close", "/reset"].into_iter().enumerate() {
+        let mut wire = Wire::connect(gate.address()).await;
+        wire.write(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+        one.wait_for_requests(count + 1).await;
+        match path {
+            "/close" => drop(wire),
+            "/half-close" => {
+                wire.finish_writing().await;
+                assert!(wire.read_to_end().await.is_empty());
+            }
+            _ => wire.reset(),
+        }
+        one.wait_until_unused().await;
+        let entry = gate.access(path).await;
+        assert_eq!((&entry["response_flags"], &entry["response_code"]), (&"DC".into(), &0.into()), "{entry}");
+    }
 
     let mut client = Client::http2(gate.address()).await;
     let begun = client.begin(Ask::get("/http2")).await.unwrap();
-    one.wait_for_requests(2).await;
+    one.wait_for_requests(4).await;
     drop(begun);
     one.wait_until_unused().await;
     assert_eq!(gate.access("/http2").await["response_flags"], "DC");

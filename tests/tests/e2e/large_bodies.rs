@@ -102,6 +102,9 @@ async fn load(chain: &str) {
     assert!(exchanges >= CONNECTIONS, "every connection got through at least once: {exchanges}");
     assert_eq!(one.requests(), exchanges);
     let highest = gate.memory().1;
+    println!(
+        "{exchanges} exchanges in {seconds} s, {at_rest} bytes of memory at rest, {highest} at the highest"
+    );
     assert!(
         highest < at_rest + BOUND,
         "{at_rest} bytes at rest, {highest} at the highest, {exchanges} exchanges"
@@ -112,4 +115,42 @@ async fn load(chain: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn through_filters_that_leave_bodies_alone() {
     load("- telemetry: {}\n- headers: {response: {set: {x-a: b}}}").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_leave_nothing_behind_on_long_connections() {
+    // Every answer has a field of its own. HTTP/2's header compression remembers fields, and what it remembers must not hold
+    // on to the buffer in which field and body arrived.
+    const ANSWERS: usize = 60;
+    const PART: usize = 128 * 1024;
+    const CLIENTS: usize = 24;
+    let one = Backend::answering("one", async |seen, _| {
+        let number = seen.path.trim_start_matches('/').parse().unwrap();
+        let answer = Response::builder().header("x-own", format!("answer-{number}"));
+        Ok(answer.body(full(window(number).slice(..PART))).unwrap())
+    })
+    .await;
+    let gate = Meshgate::chain("").cluster("one", &[&one]).start().await;
+    let mut connections = JoinSet::new();
+    let at_rest = gate.memory().0;
+    for client in 0..CLIENTS {
+        let address = gate.address();
+        connections.spawn(async move {
+            let mut connection = Client::http2(address).await;
+            for answer in 0..ANSWERS {
+                let number = client * ANSWERS + answer;
+                assert_eq!(connection.get(&format!("/{number}")).await.body, window(number).slice(..PART));
+            }
+            connection
+        });
+    }
+    let connections = connections.join_all().await;
+    let now = gate.memory().0;
+    println!("{at_rest} bytes of memory at rest, {now} with {CLIENTS} idle connections");
+    // All answers together are three times as much.
+    assert!(
+        now < at_rest + BOUND,
+        "{at_rest} bytes at rest, {now} with {} idle connections",
+        connections.len()
+    );
 }

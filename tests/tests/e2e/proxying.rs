@@ -219,17 +219,6 @@ async fn http1_0_client_gets_its_answer_and_the_end() {
 }
 
 #[tokio::test]
-async fn client_that_finished_writing_still_gets_its_answer() {
-    let one = Backend::echo("one").await;
-    let gate = Meshgate::chain("").cluster("one", &[&one]).start().await;
-
-    let mut wire = Wire::connect(gate.address()).await;
-    wire.write("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc").await;
-    wire.finish_writing().await;
-    assert_eq!(wire.read_reply().await.status(), 200);
-}
-
-#[tokio::test]
 async fn every_worker_serves() {
     let one = Backend::echo("one").await;
     let gate = Meshgate::chain("").workers(2).cluster("one", &[&one]).start().await;
