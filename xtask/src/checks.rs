@@ -31,14 +31,20 @@ pub(crate) fn lint() -> Result<()> {
 /// `bench [arguments]` runs the criterion benches, `bench load [arguments]` the comparison of whole processes.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     filters::build()?;
+    // The whole workspace is selected in both cases, for the same features: wasmtime is compiled once.
     let mut command = cargo();
     match arguments.split_first() {
         Some((first, rest)) if first == "load" => {
-            step("building meshgate", &["build", "--locked", "--release", "--package", "meshgate"])?;
-            command.args(["run", "--locked", "--release", "--package", "meshgate-load", "--"]).args(rest);
+            let binaries = ["--bin", "meshgate", "--bin", "meshgate-load"];
+            step(
+                "building meshgate",
+                &[&["build", "--locked", "--release", "--workspace"], &binaries[..]].concat(),
+            )?;
+            command = Command::new(workspace::target().join("release/meshgate-load"));
+            command.args(rest);
         }
         _ => {
-            command.args(["bench", "--locked", "--package", "meshgate-benches", "--"]).args(arguments);
+            command.args(["bench", "--locked", "--workspace", "--bench", "wasm", "--"]).args(arguments);
         }
     }
     commands::run(&mut command)
