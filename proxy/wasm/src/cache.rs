@@ -9,11 +9,15 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 use wasmtime::{Engine, Module};
 
 use crate::module::ModuleHash;
+
+/// Most bytes of compiled code that are kept: some hundred modules. Beyond it, what was not used for longest goes.
+const MOST_BYTES: u64 = 256 << 20;
 
 /// A directory of compiled modules.
 pub(crate) struct Cache {
@@ -56,6 +60,8 @@ impl Cache {
             return None;
         }
         drop(code);
+        // So that it counts as used. If that fails, it may be compiled again some day.
+        let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
         #[expect(
             unsafe_code,
             reason = "loads code; the file is ours alone, whole, and named after this engine"
@@ -76,11 +82,38 @@ impl Cache {
         let written = module.serialize().map_err(io::Error::other).and_then(|code| {
             // The checksum last: without it the code is not used.
             self.replace(&path, &code)?;
-            self.replace(&checksum_path(&path), &Sha256::digest(&code))
+            self.replace(&checksum_path(&path), &Sha256::digest(&code))?;
+            self.prune(MOST_BYTES)
         });
         if let Err(error) = written {
             tracing::warn!(path = %path.display(), %error, "cannot keep compiled module");
         }
+    }
+
+    /// Removes what was not used for longest until no more than `most` bytes of code are left. Processes that run such
+    /// code keep it: a file goes with its last user.
+    fn prune(&self, most: u64) -> io::Result<()> {
+        let mut kept = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            // A file that is gone was removed by another process that does the same.
+            let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+            if path.extension().is_some_and(|extension| extension == "code") {
+                kept.push((metadata.modified()?, metadata.len(), path));
+            }
+        }
+        kept.sort();
+        let mut bytes: u64 = kept.iter().map(|(_, length, _)| length).sum();
+        for (_, length, path) in kept {
+            if bytes <= most {
+                break;
+            }
+            bytes -= length;
+            // The checksum first: code without it is not used.
+            let _ = fs::remove_file(checksum_path(&path));
+            let _ = fs::remove_file(&path);
+        }
+        Ok(())
     }
 
     fn path(&self, hash: &ModuleHash) -> PathBuf {
@@ -123,5 +156,35 @@ impl Hasher for Fingerprint {
 
     fn finish(&self) -> u64 {
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("cache");
+        let cache = Cache::open(&directory, &Engine::default()).unwrap();
+        for (name, age) in [("new", 1), ("old", 3), ("older", 4), ("middle", 2)] {
+            let path = directory.join(name).with_extension("code");
+            cache.replace(&path, &[0; 100]).unwrap();
+            cache.replace(&checksum_path(&path), &[0; 32]).unwrap();
+            let used = SystemTime::now() - Duration::from_secs(age * 1000);
+            File::open(&path).unwrap().set_modified(used).unwrap();
+        }
+        cache.prune(400).unwrap();
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 8);
+        cache.prune(250).unwrap();
+        let mut left: Vec<_> = fs::read_dir(&directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["middle.code", "middle.sha256", "new.code", "new.sha256"]);
     }
 }
