@@ -1,5 +1,6 @@
 //! Two hundred reloads under load: no request fails, none is answered by a mix of two versions, memory stays flat.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use meshgate_tests::{Ask, Backend, Load, Meshgate, Reply, Setup, stamp, with_custom_section};
@@ -65,9 +66,11 @@ async fn no_request_fails_and_none_sees_a_mix() {
 
     // The pairs of versions that ever were complete; an answer that shows another pair is a mix.
     let complete = Arc::new(Mutex::new(vec![(1, 1)]));
-    let known = Arc::clone(&complete);
+    let shown_so_far = Arc::new(Mutex::new(HashSet::new()));
+    let (known, seen) = (Arc::clone(&complete), Arc::clone(&shown_so_far));
     let judge = move |reply: &Reply| {
         let shown = versions(reply)?;
+        seen.lock().unwrap().insert(shown);
         let known = known.lock().unwrap();
         if known.contains(&shown) { Ok(()) } else { Err(format!("{shown:?} never was a configuration")) }
     };
@@ -114,7 +117,8 @@ async fn no_request_fails_and_none_sees_a_mix() {
             }
         }
         assert_eq!(gate.reload().await.errors.is_some(), reload % 2 == 0);
-        load.wait_for_more(20).await;
+        // One answer more than can have been under way: at least one request began on what runs now.
+        load.wait_for_more(CONNECTIONS as u64 + 1).await;
         memory.push(gate.memory().0);
     }
     // What runs now is the last version, and only that.
@@ -122,7 +126,12 @@ async fn no_request_fails_and_none_sees_a_mix() {
     assert_eq!(last, (yaml, module));
     let tally = load.stop().await;
     let requests = tally.all_good();
-    assert!(requests >= 20 * RELOADS as u64);
+    assert!(requests >= (CONNECTIONS * RELOADS) as u64);
+    assert_eq!(
+        shown_so_far.lock().unwrap().len(),
+        complete.lock().unwrap().len(),
+        "every good version served"
+    );
 
     let (first, second) = (median(&memory[RELOADS / 4..RELOADS / 2]), median(&memory[RELOADS * 3 / 4..]));
     println!(
