@@ -12,6 +12,7 @@ mod admin; // the admin API: its endpoints, and what it refuses
 mod bodies; // streaming with back-pressure, early answers, bodies broken off
 mod check; // `meshgate check`: exit codes, and the messages for bad files, compared with golden files
 mod drain; // SIGTERM, once and twice
+mod envoy; // the same filters in Envoy, side by side, where it is installed
 mod examples; // every example's README, command by command
 mod failures; // each way an exchange can fail: its status, its flag, and who notices
 mod forwarding; // fields that a proxy drops, adds or rewrites
