@@ -60,18 +60,25 @@ impl Snapshot {
         Ok(Snapshot { version, config, plugins })
     }
 
-    /// Configures every plugin once on throw-away VMs.
+    /// Configures every plugin once on throw-away VMs. `said` takes what the guests have logged since it was last asked:
+    /// a plugin that refuses says why in its log.
     ///
     /// # Errors
     /// Every plugin that refuses its configuration or fails, at its place in a chain.
-    pub fn try_out(&self, vms: &Vms) -> Result<(), Diagnostics> {
+    pub fn try_out(&self, vms: &Vms, said: &dyn Fn() -> Vec<String>) -> Result<(), Diagnostics> {
         // Held until the end: a spec that stands in several places is configured once.
         let mut running = Vec::new();
         let mut errors = Vec::new();
         for (filter, spec) in self.filters() {
-            match vms.plugin(Arc::clone(spec)) {
+            let started = vms.plugin(Arc::clone(spec));
+            let said = said();
+            match started {
                 Ok(plugin) => running.push(plugin),
-                Err(error) => errors.push(self.refusal(filter.at, &error)),
+                Err(error) if said.is_empty() => errors.push(self.refusal(filter.at, &error)),
+                Err(error) => {
+                    let message = format!("{error}: {}", said.join("; "));
+                    errors.push(self.config.source.diagnostic(filter.at, message, None));
+                }
             }
         }
         if errors.is_empty() { Ok(()) } else { Err(Diagnostics(errors)) }
@@ -85,9 +92,7 @@ impl Snapshot {
 
     /// A plugin's failure to start, at its place.
     pub fn refusal(&self, at: Position, error: &StartError) -> Diagnostic {
-        let hint = matches!(error, StartError::Refused { .. })
-            .then(|| "the filter's own words are in the log above".to_owned());
-        self.config.source.diagnostic(at, error.to_string(), hint)
+        self.config.source.diagnostic(at, error.to_string(), None)
     }
 }
 

@@ -49,7 +49,7 @@ impl Diagnostic {
 /// Control characters become spaces: the caret stands where it should after a tab, and nothing that is in a file or
 /// comes from a module can drive the reader's terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() || reorders(c) { ' ' } else { c }).collect()
 }
 
 impl fmt::Display for Diagnostic {
@@ -72,6 +72,11 @@ impl fmt::Display for Diagnostic {
 }
 
 impl std::error::Error for Diagnostic {}
+
+/// Characters that make what follows them appear in another order than it stands: a line could lie about itself.
+fn reorders(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
 
 /// Every error found, in the order of the file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,6 +39,10 @@ const MAX_ERROR_RESETS: usize = 128;
 /// HTTP/2: a ping after so much silence, and so long to answer it.
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// HTTP/1: how long, and how many bytes, a client may go on sending after its last response.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
 
 /// Who serves a listener's requests now; a reload changes it between two requests.
 pub(super) struct Serving<S> {
@@ -116,10 +121,15 @@ impl<S: Serve> Connection<S> {
             Pin::new(&mut connection).poll(cx).map(End::Over)
         })
         .await;
-        if matches!(end, End::Late(Phase::Head)) {
-            refuse_late(connection.into_parts().io.into_stream());
-        }
         self.count(&end);
+        match end {
+            End::Late(Phase::Head) => refuse_late(connection.into_parts().io.into_stream()),
+            End::Over(Ok(())) if !self.slot.is_draining() => {
+                // Boxed: few connections end like this, and none should carry the room for it all its life.
+                Box::pin(linger(connection.into_parts().io.into_stream())).await;
+            }
+            _ => {}
+        }
     }
 
     async fn http2(self, stream: TcpStream, beginning: Beginning) {
@@ -238,6 +248,25 @@ fn refuse_late(stream: TcpStream) {
     // The client may never read it, and the connection ends either way.
     let _ =
         stream.try_write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+}
+
+/// Reads on for a moment after the last response. A client that was answered while it was still sending would otherwise
+/// meet a reset, and with it could lose the response (RFC 9112 section 9.6).
+async fn linger(stream: TcpStream) {
+    let rest = async {
+        let mut thrown_away = [0; 4096];
+        let mut left = LINGER_BYTES;
+        while left > 0 && stream.readable().await.is_ok() {
+            match stream.try_read(&mut thrown_away) {
+                Ok(0) => break,
+                Ok(read) => left = left.saturating_sub(read),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => break,
+            }
+        }
+    };
+    // The connection ends either way.
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 /// Runs HTTP/2's streams on the worker's own thread.

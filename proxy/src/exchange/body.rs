@@ -104,8 +104,9 @@ pub(super) struct Download {
 }
 
 impl Download {
-    pub(super) fn new(exchange: &Rc<Exchange>, body: Body, deadline: Deadline) -> Download {
-        let body = FilteredBody::response(&exchange.stream, body);
+    /// `from`: how many filters the head ran through, and the body will.
+    pub(super) fn new(exchange: &Rc<Exchange>, body: Body, deadline: Deadline, from: usize) -> Download {
+        let body = FilteredBody::response(&exchange.stream, body, from);
         Download { exchange: Rc::clone(exchange), body, deadline }
     }
 

@@ -22,7 +22,7 @@ pub use self::error::{ExchangeError, Fault, Verdict};
 use self::record::{Arrived, Destination, Exchange};
 use self::reply::Reply;
 use crate::filter::{FilteredBody, Stop, Stream, StreamParts};
-use crate::message::{Body, BodyError, Peer, request_arrived, upstream_request};
+use crate::message::{Body, BodyError, Peer, detach, request_arrived, upstream_request};
 use crate::snapshot::Listener;
 use crate::upstream::{Cluster, UpstreamBody, UpstreamErrorKind};
 
@@ -161,13 +161,17 @@ async fn respond(exchange: &Rc<Exchange>, mut reply: Reply) -> Result<Response<B
             continue;
         }
         let mut head = exchange.response_head();
-        let mut download = Download::new(exchange, body, deadline);
+        let mut download = Download::new(exchange, body, deadline, above);
         match download.frame(&mut head).await {
             Ok(()) => {
                 stream.begin_response();
+                if exchange.is_http2() {
+                    detach(&mut head.headers);
+                }
                 return Ok(downstream_response(head, download));
             }
-            // The filters of the body had their say while the head was still here: their answer takes its place.
+            // The filters of the body had their say while the head was still here: their answer takes its place, and
+            // none of them sees it, because all of them have seen a head.
             Err(error) => {
                 reply = exchange.instead(End::of_response_body(stream, error))?;
                 above = 0;

@@ -86,6 +86,11 @@ impl Exchange {
         }
     }
 
+    /// Whether the client speaks HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        self.arrived.version == Version::HTTP_2
+    }
+
     /// Shows the filters a response.
     pub(super) fn show(&self, head: ResponseHead) {
         self.stream.http().borrow_mut().response = Some(head);

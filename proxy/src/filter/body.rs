@@ -63,17 +63,22 @@ where
     /// The request's body on its way to the endpoint.
     pub fn request(stream: &Rc<Stream>, source: B) -> FilteredBody<B> {
         let callbacks = Callbacks::REQUEST_BODY.union(Callbacks::REQUEST_TRAILERS);
-        FilteredBody::new(stream, Direction::Request, callbacks, source)
+        FilteredBody::new(stream, Direction::Request, callbacks, source, stream.reached())
     }
 
-    /// The response's body on its way to the client.
-    pub fn response(stream: &Rc<Stream>, source: B) -> FilteredBody<B> {
+    /// The response's body on its way to the client, through the filters that its head ran through: `from` of them.
+    pub fn response(stream: &Rc<Stream>, source: B, from: usize) -> FilteredBody<B> {
         let callbacks = Callbacks::RESPONSE_BODY.union(Callbacks::RESPONSE_TRAILERS);
-        FilteredBody::new(stream, Direction::Response, callbacks, source)
+        FilteredBody::new(stream, Direction::Response, callbacks, source, from)
     }
 
-    fn new(stream: &Rc<Stream>, direction: Direction, callbacks: Callbacks, source: B) -> FilteredBody<B> {
-        let reached = stream.reached();
+    fn new(
+        stream: &Rc<Stream>,
+        direction: Direction,
+        callbacks: Callbacks,
+        source: B,
+        reached: usize,
+    ) -> FilteredBody<B> {
         let looks = |index| stream.run(index).is_some_and(|run| run.wants(callbacks));
         let filters = if (0..reached).any(looks) { reached } else { 0 };
         FilteredBody {

@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod body;
+pub mod detach;
 pub mod fields;
 pub mod flags;
 pub mod forwarding;
@@ -14,6 +15,7 @@ pub mod receive;
 pub mod request_id;
 
 pub use body::{Body, BodyError, BodyFault, BodyReason};
+pub use detach::detach;
 pub use flags::ResponseFlag;
 pub use forwarding::{Forwarding, Peer, response_arrived, upstream_request};
 pub use local_response::local_response;

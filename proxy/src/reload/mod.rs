@@ -145,7 +145,7 @@ impl<R: Rebuild> Reloader<R> {
         };
         match &error {
             None if version == last.version => {
-                tracing::info!(version, "configuration loaded again; nothing has changed")
+                tracing::debug!(version, "configuration loaded again; nothing has changed")
             }
             None => tracing::info!(version, from = last.version, "configuration reloaded"),
             Some(error) => tracing::error!("configuration refused; version {version} goes on\n{error}"),

@@ -1,6 +1,7 @@
 //! From a file to a snapshot that was tried: load, check, compile, configure on throw-away VMs. Off the main thread,
 //! which goes on to serve the admin API and signals. `meshgate check` is this and nothing else.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +13,7 @@ use meshgate_wasm::{
 };
 
 use super::ServerError;
-use crate::filter::{foreign_function, guest_log};
+use crate::filter::foreign_function;
 use crate::modules::{CompiledModules, ModuleFiles};
 use crate::snapshot::Snapshot;
 
@@ -67,8 +68,10 @@ impl Builder {
             let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
             let snapshot = Snapshot::build(config, &mut modules, &mut compiled, &self.engine)?;
             drop(compiled);
-            let vms = Vms::new(self.engine.clone(), Rc::new(Trial), meshgate_wasm::Shared::new());
-            snapshot.try_out(&vms)?;
+            let trial = Rc::new(Trial::default());
+            let host = Rc::clone(&trial) as Rc<dyn Host>;
+            let vms = Vms::new(self.engine.clone(), host, meshgate_wasm::Shared::new());
+            snapshot.try_out(&vms, &|| trial.said.take())?;
             Ok(Arc::new(snapshot))
         });
         Built { outcome: outcome.map_err(|diagnostics| diagnostics.to_string()), files: load.files }
@@ -90,7 +93,14 @@ fn cache_folder() -> Option<PathBuf> {
 }
 
 /// What filters find while they are tried: everything answers, and nothing leaves the process.
-struct Trial;
+#[derive(Default)]
+struct Trial {
+    /// What the guests have logged that looks like a reason.
+    said: RefCell<Vec<String>>,
+}
+
+/// Lines of one guest that go into a diagnostic.
+const MOST_LINES: usize = 8;
 
 impl Host for Trial {
     fn http_call(&self, _: &PluginSpec, _: HttpCall, _: HttpCallReply) -> Result<(), CallError> {
@@ -109,10 +119,11 @@ impl Host for Trial {
         foreign_function(caller, name, argument)
     }
 
-    fn log(&self, plugin: &PluginSpec, level: LogLevel, message: &str) {
-        // What a filter says when it refuses is the reason; what it says when it is content is said by the workers.
-        if level >= LogLevel::Warn {
-            guest_log::write(plugin, level, message);
+    fn log(&self, _: &PluginSpec, level: LogLevel, message: &str) {
+        // What a filter says when it refuses is the reason; what it says when it is content, the workers say.
+        let mut said = self.said.borrow_mut();
+        if level >= LogLevel::Warn && said.len() < MOST_LINES {
+            said.push(message.to_owned());
         }
     }
 

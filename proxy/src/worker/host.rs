@@ -1,9 +1,9 @@
 //! What the worker offers to the filters' VMs: HTTP calls, timers, the `meshgate.*` functions and the log.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use meshgate_wasm::{
     CallError, ForeignCaller, Host, HttpCall, HttpCallReply, LogLevel, PluginSpec, Status, TickHandle,
@@ -21,11 +21,40 @@ pub(super) struct WorkerHost {
     upstream: Rc<Upstream>,
     clusters: RefCell<Clusters>,
     timers: RefCell<HashMap<u64, AbortHandle>>,
+    failures: Rate,
+}
+
+/// Lines that a worker logs of filters' failures in one second.
+const MOST_FAILURES: u64 = 10;
+
+/// Lets so many events through in a second, and counts the others.
+#[derive(Default)]
+struct Rate {
+    second: Cell<Option<Instant>>,
+    events: Cell<u64>,
+}
+
+impl Rate {
+    /// Whether this event is told, and how many of the second before were not.
+    fn next(&self) -> Option<u64> {
+        let now = Instant::now();
+        if self.second.get().is_none_or(|second| now - second >= Duration::from_secs(1)) {
+            self.second.set(Some(now));
+            return Some(self.events.replace(1).saturating_sub(MOST_FAILURES));
+        }
+        self.events.set(self.events.get() + 1);
+        (self.events.get() <= MOST_FAILURES).then_some(0)
+    }
 }
 
 impl WorkerHost {
     pub(super) fn new(upstream: Rc<Upstream>) -> WorkerHost {
-        WorkerHost { upstream, clusters: RefCell::default(), timers: RefCell::default() }
+        WorkerHost {
+            upstream,
+            clusters: RefCell::default(),
+            timers: RefCell::default(),
+            failures: Rate::default(),
+        }
     }
 
     /// From now on filters call these clusters.
@@ -82,6 +111,11 @@ impl Host for WorkerHost {
     }
 
     fn failed(&self, plugin: &PluginSpec, error: &VmError) {
-        tracing::error!(filter = %plugin.name, cause = error.cause(), %error, "filter failed; its VM is replaced");
+        // A filter that fails with every request must not fill the disk: each failure is counted all the same.
+        if let Some(silenced) = self.failures.next() {
+            tracing::error!(
+                filter = %plugin.name, cause = error.cause(), silenced, %error, "filter failed; its VM is replaced"
+            );
+        }
     }
 }
