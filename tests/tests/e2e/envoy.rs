@@ -24,9 +24,7 @@ use self::world::{
 
 #[tokio::test]
 async fn nothing_is_changed() {
-    let mut scenarios = Vec::new();
-    scenarios.push(Scenario::new("nothing", vec![("noop", json!({}))]));
-    compare(scenarios).await;
+    compare(vec![Scenario::new("nothing", vec![("noop", json!({}))])]).await;
 }
 
 #[tokio::test]
@@ -291,9 +289,7 @@ async fn log_phase() {
 
 #[tokio::test]
 async fn metrics() {
-    let mut scenarios = Vec::new();
-    scenarios.push(Scenario::plain("metrics", json!({"count": "my_requests"})).metric("my_requests"));
-    compare(scenarios).await;
+    compare(vec![Scenario::plain("metrics", json!({"count": "my_requests"})).metric("my_requests")]).await;
 }
 
 /// A scenario that puts these properties into response fields, and those by their form.
