@@ -2,6 +2,7 @@
 //! when the receiver asks for more, and only while no filter blocks. A body that no filter looks at passes as it is.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -10,10 +11,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use meshgate_wasm::{BodyAction, Callbacks, Exchange, TrailersAction};
+use tokio::time::Sleep;
 
 use super::failure::{FilterFailure, FilterFault, Stop};
 use super::run::{Direction, Hold, Run};
-use super::stream::Stream;
+use super::stream::{PAUSE_TIMEOUT, Stream};
 use crate::message::{BodyError, BodyFault, BodyReason};
 
 /// Parts of a body, as they came from the network.
@@ -37,6 +39,8 @@ pub struct FilteredBody<B> {
     trailers: bool,
     /// Bytes that the head promised, and how many of them went out.
     length: Option<Length>,
+    /// Runs while nothing but a paused filter is waited for.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 /// What a body's first bytes say about its length.
@@ -92,6 +96,7 @@ where
             end: source.is_end_stream(),
             trailers: false,
             length: None,
+            pause: None,
             source,
         }
     }
@@ -130,15 +135,28 @@ where
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         let resumed = self.release_resumed();
         if self.settle(resumed)? {
+            self.pause = None;
             return Poll::Ready(Ok(()));
         }
         self.stream.park(self.direction, cx);
         if self.source_ended || self.is_blocked() {
-            return Poll::Pending;
+            return self.poll_pause(cx);
         }
+        self.pause = None;
         let frame = ready!(Pin::new(&mut self.source).poll_frame(cx)).transpose()?;
         let fed = self.feed_frame(frame);
         self.settle(fed).map(|_| ()).into()
+    }
+
+    /// Nothing but a filter is waited for: for so long and no longer.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        let timer = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE_TIMEOUT)));
+        ready!(timer.as_mut().poll(cx));
+        self.pause = None;
+        let holds = |run: &&Run| run.half(self.direction).hold.get() != Hold::Open;
+        let holder = (0..self.filters).filter_map(|index| self.stream.run(index)).find(holds);
+        let failed = holder.map_or(Ok(()), |run| run.fail(FilterFault::PauseTimeout));
+        Poll::Ready(self.settle(failed))
     }
 
     fn feed_frame(&mut self, frame: Option<Frame<Bytes>>) -> Result<(), Stop> {

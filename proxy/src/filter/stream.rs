@@ -15,7 +15,7 @@ use super::run::{Direction, Run};
 use super::{Chain, Filter};
 
 /// How long a filter may pause an exchange before the exchange is given up.
-const PAUSE_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const PAUSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Where an exchange goes, as a filter decided it.
 #[derive(Clone)]
