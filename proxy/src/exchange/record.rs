@@ -117,7 +117,11 @@ impl Exchange {
     pub(super) fn instead(&self, end: End) -> Result<Reply, Closed> {
         let error = match end {
             End::Stop(Stop::Responded) => {
-                let response = self.stream.http().borrow_mut().local_response.take();
+                let mut http = self.stream.http().borrow_mut();
+                // The filters that this answer runs up through may answer in their turn, as to an endpoint's response.
+                http.answered = false;
+                let response = http.local_response.take();
+                drop(http);
                 match response {
                     Some(response) => return Ok(self.local_reply(response)),
                     None => ExchangeError::Internal("a filter's answer is gone".to_owned()),

@@ -257,6 +257,21 @@ async fn local_response_in_each_phase() {
 }
 
 #[tokio::test]
+async fn local_response_to_a_local_response() {
+    let reply = |phase, status| json!({"at": phase, "status": status, "body": "slow down"});
+    let mut scenarios = Vec::new();
+    for phase in ["response_headers", "response_body"] {
+        let name = format!("local response at {phase} to another filter's").leak();
+        let filters = vec![
+            ("plain", json!({"reply": reply(phase, 429)})),
+            ("plain", json!({"reply": reply("request_headers", 403)})),
+        ];
+        scenarios.push(Scenario::new(name, filters));
+    }
+    compare(scenarios).await;
+}
+
+#[tokio::test]
 async fn local_response_of_several_forms() {
     let mut scenarios = Vec::new();
     for (name, reply) in [

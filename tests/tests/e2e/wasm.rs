@@ -381,6 +381,39 @@ async fn filter_answers_by_itself_in_each_phase() {
 }
 
 #[tokio::test]
+async fn answer_to_a_body_is_not_answered_again() {
+    // The length is known, so the head waits for the filters of the body, and their answer can take its place.
+    let one = Backend::answering("one", async |_, _| Ok(Response::new(full("hello")))).await;
+    let reply = "reply: {at: response_body, status: 429, body: slow down}";
+    for chain in [
+        format!("- plain: {{{reply}}}"),
+        format!("- plain: {{{reply}}}\n- plain: {{{reply}}}"),
+        // An answer of a filter's own is a response like others for the filters outside of it.
+        format!("- plain: {{{reply}}}\n- plain: {{reply: {{at: request_headers, status: 403, body: no}}}}"),
+    ] {
+        let gate = Meshgate::chain(&chain).guest("plain", "").cluster("one", &[&one]).start().await;
+        for answer in over_both(&gate, || Ask::get("/")).await {
+            assert_eq!((answer.status.as_u16(), answer.text().as_str()), (429, "slow down"), "{chain}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn client_that_is_still_sending_gets_the_answer() {
+    let one = Backend::echo("one").await;
+    let gate = plain("{reply: {at: request_headers, status: 429, body: slow down}}")
+        .cluster("one", &[&one])
+        .start()
+        .await;
+    for _ in 0..50 {
+        let letters = || in_parts("many letters, one by one, some of them after the answer");
+        for reply in over_both(&gate, || Ask::new(http::Method::POST, "/", letters())).await {
+            assert_eq!((reply.status.as_u16(), reply.text().as_str()), (429, "slow down"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn tick_runs_again_and_again() {
     let one = Backend::echo("one").await;
     let gate = plain("{tick_ms: 10}").cluster("one", &[&one]).start().await;

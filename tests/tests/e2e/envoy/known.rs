@@ -100,7 +100,10 @@ pub(super) const KNOWN: &[Known] = &[
     },
     Known {
         id: "answer-in-response-body",
-        scenarios: &["local response at response_body"],
+        scenarios: &[
+            "local response at response_body",
+            "local response at response_body to another filter's",
+        ],
         request: "",
         parts: &["status"],
         meshgate: Is::Just("429"),
@@ -108,7 +111,10 @@ pub(super) const KNOWN: &[Known] = &[
     },
     Known {
         id: "answer-in-response-body",
-        scenarios: &["local response at response_body"],
+        scenarios: &[
+            "local response at response_body",
+            "local response at response_body to another filter's",
+        ],
         request: "",
         parts: &[""],
         meshgate: Is::Any,
