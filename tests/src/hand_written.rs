@@ -2,7 +2,7 @@
 //! every message, and ones that misbehave in one callback.
 
 /// What every module here begins with: the ABI's marker, a memory, an allocator that only moves forward.
-const FRAME: &str = r#"
+pub(crate) const FRAME: &str = r#"
   (memory (export "memory") 1)
   (global $free (mut i32) (i32.const 4096))
   (func (export "proxy_abi_version_0_2_1"))
@@ -195,6 +195,6 @@ fn escaped(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("\\{byte:02x}")).collect()
 }
 
-fn assemble(text: &str) -> Vec<u8> {
+pub(crate) fn assemble(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }

@@ -27,6 +27,7 @@ mod readme;
 mod setup;
 mod statistics;
 mod wire;
+mod work;
 
 pub use admin::{Metrics, Reload};
 pub use ask::{Ask, Body, empty, full, streamed};
@@ -44,3 +45,4 @@ pub use readme::{Shown, shown_commands};
 pub use setup::Setup;
 pub use statistics::within_binomial_bounds;
 pub use wire::{Chunked, RawBackend, RawReply, Wire};
+pub use work::{busy, counting, waiting};

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::file::{AccessLogEntry, ClusterEntry, DrainEntry, File, ListenerEntry};
 use crate::files::Files;
-use crate::model::{AccessLog, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain, Listener};
+use crate::model::{
+    AccessLog, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain, FilterUse, Listener,
+};
 use crate::tree::Node;
 use crate::units::DurationText;
 use crate::{Position, Source, references};
@@ -22,6 +24,8 @@ const MAX_HEADER_BYTES: u64 = 64 << 10;
 pub(crate) struct Resolved {
     /// The named chains in the file's order, then the sub-chains.
     pub(crate) chains: Vec<Chain>,
+    /// The filters of `services`.
+    pub(crate) services: Vec<FilterUse>,
     /// The endpoints of each cluster, in the file's order.
     pub(crate) endpoints: Vec<Vec<SocketAddr>>,
 }
@@ -56,6 +60,8 @@ pub(crate) fn assemble(
         workers: file.workers,
         drain: Drain { timeout: or(file.drain.and_then(|DrainEntry { timeout }| timeout), DRAIN) },
         listeners,
+        services: resolved.services,
+        wasm: file.wasm.resolve(),
         clusters: clusters
             .map(|((entry, endpoints), node)| cluster(entry, endpoints, place(node, "name")))
             .collect(),

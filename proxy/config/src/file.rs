@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
+use crate::isolation::{Capabilities, Isolation};
+use crate::limits::{LimitsEntry, WasmEntry};
 use crate::model::{AccessLogFormat, LoadBalancer, OnError};
 use crate::units::{DurationText, SizeText};
 
@@ -43,6 +45,15 @@ pub(crate) struct File {
     #[schemars(with = "BTreeMap<String, FilterEntry>", extend("propertyNames" = {"type": "string", "format": "name"}))]
     #[expect(dead_code, reason = "entries are read one by one, so that one mistake does not hide others")]
     filters: serde::de::IgnoredAny,
+    /// Filters that run without requests, in the form of a chain: once on each worker, or once in the process.
+    #[serde(default)]
+    #[schemars(with = "ChainForm")]
+    #[expect(dead_code, reason = "built from the tree, which knows positions")]
+    services: serde::de::IgnoredAny,
+    /// What all filters may use together.
+    #[serde(default)]
+    #[schemars(with = "WasmEntry")]
+    pub(crate) wasm: WasmEntry,
     /// Groups of endpoints that requests are sent to.
     #[serde(default)]
     pub(crate) clusters: Vec<ClusterEntry>,
@@ -143,24 +154,19 @@ pub(crate) struct FilterEntry {
     /// What the filter may use.
     #[serde(default)]
     pub(crate) limits: LimitsEntry,
-}
-
-/// `limits: {time: 10ms, memory: 16MiB, body: 1MiB}`
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LimitsEntry {
-    /// Longest time in one callback. Default: 10ms.
+    /// What the filter may do. Default: everything.
     #[serde(default)]
-    #[schemars(with = "DurationText")]
-    pub(crate) time: Option<DurationText>,
-    /// Most linear memory of one VM. Default: 16MiB.
+    pub(crate) may: Capabilities,
+    /// With whom it shares an instance of its module. Default: shared.
     #[serde(default)]
-    #[schemars(with = "SizeText")]
-    pub(crate) memory: Option<SizeText>,
-    /// Most body bytes buffered for it per exchange and direction. Default: 1MiB.
+    pub(crate) isolation: Isolation,
+    /// Filters with the same module and the same name here share a VM, and filters with the same name here share data.
     #[serde(default)]
-    #[schemars(with = "SizeText")]
-    pub(crate) body: Option<SizeText>,
+    #[schemars(with = "Name")]
+    pub(crate) vm: Option<Name>,
+    /// For `services`: runs once in the process, not on each worker. Default: false.
+    #[serde(default)]
+    pub(crate) singleton: bool,
 }
 
 /// `- {name: reviews, endpoints: [127.0.0.1:9001, 127.0.0.1:9002]}`

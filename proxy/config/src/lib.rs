@@ -15,6 +15,8 @@ mod file;
 mod files;
 mod filters;
 mod formats;
+mod isolation;
+mod limits;
 mod load;
 mod manifest;
 mod model;
@@ -30,10 +32,12 @@ mod yaml;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use file::schema;
+pub use isolation::{Capabilities, Clock, Isolation, PropertyGroup};
+pub use limits::{FilterLimits, WasmBounds};
 pub use load::{Load, load, load_text};
 pub use model::{
     AccessLog, AccessLogFormat, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain,
-    FilterConfiguration, FilterLimits, FilterUse, Listener, LoadBalancer, OnError,
+    FilterConfiguration, FilterUse, Listener, LoadBalancer, OnError,
 };
 pub use modules::{ModuleSource, Modules};
 pub use source::{Position, Source};

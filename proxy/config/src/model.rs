@@ -9,7 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{ModuleSource, Position, Source};
+use crate::{Capabilities, FilterLimits, Isolation, ModuleSource, Position, Source, WasmBounds};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -28,6 +28,10 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The named chains, and the sub-chains found in filters' configurations. [`ChainId`] indexes it.
     pub chains: Vec<Chain>,
+    /// Filters that run without requests, in the file's order.
+    pub services: Vec<FilterUse>,
+    /// What all filters may use together.
+    pub wasm: WasmBounds,
     /// Groups of endpoints, in the file's order.
     pub clusters: Vec<Cluster>,
 }
@@ -141,6 +145,14 @@ pub struct FilterUse {
     pub on_error: OnError,
     /// What the filter may use.
     pub limits: FilterLimits,
+    /// What the filter may do.
+    pub may: Capabilities,
+    /// With whom it shares an instance of its module.
+    pub isolation: Isolation,
+    /// The name of its VM; empty for the one that filters without a name share.
+    pub vm: String,
+    /// As a service: runs once in the process.
+    pub singleton: bool,
     /// What the module is configured with.
     pub configuration: FilterConfiguration,
     /// The sub-chains in the configuration, by their key.
@@ -182,17 +194,6 @@ impl FilterConfiguration {
             Self::Json(value) => value.to_string().into_bytes(),
         }
     }
-}
-
-/// What a filter may use.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct FilterLimits {
-    /// Longest time in one callback.
-    pub time: Duration,
-    /// Most linear memory of one VM, in bytes.
-    pub memory: u64,
-    /// Most body bytes buffered for it per exchange and direction.
-    pub body: u64,
 }
 
 /// A group of endpoints.

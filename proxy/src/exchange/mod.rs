@@ -22,7 +22,7 @@ pub use self::error::{ExchangeError, Fault, Verdict};
 use self::record::{Arrived, Destination, Exchange};
 use self::reply::Reply;
 use crate::filter::{FilteredBody, Stop, Stream, StreamParts};
-use crate::message::{Body, BodyError, Peer, detach, request_arrived, upstream_request};
+use crate::message::{Body, BodyError, Peer, call_depth, detach, request_arrived, upstream_request};
 use crate::snapshot::Listener;
 use crate::upstream::{Cluster, UpstreamBody, UpstreamErrorKind};
 
@@ -54,14 +54,17 @@ fn open(
     peer: &Peer,
     arrived: Request<Incoming>,
 ) -> Result<(Rc<Exchange>, Body), Box<Response<Body>>> {
-    let (parts, body) = arrived.into_parts();
+    let (mut parts, body) = arrived.into_parts();
+    let depth = call_depth::take(&mut parts.headers);
     let raw = Arrived::of(&parts);
     let head = match request_arrived(parts, peer, &listener.forwarding) {
         Ok(head) => head,
         Err(rejection) => return Err(Box::new(raw.reject(&listener, peer, rejection))),
     };
+    let mut attributes = Attributes::new(Rc::clone(&peer.connection));
+    attributes.call_depth = depth;
     let stream = Stream::new(StreamParts {
-        http: HttpStream::new(head, Attributes::new(Rc::clone(&peer.connection))),
+        http: HttpStream::new(head, attributes),
         chain: Rc::clone(&listener.chain),
         clusters: Rc::clone(&listener.cluster_names),
     });

@@ -6,17 +6,21 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use meshgate_wasm::{BodyAction, Callbacks, Exchange, TrailersAction};
+use meshgate_wasm::{BodyAction, Callbacks, Exchange, Limit, TrailersAction};
 use tokio::time::Sleep;
 
 use super::failure::{FilterFailure, FilterFault, Stop};
 use super::run::{Direction, Hold, Run};
-use super::stream::{PAUSE_TIMEOUT, Stream};
+use super::stream::Stream;
 use crate::message::{BodyError, BodyFault, BodyReason};
+
+/// When to look again if a body does not go on and no filter holds it, which cannot be.
+const UNHELD: Duration = Duration::from_secs(15);
 
 /// Parts of a body, as they came from the network.
 type Chunks = VecDeque<Bytes>;
@@ -150,11 +154,15 @@ where
 
     /// Nothing but a filter is waited for: for so long and no longer.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        let timer = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE_TIMEOUT)));
+        let stream = Rc::clone(&self.stream);
+        let holds = |run: &&Run| run.half(self.direction).hold.get() != Hold::Open;
+        let holder = (0..self.filters).filter_map(|index| stream.run(index)).filter(holds);
+        // The one that may hold it shortest.
+        let holder = holder.min_by_key(|run| run.filter().pause);
+        let pause = holder.map_or(UNHELD, |run| run.filter().pause);
+        let timer = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
         ready!(timer.as_mut().poll(cx));
         self.pause = None;
-        let holds = |run: &&Run| run.half(self.direction).hold.get() != Hold::Open;
-        let holder = (0..self.filters).filter_map(|index| self.stream.run(index)).find(holds);
         let failed = holder.map_or(Ok(()), |run| run.fail(FilterFault::PauseTimeout));
         Poll::Ready(self.settle(failed))
     }
@@ -327,6 +335,7 @@ where
             Direction::Request => FilterFault::RequestBodyLimit(limit),
             Direction::Response => FilterFault::ResponseBodyLimit(limit),
         };
+        run.filter().plugin.exceeded(Limit::Body);
         Stop::Failed(FilterFailure { filter: Rc::clone(&run.filter().name), fault })
     }
 

@@ -14,9 +14,6 @@ use super::failure::{FilterFailure, FilterFault, Stop};
 use super::run::{Direction, Run};
 use super::{Chain, Filter};
 
-/// How long a filter may pause an exchange before the exchange is given up.
-pub(super) const PAUSE_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// Where an exchange goes, as a filter decided it.
 #[derive(Clone)]
 pub struct Decision {
@@ -292,7 +289,7 @@ impl Stream {
                 Err(stop) => Poll::Ready(Err(stop)),
             }
         });
-        match tokio::time::timeout(PAUSE_TIMEOUT, resumed).await {
+        match tokio::time::timeout(run.filter().pause, resumed).await {
             Ok(resumed) => resumed,
             Err(_) => run.fail(FilterFault::PauseTimeout),
         }

@@ -13,12 +13,9 @@ use meshgate_wasm::{CallError, CallFailure, HttpCall, HttpCallReply, HttpCallRes
 use super::cluster::Cluster;
 use super::error::UpstreamErrorKind;
 use super::send::{Upstream, UpstreamBody};
-use crate::message::{Body, BodyError, response_arrived, upstream_request};
+use crate::message::{Body, BodyError, call_depth, response_arrived, upstream_request};
 
-/// Longest body of a response to a filter, in bytes: it is kept in memory as a whole.
-const MAX_BODY: usize = 1024 * 1024;
-
-/// How long a call may take if the filter does not say, and at most.
+/// How long a call may take if nobody says.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Calls that a worker has under way at most.
@@ -83,15 +80,18 @@ async fn perform(
 ) -> Result<HttpCallResponse, CallFailure> {
     // Zero means that the filter did not say: a call without any limit would stay for ever.
     let timeout = call.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(DEFAULT_TIMEOUT);
-    let exchange = exchange(upstream, cluster, request(call));
-    tokio::time::timeout(timeout.min(DEFAULT_TIMEOUT), exchange)
+    // The response is kept in memory as a whole.
+    let most_body = usize::try_from(call.most_body).unwrap_or(usize::MAX);
+    let exchange = exchange(upstream, cluster, request(call), most_body);
+    tokio::time::timeout(timeout, exchange)
         .await
         .unwrap_or_else(|_| Ok(synthetic(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout")))
 }
 
 fn request(call: HttpCall) -> Request<Body> {
-    let HttpCall { mut request, body, trailers, .. } = call;
+    let HttpCall { mut request, body, trailers, depth, .. } = call;
     let mut headers = std::mem::take(&mut request.headers);
+    call_depth::mark(&mut headers, depth);
     let body = if trailers.is_empty() {
         if !body.is_empty() {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -119,9 +119,10 @@ async fn exchange(
     upstream: &Upstream,
     cluster: &Cluster,
     request: Request<Body>,
+    most_body: usize,
 ) -> Result<HttpCallResponse, CallFailure> {
     match upstream.send(cluster, request).await {
-        Ok(response) => collect(response).await,
+        Ok(response) => collect(response, most_body).await,
         Err(error) => match error.kind {
             UpstreamErrorKind::NoEndpoint => {
                 Ok(synthetic(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream"))
@@ -136,11 +137,14 @@ async fn exchange(
     }
 }
 
-async fn collect(response: Response<UpstreamBody>) -> Result<HttpCallResponse, CallFailure> {
+async fn collect(
+    response: Response<UpstreamBody>,
+    most_body: usize,
+) -> Result<HttpCallResponse, CallFailure> {
     let (parts, body) = response.into_parts();
     let mut headers = parts.headers;
     response_arrived(&mut headers).map_err(|_| CallFailure::Reset)?;
-    let mut body = Limited::new(body, MAX_BODY);
+    let mut body = Limited::new(body, most_body);
     let mut bytes = Chunks::default();
     let mut trailers = None;
     while let Some(frame) = body.frame().await {

@@ -54,6 +54,8 @@ pub struct Attributes {
     pub upstream_local_address: Option<SocketAddr>,
     /// How many times the request was sent upstream.
     pub attempts: u32,
+    /// How many calls of filters led to this exchange: 0 for a client's. See [`crate::HttpCall::depth`].
+    pub call_depth: u32,
     /// Response flags as a bit set (the embedder's numbering), served as `response.flags`.
     pub response_flags: u64,
     /// Why the response is what it is, served as `response.code_details`.
@@ -80,6 +82,7 @@ impl Attributes {
             upstream_address: None,
             upstream_local_address: None,
             attempts: 0,
+            call_depth: 0,
             response_flags: 0,
             response_code_details: None,
             duration: None,

@@ -97,6 +97,12 @@ pub struct HttpCall {
     pub trailers: HeaderMap,
     /// How long the whole call may take; none for the embedder's default.
     pub timeout: Option<Duration>,
+    /// The most bytes the response's body may have; with more, the call failed.
+    pub most_body: u64,
+    /// How many calls stand in a row with this one, each made while the one before was served: 1 for a call from an
+    /// exchange that no call led to. An embedder that receives the call itself says so in
+    /// [`crate::Attributes::call_depth`].
+    pub depth: u32,
 }
 
 /// Why an HTTP call cannot be made.

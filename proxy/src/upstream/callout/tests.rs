@@ -35,6 +35,8 @@ fn call(body: &'static str, trailers: HeaderMap, timeout: Option<Duration>) -> H
         body: Bytes::from_static(body.as_bytes()),
         trailers,
         timeout,
+        most_body: 1 << 20,
+        depth: 1,
     }
 }
 
@@ -112,7 +114,7 @@ fn mishaps_look_as_filters_expect() {
         let large = started(&upstream, &cluster, call("", HeaderMap::new(), None));
         let mut played = endpoint.accept().await;
         played.head().await;
-        let body = "x".repeat(MAX_BODY + 1);
+        let body = "x".repeat((1 << 20) + 1);
         tokio::task::spawn_local(async move {
             played.say(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())).await;
             played.say_if_heard(&body).await;

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 
 use super::Functions;
+use super::metrics::admit;
 use crate::host::ForeignCaller;
+use crate::limits::Limit;
 use crate::memory::{Allowed, Call, Outcome, Span, run, slice};
 use crate::metrics::SeriesSpec;
 use crate::state::VmState;
@@ -39,8 +41,9 @@ fn foreign(call: &mut Call<'_>, name: Span, argument: Span, address_at: u32, siz
     let name =
         std::str::from_utf8(name).ok().filter(|name| name.len() <= MAX_NAME).ok_or(Status::NotFound)?;
     let VmState { shared, metrics, .. } = state;
-    let mut series =
-        |spec: &SeriesSpec<'_>| -> Result<u32, Status> { Ok(metrics.id(shared.metrics().series(spec)?)?.0) };
+    let mut series = |spec: &SeriesSpec<'_>| -> Result<u32, Status> {
+        metrics.id(shared.metrics().series(spec, || admit(&root.core, Limit::Series))?)
+    };
     let mut caller = ForeignCaller {
         plugin: &root.core.spec,
         stream: exchange.as_ref().map(|(exchange, place)| (&**exchange, *place)),

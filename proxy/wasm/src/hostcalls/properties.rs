@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{Functions, functions};
+use crate::limits::Limit;
 use crate::memory::{Call, Outcome};
 use crate::properties::{Place, find};
 use crate::status::Status;
@@ -23,6 +24,10 @@ fn read(call: &mut Call<'_>, path: u32, length: u32, address_at: u32, size_at: u
     let exchange = call.state().stream().and_then(|stream| stream.exchange.upgrade());
     // Longer paths name nothing.
     let (path, _) = call.read((path, length.min(MAX_PATH)))?;
+    if !root.core.spec.may.may_read(path) {
+        root.core.refuse(Limit::MayRead, &String::from_utf8_lossy(path).replace('\0', "."));
+        return Err(Status::NotFound.into());
+    }
     let http = match &exchange {
         // Borrowed only by an embedder that breaks its contract.
         Some(exchange) => Some(exchange.http().try_borrow().map_err(|_| Status::InternalFailure)?),

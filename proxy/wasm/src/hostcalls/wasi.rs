@@ -174,6 +174,7 @@ fn clock(call: &mut Call<'_>, id: u32, _precision: u64, time_at: u32) -> Outcome
         1 => u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_add(1),
         _ => return Err(Stop::Code(NOT_SUPPORTED)),
     };
+    let time = call.moment(time);
     faulty(call.write_u64(time_at, time))
 }
 

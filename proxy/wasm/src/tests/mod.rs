@@ -3,11 +3,13 @@
 mod buffers;
 mod calls;
 mod headers;
+mod isolation;
 mod lifecycle;
 mod modules;
 mod properties;
 mod puppet;
 mod random;
+mod safety;
 mod shared;
 mod streams;
 mod traps;
