@@ -31,6 +31,10 @@ use crate::upstream::Upstream;
 /// Commands that may wait: a reload has two, and one reload runs at a time.
 const COMMANDS: usize = 4;
 
+/// A worker's stack, in bytes, whatever `RUST_MIN_STACK` says: guests take up to 512 KiB of it, and what a hostcall finds
+/// above them must be enough.
+const STACK: usize = 2 << 20;
+
 /// What a worker is started with.
 pub struct Parts {
     /// The compiler of modules.
@@ -93,10 +97,11 @@ impl Worker {
     pub fn start(index: usize, parts: Parts) -> io::Result<Worker> {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            LocalSet::new().block_on(&runtime, Running::new(index, parts).run(receiver));
-            // What is left are connections past the drain's deadline: dropped with the runtime.
-        })?;
+        let thread =
+            thread::Builder::new().name(format!("worker-{index}")).stack_size(STACK).spawn(move || {
+                LocalSet::new().block_on(&runtime, Running::new(index, parts).run(receiver));
+                // What is left are connections past the drain's deadline: dropped with the runtime.
+            })?;
         Ok(Worker { commands, thread })
     }
 

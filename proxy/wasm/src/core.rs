@@ -67,6 +67,8 @@ pub(crate) struct Usage {
     log_second: Cell<Option<Instant>>,
     log_lines: Cell<u32>,
     told: RefCell<HashSet<(Limit, String)>>,
+    /// The limits that were said in the log, one bit each.
+    told_limits: Cell<u64>,
 }
 
 impl Usage {
@@ -80,6 +82,7 @@ impl Usage {
             log_second: Cell::new(None),
             log_lines: Cell::new(0),
             told: RefCell::default(),
+            told_limits: Cell::new(0),
         }
     }
 }
@@ -232,15 +235,21 @@ impl Core {
         }
     }
 
-    /// Counts that a limit was met.
+    /// Counts that a limit was met, and says so the first time.
+    #[cold]
     pub(crate) fn exceeded(&self, limit: Limit) {
         self.usage.ledger.count(limit);
+        let (told, bit) = (self.usage.told_limits.get(), 1 << (limit as u32 % u64::BITS));
+        if told & bit == 0 {
+            self.usage.told_limits.set(told | bit);
+            tracing::warn!(filter = %self.spec.name, limit = limit.name(), "filter met a limit; told once, always counted");
+        }
     }
 
     /// Something that the configuration does not allow this plugin; counted each time, said once per name.
     #[cold]
     pub(crate) fn refuse(&self, limit: Limit, name: &str) {
-        self.exceeded(limit);
+        self.usage.ledger.count(limit);
         let mut told = self.usage.told.borrow_mut();
         if told.len() < MOST_TOLD && told.insert((limit, name.to_owned())) {
             tracing::warn!(filter = %self.spec.name, %name, "refused: not in the filter's `{}`", limit.name());

@@ -80,8 +80,12 @@ impl Slot {
     /// only shows that it can start.
     pub(crate) fn start(&self, core: &Rc<Core>) -> Result<(), StartError> {
         if core.spec.isolation == Isolation::Exchange {
-            let Binding { vm, root } = core.start_first(|| self.make_instance(core))?;
-            vm.end(&Entry::Root(root));
+            match core.start_first(|| self.make_instance(core)) {
+                Ok(Binding { vm, root }) => vm.end(&Entry::Root(root)),
+                // All are busy, which says nothing against the plugin.
+                Err(StartError::Overloaded { .. }) => {}
+                Err(error) => return Err(error),
+            }
             return Ok(());
         }
         let (vm, root) = core.start_first(|| {

@@ -99,6 +99,9 @@ fn too_many_instances_are_an_overload_and_no_failure() {
     }
     assert_eq!(plugin.ledger().exceeded(Limit::Instances), 100);
     assert_eq!((plugin.stats().traps(), plugin.stats().quarantined_until()), (0, None));
+    let mut other = (*isolated()).clone();
+    other.configuration = b"another".to_vec();
+    assert!(world.vms.plugin(Arc::new(other)).is_ok(), "a plugin can come while all are busy");
     drop(streams);
     assert!(plugin.stream(world.exchange(), 0).is_ok());
 }

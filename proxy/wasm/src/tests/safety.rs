@@ -316,3 +316,31 @@ fn live_contexts_are_told() {
     drop(one);
     assert_eq!(plugin.stats().contexts(), 1);
 }
+
+#[test]
+fn a_guest_at_the_end_of_its_stack_leaves_enough_for_hostcalls() {
+    // Each level makes a call that copies, and one that asks the guest's allocator.
+    let text = r#"(module 
+        (import "env" "proxy_get_header_map_pairs" (func $pairs (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_http_call"
+            (func $call (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 4) (func (export "proxy_abi_version_0_2_1"))
+        (func (export "malloc") (param i32) (result i32) i32.const 4096)
+        (func $deeper (param i64 i64 i64 i64) (result i64)
+            (drop (call $pairs (i32.const 0) (i32.const 8) (i32.const 12)))
+            (drop (call $call (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+                (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 16)))
+            (i64.add (local.get 0)
+                (call $deeper (i64.add (local.get 0) (i64.const 1)) (local.get 2) (local.get 3) (local.get 1))))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (i32.wrap_i64 (call $deeper (i64.const 1) (i64.const 2) (i64.const 3) (i64.const 4)))))"#;
+    let world = World::new();
+    let mut deep = PluginSpec::new("deep", compile(text), "");
+    deep.limits.time = Duration::from_secs(10);
+    deep.limits.hostcalls = u32::MAX;
+    deep.limits.copied = u64::MAX;
+    let plugin = world.vms.plugin(Arc::new(deep)).unwrap();
+    let error = plugin.stream(world.exchange(), 0).unwrap().on_request_headers(true).unwrap_err();
+    assert!(error.to_string().contains("call stack"), "{error}");
+    assert_eq!(plugin.ledger().exceeded(Limit::Stack), 1);
+}
