@@ -7,7 +7,6 @@
 mod exchanges;
 mod hostcalls;
 mod modules;
-mod safety;
 
 use std::time::Duration;
 
@@ -21,6 +20,5 @@ fn main() {
     exchanges::measure(&mut criterion);
     hostcalls::measure(&mut criterion);
     modules::measure(&mut criterion);
-    safety::measure(&mut criterion);
     criterion.final_summary();
 }

@@ -10,13 +10,12 @@
 
 mod assemble;
 mod chains;
+mod compatibility;
 mod diagnostic;
 mod file;
 mod files;
 mod filters;
 mod formats;
-mod isolation;
-mod limits;
 mod load;
 mod manifest;
 mod model;
@@ -30,14 +29,16 @@ mod units;
 mod words;
 mod yaml;
 
+pub use compatibility::{
+    AbsentMaps, Allocator, Compatibility, FailedCalls, NullValues, PropertyForm, StopIteration,
+};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use file::schema;
-pub use isolation::{Capabilities, Clock, Isolation, PropertyGroup};
-pub use limits::{FilterLimits, WasmBounds};
 pub use load::{Load, load, load_text};
 pub use model::{
-    AccessLog, AccessLogFormat, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain,
-    FilterConfiguration, FilterUse, Listener, LoadBalancer, OnError,
+    AccessLog, AccessLogFormat, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Direction, Drain,
+    FilterConfiguration, FilterLimits, FilterUse, Listener, LoadBalancer, Metadata, NodeFacts, OnError,
+    Surroundings,
 };
 pub use modules::{ModuleSource, Modules};
 pub use source::{Position, Source};

@@ -1,8 +1,6 @@
 //! Metrics.
 
 use super::{Functions, functions};
-use crate::core::Core;
-use crate::limits::Limit;
 use crate::memory::{Call, Outcome};
 use crate::metrics::MetricKind;
 use crate::status::Status;
@@ -23,23 +21,13 @@ fn define(call: &mut Call<'_>, kind: u32, name: u32, length: u32, id_at: u32) ->
     let root = call.root()?;
     let (name, state) = call.read((name, length))?;
     let name = std::str::from_utf8(name).map_err(|_| Status::BadArgument)?;
-    let admit = || admit(&root.core, Limit::Metrics);
-    let series = state.shared.metrics().define(name, kind, admit)?;
-    let id = state.metrics.id(series)?;
-    call.write_u32(id_at, id)
-}
-
-/// Whether plugins of this name may have one more series.
-pub(super) fn admit(core: &Core, limit: Limit) -> bool {
-    let (ledger, limits) = (&core.usage.ledger, &core.spec.limits);
-    let admitted = match limit {
-        Limit::Metrics => ledger.metrics.take(1, limits.metrics as usize),
-        _ => ledger.series.take(1, limits.series as usize),
-    };
-    if !admitted {
-        core.exceeded(limit);
+    if root.metrics.get() >= root.core.spec.limits.metrics {
+        return Err(Status::InternalFailure.into());
     }
-    admitted
+    let series = state.shared.metrics().define(name, kind)?;
+    let (id, new) = state.metrics.id(series)?;
+    root.metrics.set(root.metrics.get() + u32::from(new));
+    call.write_u32(id_at, id)
 }
 
 fn record(call: &mut Call<'_>, id: u32, value: u64) -> Outcome {
