@@ -48,6 +48,7 @@ impl Surroundings {
         spec.limits.time = Duration::from_secs(10);
         spec.limits.copied = u64::MAX;
         spec.limits.log_lines = u32::MAX;
+        spec.limits.cpu_percent = 100;
         Arc::new(spec)
     }
 }

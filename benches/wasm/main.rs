@@ -7,6 +7,7 @@
 mod exchanges;
 mod hostcalls;
 mod modules;
+mod safety;
 
 use std::time::Duration;
 
@@ -20,5 +21,6 @@ fn main() {
     exchanges::measure(&mut criterion);
     hostcalls::measure(&mut criterion);
     modules::measure(&mut criterion);
+    safety::measure(&mut criterion);
     criterion.final_summary();
 }

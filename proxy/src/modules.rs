@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use meshgate_config::{ModuleSource, Modules};
-use meshgate_wasm::{Engine, EngineOptions, Module, ModuleError, ModuleHash, manifest_section};
+use meshgate_wasm::{Engine, Module, ModuleBounds, ModuleError, ModuleHash, manifest_section};
 use sha2::{Digest, Sha256};
 
 mod embedded {
@@ -91,12 +91,15 @@ impl ModuleFile {
     }
 }
 
+/// What is read of a file before the configuration has said how large a module may be, in bytes.
+const LARGEST: u64 = 64 << 20;
+
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     // A directory or a pipe under that name is a mistake, and reading a pipe could take for ever.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
-    let limit = EngineOptions::default().max_module_bytes;
+    let limit = LARGEST;
     let mut bytes = Vec::new();
     File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
@@ -116,19 +119,17 @@ impl CompiledModules {
     ///
     /// # Errors
     /// Why the module cannot be used.
-    pub fn compile(&mut self, engine: &Engine, name: &str, file: &ModuleFile) -> Result<Module, ModuleError> {
+    pub fn compile(
+        &mut self,
+        engine: &Engine,
+        name: &str,
+        file: &ModuleFile,
+        bounds: &ModuleBounds,
+    ) -> Result<Module, ModuleError> {
         if let Some(module) = self.modules.get(&file.hash) {
             return Ok(module.clone());
         }
-        let module = engine.compile(name, &file.bytes)?;
-        if !module.stubs().is_empty() {
-            let imports = module.stubs().join(", ");
-            tracing::warn!(
-                filter = name,
-                imports,
-                "the module imports functions that this host does not offer"
-            );
-        }
+        let module = engine.compile_within(name, &file.bytes, bounds)?;
         self.modules.insert(file.hash, module.clone());
         Ok(module)
     }

@@ -101,8 +101,14 @@ async fn serve(options: Options) -> Result<(), ServerError> {
         tokio::spawn(admin::serve(socket, Arc::clone(&process.state)));
     }
 
-    let rollout =
-        Rollout::new(builder, workers, access_log, Arc::clone(&process.state), options.configuration);
+    let rollout = Rollout::new(
+        builder,
+        workers,
+        access_log,
+        Arc::clone(&process.state),
+        Arc::clone(&process.shared),
+        options.configuration,
+    );
     let version = snapshot.version.clone();
     rollout.swap(snapshot).await.map_err(ServerError::Configuration)?;
     let first = FirstLoad { version: version.clone(), files, began };
@@ -151,7 +157,7 @@ impl Process {
         let filters = Arc::clone(shared.metrics());
         registry.append(move |out| filters.render(out));
         Process {
-            state: admin::State::new(Arc::clone(&registry)),
+            state: admin::State::new(Arc::clone(&registry), Arc::clone(&shared)),
             listeners: Listeners::register(&registry),
             metrics: ExchangeMetrics::register(&registry),
             shared,
@@ -174,6 +180,7 @@ impl Process {
             admin: Arc::clone(&self.state),
             listeners: Arc::clone(&self.listeners),
             drain: drain.clone(),
+            workers: count,
         };
         let workers = (0..count).map(|index| Worker::start(index, parts()));
         workers.collect::<io::Result<_>>().map_err(system("start a worker"))

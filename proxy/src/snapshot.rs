@@ -8,10 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use meshgate_config::{ChainId, Config, Diagnostic, Diagnostics, FilterUse, Position};
-use meshgate_wasm::{
-    Compatibility, Direction, Engine, Limits, ListenerFacts, Node, Plugin, PluginSpec, PropertyForm,
-    StartError, Vms,
-};
+use meshgate_wasm::{Engine, Plugin, PluginSpec, StartError, Vms};
 use sha2::{Digest, Sha256};
 
 use crate::filter::{Chain, ClusterNames, Filter};
@@ -19,6 +16,11 @@ use crate::message::Forwarding;
 use crate::modules::{CompiledModules, ModuleFiles};
 use crate::telemetry::{AccessLog, ListenerMetrics};
 use crate::upstream::{Clusters, Upstream};
+
+mod services;
+mod specs;
+
+use services::Services;
 
 /// Characters of a version: enough of the hash to tell versions apart by eye.
 const VERSION_LENGTH: usize = 16;
@@ -31,6 +33,8 @@ pub struct Snapshot {
     pub config: Config,
     /// The plugins, by chain and place.
     plugins: Vec<Vec<Arc<PluginSpec>>>,
+    /// The plugins of the services, in the order of the configuration.
+    services: Vec<Arc<PluginSpec>>,
 }
 
 impl Snapshot {
@@ -44,29 +48,23 @@ impl Snapshot {
         compiled: &mut CompiledModules,
         engine: &Engine,
     ) -> Result<Snapshot, Diagnostics> {
-        let facts = &config.node;
-        let node = Arc::new(Node {
-            id: facts.id.clone(),
-            cluster: facts.cluster.clone(),
-            metadata: facts.metadata.clone(),
-        });
-        let mut plugins = Vec::with_capacity(config.chains.len());
         let mut errors = Vec::new();
-        for chain in &config.chains {
-            let mut specs = Vec::with_capacity(chain.filters.len());
-            for filter in &chain.filters {
-                match plugin_spec(filter, &node, files, compiled, engine) {
-                    Ok(spec) => specs.push(Arc::new(spec)),
-                    Err(reason) => errors.push(config.source.diagnostic(filter.at, reason, None)),
-                }
-            }
-            plugins.push(specs);
-        }
+        let mut specs = |filters: &[FilterUse]| -> Vec<Arc<PluginSpec>> {
+            let spec = |filter: &FilterUse| {
+                specs::of(filter, &config.wasm, files, compiled, engine)
+                    .map(Arc::new)
+                    .map_err(|reason| errors.push(config.source.diagnostic(filter.at, reason, None)))
+                    .ok()
+            };
+            filters.iter().filter_map(spec).collect()
+        };
+        let plugins: Vec<_> = config.chains.iter().map(|chain| specs(&chain.filters)).collect();
+        let services = specs(&config.services);
         if !errors.is_empty() {
             return Err(Diagnostics(errors));
         }
-        let version = version(&config, &plugins);
-        Ok(Snapshot { version, config, plugins })
+        let version = version(&config, plugins.iter().flatten().chain(&services));
+        Ok(Snapshot { version, config, plugins, services })
     }
 
     /// Configures every plugin once on throw-away VMs. `said` takes what the guests have logged since it was last asked:
@@ -78,7 +76,7 @@ impl Snapshot {
         // Held until the end: a spec that stands in several places is configured once.
         let mut running = Vec::new();
         let mut errors = Vec::new();
-        for (filter, spec) in self.filters() {
+        for (filter, spec) in self.filters().chain(self.services()) {
             let started = vms.plugin(Arc::clone(spec));
             let said = said();
             match started {
@@ -99,6 +97,11 @@ impl Snapshot {
         chains.flat_map(|(chain, specs)| chain.filters.iter().zip(specs))
     }
 
+    /// Every service with its plugin, in the order of the configuration.
+    pub fn services(&self) -> impl Iterator<Item = (&FilterUse, &Arc<PluginSpec>)> {
+        self.config.services.iter().zip(&self.services)
+    }
+
     /// A plugin's failure to start, at its place.
     pub fn refusal(&self, at: Position, error: &StartError) -> Diagnostic {
         self.config.source.diagnostic(at, error.to_string(), None)
@@ -111,51 +114,11 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-fn plugin_spec(
-    filter: &FilterUse,
-    node: &Arc<Node>,
-    files: &mut ModuleFiles,
-    compiled: &mut CompiledModules,
-    engine: &Engine,
-) -> Result<PluginSpec, String> {
-    let file = files.module(&filter.module)?;
-    let module = compiled.compile(engine, &filter.name, file).map_err(|error| error.to_string())?;
-    let mut spec = PluginSpec::new(&filter.name, module, filter.configuration.to_bytes());
-    spec.limits = Limits {
-        time: filter.limits.time,
-        memory: filter.limits.memory,
-        body: filter.limits.body,
-        ..Limits::default()
-    };
-    let surroundings = &filter.surroundings;
-    spec.root_id.clone_from(&surroundings.root_id);
-    spec.vm_configuration = surroundings.vm_configuration.to_bytes();
-    spec.environment.clone_from(&surroundings.environment);
-    spec.compatibility = compatibility(surroundings.compatibility);
-    spec.node = Arc::clone(node);
-    Ok(spec)
-}
-
-fn compatibility(wanted: meshgate_config::Compatibility) -> Compatibility {
-    use meshgate_config::{AbsentMaps, Allocator, FailedCalls, NullValues, StopIteration};
-    Compatibility {
-        stop_iteration: wanted.stop_iteration == StopIteration::HoldHeaders,
-        prefer_malloc: wanted.allocator == Allocator::Malloc,
-        strict_maps: wanted.absent_maps == AbsentMaps::BadArgument,
-        properties: match wanted.properties {
-            meshgate_config::PropertyForm::Binary => PropertyForm::Binary,
-            meshgate_config::PropertyForm::Text => PropertyForm::Text,
-        },
-        empty_failures: wanted.failed_calls == FailedCalls::Empty,
-        store_null: wanted.null_values == NullValues::Store,
-    }
-}
-
 /// Equal configurations with equal modules have equal versions, on every machine.
-fn version(config: &Config, plugins: &[Vec<Arc<PluginSpec>>]) -> String {
+fn version<'a>(config: &Config, plugins: impl Iterator<Item = &'a Arc<PluginSpec>>) -> String {
     let mut hasher = Sha256::new();
     hasher.update(config.source.text().as_bytes());
-    for spec in plugins.iter().flatten() {
+    for spec in plugins {
         hasher.update(spec.module.hash().0);
         hasher.update(&spec.configuration);
     }
@@ -171,6 +134,8 @@ pub struct Shared {
     pub upstream: Rc<Upstream>,
     /// The worker's access log.
     pub access_log: Rc<AccessLog>,
+    /// The worker.
+    pub seat: Seat,
 }
 
 /// A snapshot's parts on one worker.
@@ -183,6 +148,15 @@ pub struct WorkerSnapshot {
     pub clusters: Clusters,
     /// All plugins, each once.
     pub plugins: Vec<Rc<Plugin>>,
+}
+
+/// Which worker it is, of how many.
+#[derive(Clone, Copy, Debug)]
+pub struct Seat {
+    /// From 0 on.
+    pub index: usize,
+    /// How many there are.
+    pub of: usize,
 }
 
 /// A listener's part in a snapshot: what an exchange needs to know of the configuration it began with.
@@ -199,8 +173,6 @@ pub struct Listener {
     pub cluster_names: ClusterNames,
     /// Its timeouts and limits.
     pub config: meshgate_config::Listener,
-    /// What filters may know of it; none if there is nothing to know.
-    pub facts: Option<Rc<ListenerFacts>>,
     /// How far clients are believed.
     pub forwarding: Forwarding,
     /// The way to the endpoints.
@@ -239,7 +211,6 @@ impl WorkerSnapshot {
                 clusters: clusters.clone(),
                 cluster_names: Rc::clone(&names),
                 config: listener.clone(),
-                facts: facts(listener),
                 forwarding: Forwarding::default(),
                 upstream: Rc::clone(&shared.upstream),
                 access_log: Rc::clone(&shared.access_log),
@@ -247,19 +218,10 @@ impl WorkerSnapshot {
             };
             listeners.insert(listener.name.clone(), Rc::new(part));
         }
-        let plugins = chains.plugins;
+        let mut plugins = chains.plugins;
+        Services { snapshot: &snapshot, vms, seat: shared.seat }.start(&mut plugins)?;
         Ok(WorkerSnapshot { snapshot, listeners, clusters, plugins })
     }
-}
-
-fn facts(listener: &meshgate_config::Listener) -> Option<Rc<ListenerFacts>> {
-    let direction = match listener.direction {
-        meshgate_config::Direction::Unspecified => Direction::Unspecified,
-        meshgate_config::Direction::Inbound => Direction::Inbound,
-        meshgate_config::Direction::Outbound => Direction::Outbound,
-    };
-    let none = direction == Direction::Unspecified && listener.metadata.is_empty();
-    (!none).then(|| Rc::new(ListenerFacts { direction, metadata: listener.metadata.clone() }))
 }
 
 fn cluster_names(clusters: &Clusters) -> ClusterNames {
@@ -304,6 +266,7 @@ impl Chains<'_> {
             name: Rc::from(filter.name.as_str()),
             callbacks: plugin.callbacks(),
             on_error: filter.on_error,
+            pause: filter.limits.pause,
             body_limit: usize::try_from(filter.limits.body).unwrap_or(usize::MAX),
             plugin,
             chains,

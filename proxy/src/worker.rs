@@ -24,12 +24,16 @@ use self::host::WorkerHost;
 use crate::admin;
 use crate::downstream::{Acceptor, Listeners};
 use crate::drain::DrainWatch;
-use crate::snapshot::{Listener, Shared, Snapshot, WorkerSnapshot};
+use crate::snapshot::{Listener, Seat, Shared, Snapshot, WorkerSnapshot};
 use crate::telemetry::{AccessLog, AccessLogSink, ExchangeMetrics};
 use crate::upstream::Upstream;
 
 /// Commands that may wait: a reload has two, and one reload runs at a time.
 const COMMANDS: usize = 4;
+
+/// A worker's stack, in bytes, whatever `RUST_MIN_STACK` says: guests take up to 512 KiB of it, and what a hostcall finds
+/// above them must be enough.
+const STACK: usize = 2 << 20;
 
 /// What a worker is started with.
 pub struct Parts {
@@ -47,6 +51,8 @@ pub struct Parts {
     pub listeners: Arc<Listeners>,
     /// Tells when to stop.
     pub drain: DrainWatch,
+    /// How many workers there are.
+    pub workers: usize,
 }
 
 /// A socket for a listener that a worker does not have yet.
@@ -91,10 +97,11 @@ impl Worker {
     pub fn start(index: usize, parts: Parts) -> io::Result<Worker> {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            LocalSet::new().block_on(&runtime, Running::new(parts).run(receiver));
-            // What is left are connections past the drain's deadline: dropped with the runtime.
-        })?;
+        let thread =
+            thread::Builder::new().name(format!("worker-{index}")).stack_size(STACK).spawn(move || {
+                LocalSet::new().block_on(&runtime, Running::new(index, parts).run(receiver));
+                // What is left are connections past the drain's deadline: dropped with the runtime.
+            })?;
         Ok(Worker { commands, thread })
     }
 
@@ -151,7 +158,7 @@ struct Prepared {
 }
 
 impl Running {
-    fn new(parts: Parts) -> Running {
+    fn new(index: usize, parts: Parts) -> Running {
         let upstream = Rc::new(Upstream::default());
         let host = Rc::new(WorkerHost::new(Rc::clone(&upstream)));
         let vms = Vms::new(parts.engine, Rc::clone(&host) as Rc<dyn meshgate_wasm::Host>, parts.shared);
@@ -159,7 +166,7 @@ impl Running {
         Running {
             vms,
             host,
-            shared: Shared { upstream, access_log },
+            shared: Shared { upstream, access_log, seat: Seat { index, of: parts.workers } },
             metrics: parts.metrics,
             admin: parts.admin,
             drain: parts.drain,

@@ -2,7 +2,7 @@
 //! every message, and ones that misbehave in one callback.
 
 /// What every module here begins with: the ABI's marker, a memory, an allocator that only moves forward.
-const FRAME: &str = r#"
+pub(crate) const FRAME: &str = r#"
   (memory (export "memory") 1)
   (global $free (mut i32) (i32.const 4096))
   (func (export "proxy_abi_version_0_2_1"))
@@ -28,11 +28,6 @@ pub fn stamp(version: u32) -> Vec<u8> {
   (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
     (call $stamp (i32.const 2)) (i32.const 0)))"#
     ))
-}
-
-/// A module of these imports and these functions and data; below 4096 the memory is theirs.
-pub fn written(imports: &str, code: &str) -> Vec<u8> {
-    assemble(&format!("(module {imports} {FRAME} {code})"))
 }
 
 /// A way to misbehave.
@@ -200,6 +195,6 @@ fn escaped(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("\\{byte:02x}")).collect()
 }
 
-fn assemble(text: &str) -> Vec<u8> {
+pub(crate) fn assemble(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::file::{AccessLogEntry, ClusterEntry, DrainEntry, File, ListenerEntry, NodeEntry};
+use crate::file::{AccessLogEntry, ClusterEntry, DrainEntry, File, ListenerEntry};
 use crate::files::Files;
 use crate::model::{
-    AccessLog, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain, Listener, NodeFacts,
+    AccessLog, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain, FilterUse, Listener,
 };
 use crate::tree::Node;
 use crate::units::DurationText;
@@ -24,6 +24,8 @@ const MAX_HEADER_BYTES: u64 = 64 << 10;
 pub(crate) struct Resolved {
     /// The named chains in the file's order, then the sub-chains.
     pub(crate) chains: Vec<Chain>,
+    /// The filters of `services`.
+    pub(crate) services: Vec<FilterUse>,
     /// The endpoints of each cluster, in the file's order.
     pub(crate) endpoints: Vec<Vec<SocketAddr>>,
 }
@@ -56,9 +58,10 @@ pub(crate) fn assemble(
         admin: file.admin.map(|admin| Admin { address: admin.address, at: admin_at }),
         access_log: file.access_log.map(|entry| access_log(entry, files)).unwrap_or_default(),
         workers: file.workers,
-        node: file.node.map(node).unwrap_or_default(),
         drain: Drain { timeout: or(file.drain.and_then(|DrainEntry { timeout }| timeout), DRAIN) },
         listeners,
+        services: resolved.services,
+        wasm: file.wasm.resolve(),
         clusters: clusters
             .map(|((entry, endpoints), node)| cluster(entry, endpoints, place(node, "name")))
             .collect(),
@@ -88,11 +91,6 @@ fn without_filters(chains: &mut Vec<Chain>) -> ChainId {
     }))
 }
 
-fn node(entry: NodeEntry) -> NodeFacts {
-    let NodeEntry { id, cluster, metadata } = entry;
-    NodeFacts { id, cluster, metadata }
-}
-
 fn access_log(entry: AccessLogEntry, files: &Files) -> AccessLog {
     let output = match entry.to.as_deref() {
         None | Some("stdout") => AccessLogOutput::Stdout,
@@ -116,8 +114,6 @@ fn listener(entry: ListenerEntry, chain: ChainId, at: Position) -> Listener {
         // Its bounds have been checked.
         max_header_bytes: usize::try_from(max_header_bytes).unwrap_or(usize::MAX),
         max_request_body: entry.max_request_body.map(|size| size.0),
-        direction: entry.direction,
-        metadata: entry.metadata,
         at,
     }
 }
@@ -129,7 +125,6 @@ fn cluster(entry: ClusterEntry, endpoints: Vec<SocketAddr>, at: Position) -> Clu
         load_balancer: entry.load_balancer,
         connect_timeout: or(entry.connect_timeout, CONNECT_TIMEOUT),
         idle_timeout: or(entry.idle_timeout, IDLE_TIMEOUT),
-        metadata: entry.metadata,
         at,
     }
 }

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-use crate::Compatibility;
-use crate::model::{AccessLogFormat, Direction, LoadBalancer, Metadata, OnError};
+use crate::isolation::{Capabilities, Isolation};
+use crate::limits::{LimitsEntry, WasmEntry};
+use crate::model::{AccessLogFormat, LoadBalancer, OnError};
 use crate::units::{DurationText, SizeText};
 
 /// A Meshgate configuration.
@@ -27,10 +28,6 @@ pub(crate) struct File {
     #[serde(default)]
     #[schemars(with = "usize", range(min = 1, max = 1024))]
     pub(crate) workers: Option<usize>,
-    /// What this proxy is, for filters to read.
-    #[serde(default)]
-    #[schemars(with = "NodeEntry")]
-    pub(crate) node: Option<NodeEntry>,
     /// What happens at shutdown.
     #[serde(default)]
     #[schemars(with = "DrainEntry")]
@@ -48,6 +45,15 @@ pub(crate) struct File {
     #[schemars(with = "BTreeMap<String, FilterEntry>", extend("propertyNames" = {"type": "string", "format": "name"}))]
     #[expect(dead_code, reason = "entries are read one by one, so that one mistake does not hide others")]
     filters: serde::de::IgnoredAny,
+    /// Filters that run without requests, in the form of a chain: once on each worker, or once in the process.
+    #[serde(default)]
+    #[schemars(with = "ChainForm")]
+    #[expect(dead_code, reason = "built from the tree, which knows positions")]
+    services: serde::de::IgnoredAny,
+    /// What all filters may use together.
+    #[serde(default)]
+    #[schemars(with = "WasmEntry")]
+    pub(crate) wasm: WasmEntry,
     /// Groups of endpoints that requests are sent to.
     #[serde(default)]
     pub(crate) clusters: Vec<ClusterEntry>,
@@ -73,21 +79,6 @@ pub(crate) struct AccessLogEntry {
     #[serde(default)]
     #[schemars(with = "String", length(min = 1))]
     pub(crate) to: Option<String>,
-}
-
-/// `node: {id: gateway-1, cluster: gateways, metadata: {REGION: north}}`
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NodeEntry {
-    /// Which one it is: the property `xds.node.id`.
-    #[serde(default)]
-    pub(crate) id: String,
-    /// The group of proxies it belongs to: the property `xds.node.cluster`.
-    #[serde(default)]
-    pub(crate) cluster: String,
-    /// Anything else: the properties below `xds.node.metadata`.
-    #[serde(default)]
-    pub(crate) metadata: Metadata,
 }
 
 /// `drain: {timeout: 30s}`
@@ -141,13 +132,6 @@ pub(crate) struct ListenerEntry {
     #[serde(default)]
     #[schemars(with = "SizeText")]
     pub(crate) max_request_body: Option<SizeText>,
-    /// Where its traffic goes, for filters that ask: the property `xds.listener_direction`. Default: unspecified.
-    #[serde(default)]
-    pub(crate) direction: Direction,
-    /// For filters: the properties below `xds.listener_metadata.filter_metadata`, maps by the name of who reads them.
-    #[serde(default)]
-    #[schemars(with = "BTreeMap<String, Metadata>")]
-    pub(crate) metadata: Metadata,
 }
 
 /// `stamp: {module: ./stamp.wasm, on_error: skip}`
@@ -170,36 +154,19 @@ pub(crate) struct FilterEntry {
     /// What the filter may use.
     #[serde(default)]
     pub(crate) limits: LimitsEntry,
-    /// Which of its root contexts a module that holds several makes: the property `plugin_root_id`. Default: empty.
+    /// What the filter may do. Default: everything.
     #[serde(default)]
-    pub(crate) root_id: String,
-    /// What its VM is started with: a string as it stands, anything else as JSON. Default: nothing.
+    pub(crate) may: Capabilities,
+    /// With whom it shares an instance of its module. Default: shared.
     #[serde(default)]
-    pub(crate) vm_configuration: serde_json::Value,
-    /// Environment variables that its module sees. It never sees the process's.
+    pub(crate) isolation: Isolation,
+    /// Filters with the same module and the same name here share a VM, and filters with the same name here share data.
     #[serde(default)]
-    pub(crate) environment: BTreeMap<String, String>,
-    /// Which way it wants it where Proxy-Wasm hosts differ.
+    #[schemars(with = "Name")]
+    pub(crate) vm: Option<Name>,
+    /// For `services`: runs once in the process, not on each worker. Default: false.
     #[serde(default)]
-    pub(crate) compatibility: Compatibility,
-}
-
-/// `limits: {time: 10ms, memory: 16MiB, body: 1MiB}`
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct LimitsEntry {
-    /// Longest time in one callback. Default: 10ms.
-    #[serde(default)]
-    #[schemars(with = "DurationText")]
-    pub(crate) time: Option<DurationText>,
-    /// Most linear memory of one VM. Default: 16MiB.
-    #[serde(default)]
-    #[schemars(with = "SizeText")]
-    pub(crate) memory: Option<SizeText>,
-    /// Most body bytes buffered for it per exchange and direction. Default: 1MiB.
-    #[serde(default)]
-    #[schemars(with = "SizeText")]
-    pub(crate) body: Option<SizeText>,
+    pub(crate) singleton: bool,
 }
 
 /// `- {name: reviews, endpoints: [127.0.0.1:9001, 127.0.0.1:9002]}`
@@ -224,10 +191,6 @@ pub(crate) struct ClusterEntry {
     #[serde(default)]
     #[schemars(with = "DurationText")]
     pub(crate) idle_timeout: Option<DurationText>,
-    /// For filters: the properties below `xds.cluster_metadata.filter_metadata`, maps by the name of who reads them.
-    #[serde(default)]
-    #[schemars(with = "BTreeMap<String, Metadata>")]
-    pub(crate) metadata: Metadata,
 }
 
 /// A name: any characters but spaces and control characters.

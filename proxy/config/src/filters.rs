@@ -4,24 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::diagnostic::Report;
 use crate::file::FilterEntry;
 use crate::files::Files;
+use crate::isolation::{Capabilities, Isolation};
+use crate::limits::FilterLimits;
 use crate::manifest;
-use crate::model::{FilterConfiguration, FilterLimits, OnError, Surroundings};
+use crate::model::OnError;
 use crate::schema::Checker;
 use crate::tree::{Entry, Node};
 use crate::words::{quoted, suggestion};
 use crate::{ModuleSource, Modules, Position, formats};
-
-impl Default for FilterLimits {
-    /// What a filter may use if its entry does not say.
-    fn default() -> Self {
-        Self { time: Duration::from_millis(10), memory: 16 << 20, body: 1 << 20 }
-    }
-}
 
 /// A filter that chains can name.
 #[derive(Clone)]
@@ -31,7 +25,10 @@ pub(crate) struct Filter {
     pub(crate) sha256: Option<String>,
     pub(crate) on_error: OnError,
     pub(crate) limits: FilterLimits,
-    pub(crate) surroundings: Surroundings,
+    pub(crate) may: Capabilities,
+    pub(crate) isolation: Isolation,
+    pub(crate) vm: String,
+    pub(crate) singleton: bool,
     pub(crate) schema: Schema,
     /// Where its module is named.
     at: Position,
@@ -99,7 +96,10 @@ impl<'m> Filters<'m> {
             sha256: None,
             on_error: OnError::default(),
             limits: FilterLimits::default(),
-            surroundings: Surroundings::default(),
+            may: Capabilities::default(),
+            isolation: Isolation::default(),
+            vm: String::new(),
+            singleton: false,
             schema: Schema::Any,
             at,
             used: true,
@@ -125,30 +125,22 @@ impl<'m> Filters<'m> {
     }
 
     fn entry(&mut self, entry: &Entry, files: &mut Files, report: &mut Report<'_>) -> Filter {
-        let settings = serde_json::from_value(entry.value.to_value()).unwrap_or_else(|error| {
+        let settings: FilterEntry = serde_json::from_value(entry.value.to_value()).unwrap_or_else(|error| {
             // What does not fit the schema has been reported already, in better words.
             if report.is_clean() {
                 report.error(entry.at, format!("{} is not understood: {error}", quoted(&entry.key)));
             }
             FilterEntry::default()
         });
-        let limits = settings.limits;
-        let default = FilterLimits::default();
         let mut filter = Filter {
             module: None,
             sha256: pin(&entry.value),
             on_error: settings.on_error,
-            limits: FilterLimits {
-                time: limits.time.map_or(default.time, |time| time.0),
-                memory: limits.memory.map_or(default.memory, |size| size.0),
-                body: limits.body.map_or(default.body, |size| size.0),
-            },
-            surroundings: Surroundings {
-                root_id: settings.root_id,
-                vm_configuration: FilterConfiguration::of(settings.vm_configuration),
-                environment: settings.environment.into_iter().collect(),
-                compatibility: settings.compatibility,
-            },
+            limits: settings.limits.resolve(),
+            may: settings.may,
+            isolation: settings.isolation,
+            vm: settings.vm.map(|name| name.0).unwrap_or_default(),
+            singleton: settings.singleton,
             schema: Schema::Any,
             at: entry.at,
             used: false,

@@ -10,12 +10,13 @@
 
 mod assemble;
 mod chains;
-mod compatibility;
 mod diagnostic;
 mod file;
 mod files;
 mod filters;
 mod formats;
+mod isolation;
+mod limits;
 mod load;
 mod manifest;
 mod model;
@@ -29,16 +30,14 @@ mod units;
 mod words;
 mod yaml;
 
-pub use compatibility::{
-    AbsentMaps, Allocator, Compatibility, FailedCalls, NullValues, PropertyForm, StopIteration,
-};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use file::schema;
+pub use isolation::{Capabilities, Clock, Isolation, PropertyGroup};
+pub use limits::{FilterLimits, WasmBounds};
 pub use load::{Load, load, load_text};
 pub use model::{
-    AccessLog, AccessLogFormat, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Direction, Drain,
-    FilterConfiguration, FilterLimits, FilterUse, Listener, LoadBalancer, Metadata, NodeFacts, OnError,
-    Surroundings,
+    AccessLog, AccessLogFormat, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain,
+    FilterConfiguration, FilterUse, Listener, LoadBalancer, OnError,
 };
 pub use modules::{ModuleSource, Modules};
 pub use source::{Position, Source};

@@ -13,7 +13,7 @@ use crate::files::Files;
 use crate::filters::Filters;
 use crate::schema::Checker;
 use crate::tree::{Kind, Node};
-use crate::{Config, Diagnostics, Modules, Position, Source, references, yaml};
+use crate::{Chain, Config, Diagnostics, FilterUse, Modules, Position, Source, isolation, references, yaml};
 
 /// Largest configuration file, in bytes.
 const LARGEST: usize = 4 << 20;
@@ -88,11 +88,13 @@ fn check(source: &Arc<Source>, modules: &mut dyn Modules, files: &mut Files) -> 
     references::listeners(&root, &clusters, &mut report);
     references::bounds(&root, &mut report);
     let endpoints = references::endpoints(&root, &mut report);
-    let chains = build_chains(&root, &clusters, modules, files, &mut report);
+    isolation::clusters(&root, &clusters, &mut report);
+    let (chains, services) = build_chains(&root, &clusters, modules, files, &mut report);
+    isolation::places(&chains, &services, &mut report);
     if !report.is_clean() {
         return Err(report.finish());
     }
-    assemble(source, &root, Resolved { chains, endpoints }, files).map_err(|reason| {
+    assemble(source, &root, Resolved { chains, services, endpoints }, files).map_err(|reason| {
         // The schema and the types say the same, so this does not happen; if it does, refusing is right.
         source
             .diagnostic(Position::default(), format!("the configuration is not understood: {reason}"), None)
@@ -116,7 +118,7 @@ fn check_form(root: &Node, report: &mut Report<'_>) {
 }
 
 fn is_inside_chain(path: &str) -> bool {
-    path.strip_prefix("/chains/").is_some()
+    path.strip_prefix("/chains/").is_some() || path == "/services" || path.starts_with("/services/")
 }
 
 fn build_chains(
@@ -125,7 +127,7 @@ fn build_chains(
     modules: &mut dyn Modules,
     files: &mut Files,
     report: &mut Report<'_>,
-) -> Vec<crate::Chain> {
+) -> (Vec<Chain>, Vec<FilterUse>) {
     let mut filters = Filters::read(root, modules, files, report);
     let entries = root.get("chains").map(Node::entries).unwrap_or_default();
     let mut builder =
@@ -139,7 +141,9 @@ fn build_chains(
             chains.push(builder.chain(&entry.key, &entry.value, 0));
         }
     }
+    let services = root.get("services").filter(|node| !matches!(node.kind, Kind::Null));
+    let services = services.map(|node| builder.chain("services", node, 0).filters).unwrap_or_default();
     chains.append(&mut builder.done);
     filters.report_unused(report);
-    chains
+    (chains, services)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{Compatibility, ModuleSource, Position, Source};
+use crate::{Capabilities, FilterLimits, Isolation, ModuleSource, Position, Source, WasmBounds};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -22,14 +22,16 @@ pub struct Config {
     pub access_log: AccessLog,
     /// Number of worker threads; `None`: one per core.
     pub workers: Option<usize>,
-    /// What the proxy is, for filters to read.
-    pub node: NodeFacts,
     /// What happens at shutdown.
     pub drain: Drain,
     /// Sockets to accept on, in the file's order.
     pub listeners: Vec<Listener>,
     /// The named chains, and the sub-chains found in filters' configurations. [`ChainId`] indexes it.
     pub chains: Vec<Chain>,
+    /// Filters that run without requests, in the file's order.
+    pub services: Vec<FilterUse>,
+    /// What all filters may use together.
+    pub wasm: WasmBounds,
     /// Groups of endpoints, in the file's order.
     pub clusters: Vec<Cluster>,
 }
@@ -82,20 +84,6 @@ pub enum AccessLogOutput {
     Off,
 }
 
-/// Named values for filters to read, nested as in JSON.
-pub type Metadata = serde_json::Map<String, serde_json::Value>;
-
-/// What a proxy is told about itself.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct NodeFacts {
-    /// Which one it is.
-    pub id: String,
-    /// The group of proxies it belongs to.
-    pub cluster: String,
-    /// Anything else.
-    pub metadata: Metadata,
-}
-
 /// What happens at shutdown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Drain {
@@ -126,25 +114,8 @@ pub struct Listener {
     pub max_header_bytes: usize,
     /// Most bytes in a request's body; `None`: no limit.
     pub max_request_body: Option<u64>,
-    /// Where its traffic goes, for filters to read.
-    pub direction: Direction,
-    /// Anything else for filters to read: maps by the name of who reads them.
-    pub metadata: Metadata,
     /// Where its address is written.
     pub at: Position,
-}
-
-/// Where a listener's traffic goes, seen from the application beside the proxy.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// Neither to nor from it: a gateway.
-    #[default]
-    Unspecified,
-    /// To the application.
-    Inbound,
-    /// From the application.
-    Outbound,
 }
 
 /// Names a chain of the same [`Config`]: its index in [`Config::chains`].
@@ -174,8 +145,14 @@ pub struct FilterUse {
     pub on_error: OnError,
     /// What the filter may use.
     pub limits: FilterLimits,
-    /// What its module finds around it.
-    pub surroundings: Surroundings,
+    /// What the filter may do.
+    pub may: Capabilities,
+    /// With whom it shares an instance of its module.
+    pub isolation: Isolation,
+    /// The name of its VM; empty for the one that filters without a name share.
+    pub vm: String,
+    /// As a service: runs once in the process.
+    pub singleton: bool,
     /// What the module is configured with.
     pub configuration: FilterConfiguration,
     /// The sub-chains in the configuration, by their key.
@@ -210,15 +187,6 @@ pub enum FilterConfiguration {
 }
 
 impl FilterConfiguration {
-    /// A string as it stands, nothing as nothing, anything else as JSON.
-    pub(crate) fn of(value: serde_json::Value) -> Self {
-        match value {
-            serde_json::Value::Null => Self::Text(String::new()),
-            serde_json::Value::String(text) => Self::Text(text),
-            other => Self::Json(other),
-        }
-    }
-
     /// The bytes given to `on_configure`.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
@@ -226,41 +194,6 @@ impl FilterConfiguration {
             Self::Json(value) => value.to_string().into_bytes(),
         }
     }
-}
-
-/// What a filter's module finds around it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Surroundings {
-    /// Which of its root contexts a module that holds several makes; mostly empty.
-    pub root_id: String,
-    /// What `on_vm_start` is given.
-    pub vm_configuration: FilterConfiguration,
-    /// Environment variables, sorted.
-    pub environment: Vec<(String, String)>,
-    /// Which way it wants it where hosts differ.
-    pub compatibility: Compatibility,
-}
-
-impl Default for Surroundings {
-    fn default() -> Self {
-        Self {
-            root_id: String::new(),
-            vm_configuration: FilterConfiguration::Text(String::new()),
-            environment: Vec::new(),
-            compatibility: Compatibility::default(),
-        }
-    }
-}
-
-/// What a filter may use.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct FilterLimits {
-    /// Longest time in one callback.
-    pub time: Duration,
-    /// Most linear memory of one VM, in bytes.
-    pub memory: u64,
-    /// Most body bytes buffered for it per exchange and direction.
-    pub body: u64,
 }
 
 /// A group of endpoints.
@@ -276,8 +209,6 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
-    /// Anything for filters to read: maps by the name of who reads them.
-    pub metadata: Metadata,
     /// Where its name is written.
     pub at: Position,
 }

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use crate::diagnostic::Report;
 use crate::tree::{Kind, Node};
 use crate::words::quoted;
-use crate::{Position, formats, units};
+use crate::{Position, formats, limits, units};
 
 /// The names of the clusters; a name given twice is reported.
 pub(crate) fn clusters<'n>(root: &'n Node, report: &mut Report<'_>) -> BTreeSet<&'n str> {
@@ -141,18 +141,11 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
         lasting(cluster, "connect_timeout", report);
         lasting(cluster, "idle_timeout", report);
     }
-    for filter in root.get("filters").map(Node::entries).unwrap_or_default() {
-        if let Some(limits) = filter.value.get("limits") {
-            lasting(limits, "time", report);
-            // One page of WebAssembly, and all that 32 bits address.
-            size(limits, "memory", 64 << 10, 4 << 30, report);
-            size(limits, "body", 0, 1 << 30, report);
-        }
-    }
+    limits::bounds(root, report);
     whole(root, "workers", report);
 }
 
-fn lasting(map: &Node, key: &str, report: &mut Report<'_>) {
+pub(crate) fn lasting(map: &Node, key: &str, report: &mut Report<'_>) {
     let Some(node) = map.get(key) else { return };
     if node
         .as_text()
@@ -163,7 +156,7 @@ fn lasting(map: &Node, key: &str, report: &mut Report<'_>) {
     }
 }
 
-fn size(map: &Node, key: &str, least: u64, most: u64, report: &mut Report<'_>) {
+pub(crate) fn size(map: &Node, key: &str, least: u64, most: u64, report: &mut Report<'_>) {
     let Some(node) = map.get(key) else { return };
     let Some(size) = node.as_text().and_then(|text| units::parse_size(text).ok()) else { return };
     if size < least {
@@ -174,7 +167,7 @@ fn size(map: &Node, key: &str, least: u64, most: u64, report: &mut Report<'_>) {
 }
 
 /// JSON Schema counts `4.0` among the whole numbers.
-fn whole(map: &Node, key: &str, report: &mut Report<'_>) {
+pub(crate) fn whole(map: &Node, key: &str, report: &mut Report<'_>) {
     if let Some(Node { at, kind: Kind::Number(number, written) }) = map.get(key)
         && number.is_f64()
         && number.as_f64().is_some_and(|value| value.fract() == 0.0)

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
-use meshgate_wasm::{Plugin, PluginSpec, PluginStats};
+use meshgate_wasm::{Plugin, PluginSpec, PluginStats, Shared};
 
 use crate::reload::ReloadHandle;
 use crate::telemetry::Registry;
@@ -47,30 +47,46 @@ pub struct SnapshotSummary {
 pub struct FilterSummary {
     /// Its name in the chain.
     pub name: String,
-    /// The chain it is in.
-    pub chain: String,
+    /// The chain it is in; none for a service.
+    pub chain: Option<String>,
+    /// Whether it runs once in the process.
+    pub singleton: bool,
     /// Where the module comes from.
     pub module: String,
     /// The plugin it runs. Filters with equal module and configuration run the same one.
     pub plugin: Arc<PluginSpec>,
 }
 
-/// What a plugin has done since it was created.
+/// What a plugin has done since it was created, and where it stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PluginTotals {
     pub(super) callbacks: u64,
     pub(super) time: Duration,
     pub(super) traps: u64,
     pub(super) dropped_log_lines: u64,
+    pub(super) contexts: u64,
+    pub(super) vms: u64,
+    pub(super) memory: u64,
+    pub(super) workers: u64,
+    pub(super) quarantined: u64,
+    /// Until when the last worker has it in quarantine.
+    pub(super) quarantined_until: Option<SystemTime>,
 }
 
 impl PluginTotals {
     fn of(stats: &PluginStats) -> Self {
+        let quarantined_until = stats.quarantined_until();
         Self {
             callbacks: stats.callbacks(),
             time: Duration::from_nanos(stats.nanoseconds()),
             traps: stats.traps(),
             dropped_log_lines: stats.dropped_log_lines(),
+            contexts: stats.contexts(),
+            vms: stats.vms(),
+            memory: stats.memory(),
+            workers: 1,
+            quarantined: u64::from(quarantined_until.is_some()),
+            quarantined_until,
         }
     }
 
@@ -80,6 +96,12 @@ impl PluginTotals {
             time: self.time + other.time,
             traps: self.traps + other.traps,
             dropped_log_lines: self.dropped_log_lines + other.dropped_log_lines,
+            contexts: self.contexts + other.contexts,
+            vms: self.vms + other.vms,
+            memory: self.memory + other.memory,
+            workers: self.workers + other.workers,
+            quarantined: self.quarantined + other.quarantined,
+            quarantined_until: self.quarantined_until.max(other.quarantined_until),
         }
     }
 }
@@ -91,18 +113,20 @@ pub struct State {
     snapshot: RwLock<Option<Arc<SnapshotSummary>>>,
     reload: OnceLock<ReloadHandle>,
     plugins: Mutex<HashMap<Arc<PluginSpec>, Vec<Weak<PluginStats>>>>,
+    shared: Arc<Shared>,
 }
 
 impl State {
     /// Nothing is ready, nothing is loaded. The plugins' counters appear in the registry's metrics.
     #[must_use]
-    pub fn new(registry: Arc<Registry>) -> Arc<Self> {
+    pub fn new(registry: Arc<Registry>, shared: Arc<Shared>) -> Arc<Self> {
         let state = Arc::new(Self {
             registry,
             readiness: AtomicU8::new(Readiness::Starting as u8),
             snapshot: RwLock::default(),
             reload: OnceLock::new(),
             plugins: Mutex::default(),
+            shared,
         });
         let weak = Arc::downgrade(&state);
         state.registry.append(move |out| {
@@ -146,6 +170,11 @@ impl State {
 
     pub(super) fn reload(&self) -> Option<&ReloadHandle> {
         self.reload.get()
+    }
+
+    /// What the filters' VMs share: counters by filter, and what is in use.
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     pub(super) fn registry(&self) -> &Registry {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use meshgate_config::ModuleSource;
-use meshgate_wasm::{Engine, EngineOptions, PluginSpec};
+use meshgate_wasm::{Engine, EngineOptions, ModuleBounds, PluginSpec, Shared};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -55,7 +55,7 @@ fn with_server(test: impl AsyncFnOnce(SocketAddr, Arc<State>)) {
     runtime.block_on(LocalSet::new().run_until(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = State::new(Arc::new(Registry::new()));
+        let state = State::new(Arc::new(Registry::new()), Shared::new());
         let serving = tokio::task::spawn_local(serve(listener, Arc::clone(&state)));
         test(address, state).await;
         serving.abort();
@@ -224,10 +224,12 @@ fn a_filter_is_shown_with_the_module_it_runs() {
     let mut files = ModuleFiles::new();
     let file = files.module(&source).unwrap();
     let engine = Engine::new(EngineOptions::default()).unwrap();
-    let module = CompiledModules::default().compile(&engine, "routing", file).unwrap();
+    let module =
+        CompiledModules::default().compile(&engine, "routing", file, &ModuleBounds::default()).unwrap();
     let filter = FilterSummary {
         name: "router".to_owned(),
-        chain: "web".to_owned(),
+        chain: Some("web".to_owned()),
+        singleton: false,
         module: source.to_string(),
         plugin: Arc::new(PluginSpec::new("router", module, "{}")),
     };
@@ -242,6 +244,7 @@ fn a_filter_is_shown_with_the_module_it_runs() {
         assert!(shown["manifest"]["version"].is_string(), "{shown}");
         assert!(shown["abi"].as_str().unwrap().starts_with("0.2."), "{shown}");
         assert_eq!((&shown["callbacks"], &shown["mean_callback_nanoseconds"]), (&json!(0), &Value::Null));
+        assert_eq!((&shown["state"], &shown["service"]), (&json!("not running"), &Value::Null));
     });
 }
 

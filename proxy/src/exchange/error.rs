@@ -3,8 +3,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use meshgate_wasm::{LocalResponse, VmError};
 
 use crate::filter::{FilterFailure, FilterFault};
@@ -113,9 +115,14 @@ impl ExchangeError {
             Self::Timeout => "upstream request timeout".into(),
             Self::Internal(_) => "internal error".into(),
         };
+        let mut headers = HeaderMap::new();
+        if let Some(pause) = retry_after(self) {
+            // Whole seconds, and never "at once".
+            headers.insert(RETRY_AFTER, HeaderValue::from(pause.as_secs() + 1));
+        }
         LocalResponse {
             status: verdict.status,
-            headers: HeaderMap::new(),
+            headers,
             body: match body {
                 Cow::Borrowed(text) => text.into(),
                 Cow::Owned(text) => text.into(),
@@ -134,10 +141,10 @@ fn verdict(fault: Fault, status: StatusCode, flag: Option<ResponseFlag>, details
 fn filter_verdict(failure: &FilterFailure) -> Verdict {
     let filter = |status, flag, details| verdict(Fault::Filter, status, Some(flag), details);
     match &failure.fault {
-        FilterFault::Vm(error) if is_limit(error) => {
-            filter(StatusCode::SERVICE_UNAVAILABLE, ResponseFlag::WasmLimit, "wasm_limit")
+        FilterFault::Vm(error) => {
+            let flag = if is_limit(error) { ResponseFlag::WasmLimit } else { ResponseFlag::WasmTrap };
+            filter(StatusCode::SERVICE_UNAVAILABLE, flag, vm_details(error))
         }
-        FilterFault::Vm(_) => filter(StatusCode::SERVICE_UNAVAILABLE, ResponseFlag::WasmTrap, "wasm_trap"),
         FilterFault::PauseTimeout => {
             filter(StatusCode::GATEWAY_TIMEOUT, ResponseFlag::WasmLimit, "wasm_pause_timeout")
         }
@@ -158,6 +165,25 @@ fn filter_verdict(failure: &FilterFailure) -> Verdict {
 
 fn is_limit(error: &VmError) -> bool {
     error.flag() == "WL"
+}
+
+/// What failed, in one word. All limits of a callback have the same: the log and the metrics say which.
+fn vm_details(error: &VmError) -> &'static str {
+    match error.cause() {
+        "deadline" | "limit" => "wasm_limit",
+        "quarantined" => "wasm_quarantined",
+        "overload" => "wasm_overload",
+        "cpu" => "wasm_cpu",
+        _ => "wasm_trap",
+    }
+}
+
+/// When the client may try again, where that is known.
+fn retry_after(error: &ExchangeError) -> Option<Duration> {
+    match error {
+        ExchangeError::Filter(FilterFailure { fault: FilterFault::Vm(error), .. }) => error.retry_after(),
+        _ => None,
+    }
 }
 
 fn upstream_verdict(error: &UpstreamError) -> Verdict {

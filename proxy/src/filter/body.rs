@@ -2,21 +2,25 @@
 //! when the receiver asks for more, and only while no filter blocks. A body that no filter looks at passes as it is.
 
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use meshgate_wasm::{BodyAction, Callbacks, Exchange, TrailersAction};
+use meshgate_wasm::{BodyAction, Callbacks, Exchange, Limit, TrailersAction};
 use tokio::time::Sleep;
 
-use super::failure::{FilterFailure, FilterFault, Interrupted, Stop};
+use super::failure::{FilterFailure, FilterFault, Stop};
 use super::run::{Direction, Hold, Run};
-use super::stream::{PAUSE_TIMEOUT, Stream};
+use super::stream::Stream;
 use crate::message::{BodyError, BodyFault, BodyReason};
+
+/// When to look again if a body does not go on and no filter holds it, which cannot be.
+const UNHELD: Duration = Duration::from_secs(15);
 
 /// Parts of a body, as they came from the network.
 type Chunks = VecDeque<Bytes>;
@@ -30,14 +34,8 @@ pub struct FilteredBody<B> {
     arriving: Option<u64>,
     /// Bytes taken from the source.
     taken: u64,
-    /// How many filters the response's head runs through.
-    top: usize,
-    /// How many filters the body passes: those that the head has passed, or that hold it and want the body.
+    /// How many filters the body passes; 0 if none of them looks at it.
     filters: usize,
-    /// Whether one of them looks at it; else it passes as it is.
-    filtered: bool,
-    /// Something came through all filters, or the end, since there were so many.
-    passed: bool,
     out: Chunks,
     /// The last filter let the end through; what is in `out` is all there will be.
     end: bool,
@@ -70,27 +68,34 @@ impl<B> FilteredBody<B>
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
 {
-    /// The request's body on its way to the endpoint. It passes no filter until [`FilteredBody::open`].
+    /// The request's body on its way to the endpoint.
     pub fn request(stream: &Rc<Stream>, source: B) -> FilteredBody<B> {
-        FilteredBody::new(stream, Direction::Request, source, 0)
+        let callbacks = Callbacks::REQUEST_BODY.union(Callbacks::REQUEST_TRAILERS);
+        FilteredBody::new(stream, Direction::Request, callbacks, source, stream.reached())
     }
 
-    /// The response's body on its way to the client; `top` filters are on its way.
-    pub fn response(stream: &Rc<Stream>, source: B, top: usize) -> FilteredBody<B> {
-        FilteredBody::new(stream, Direction::Response, source, top)
+    /// The response's body on its way to the client, through the filters that its head ran through: `from` of them.
+    pub fn response(stream: &Rc<Stream>, source: B, from: usize) -> FilteredBody<B> {
+        let callbacks = Callbacks::RESPONSE_BODY.union(Callbacks::RESPONSE_TRAILERS);
+        FilteredBody::new(stream, Direction::Response, callbacks, source, from)
     }
 
-    fn new(stream: &Rc<Stream>, direction: Direction, source: B, top: usize) -> FilteredBody<B> {
+    fn new(
+        stream: &Rc<Stream>,
+        direction: Direction,
+        callbacks: Callbacks,
+        source: B,
+        reached: usize,
+    ) -> FilteredBody<B> {
+        let looks = |index| stream.run(index).is_some_and(|run| run.wants(callbacks));
+        let filters = if (0..reached).any(looks) { reached } else { 0 };
         FilteredBody {
             stream: Rc::clone(stream),
             direction,
             source_ended: false,
             arriving: source.size_hint().exact(),
             taken: 0,
-            top,
-            filters: 0,
-            filtered: false,
-            passed: false,
+            filters,
             out: Chunks::new(),
             end: source.is_end_stream(),
             trailers: false,
@@ -100,67 +105,9 @@ where
         }
     }
 
-    /// From here on the body passes so many filters: the head did. What came through fewer of them goes on.
-    pub fn open(&mut self, filters: usize) -> Result<(), Stop> {
-        let from = std::mem::replace(&mut self.filters, filters);
-        let stream = Rc::clone(&self.stream);
-        let wanted = self.body_callback().union(self.trailers_callback());
-        let looks = |position| self.run(&stream, position).is_some_and(|run| run.wants(wanted));
-        self.filtered = self.filtered || (from..filters).any(looks);
-        if !std::mem::take(&mut self.passed) {
-            return Ok(());
-        }
-        let (bytes, end) = (std::mem::take(&mut self.out), std::mem::take(&mut self.end));
-        let trailers = std::mem::take(&mut self.trailers);
-        self.feed(from, bytes, end && !trailers)?;
-        if trailers { self.feed_trailers(from) } else { Ok(()) }
-    }
-
-    /// The last of so many filters holds the head and wants the body all the same: lets it pass these filters until
-    /// something of it gets through, or the filter resumes.
-    pub async fn run_held(
-        &mut self,
-        filters: usize,
-        expired: &mut impl FnMut(&mut Context<'_>) -> Poll<()>,
-    ) -> Result<(), Interrupted> {
-        let stream = Rc::clone(&self.stream);
-        self.filtered = true;
-        if let Some(run) = self.at(&stream, filters.saturating_sub(1)) {
-            run.half(self.direction).hold.set(Hold::Buffering);
-        }
-        self.open(filters)?;
-        poll_fn(|cx| {
-            while !self.passed {
-                if expired(cx).is_ready() {
-                    return Poll::Ready(Err(Interrupted::Expired));
-                }
-                if let Err(error) = ready!(self.poll_step(cx)) {
-                    return Poll::Ready(Err(self.interrupted(error)));
-                }
-            }
-            Poll::Ready(Ok(()))
-        })
-        .await
-    }
-
-    /// A filter that stopped the exchange broke the body, too.
-    fn interrupted(&self, error: BodyError) -> Interrupted {
-        self.stream.check().map_or_else(Interrupted::Stop, |()| Interrupted::Body(error))
-    }
-
-    /// How many filters the response's head runs through.
-    pub(super) fn top(&self) -> usize {
-        self.top
-    }
-
     /// Whether any filter looks at this body.
     pub fn is_filtered(&self) -> bool {
-        self.filtered
-    }
-
-    /// Whether there is no body, and never was one.
-    pub fn is_bodiless(&self) -> bool {
-        self.is_end_stream() && self.taken == 0 && !self.source_ended
+        self.filters > 0
     }
 
     /// The length of the body as it arrives, if that was announced.
@@ -207,12 +154,15 @@ where
 
     /// Nothing but a filter is waited for: for so long and no longer.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        let timer = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE_TIMEOUT)));
+        let stream = Rc::clone(&self.stream);
+        let holds = |run: &&Run| run.half(self.direction).hold.get() != Hold::Open;
+        let holder = (0..self.filters).filter_map(|index| stream.run(index)).filter(holds);
+        // The one that may hold it shortest.
+        let holder = holder.min_by_key(|run| run.filter().pause);
+        let pause = holder.map_or(UNHELD, |run| run.filter().pause);
+        let timer = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
         ready!(timer.as_mut().poll(cx));
         self.pause = None;
-        let holds = |run: &&Run| run.half(self.direction).hold.get() != Hold::Open;
-        let open = 0..self.filters;
-        let holder = open.filter_map(|position| self.run(&self.stream, position)).find(holds);
         let failed = holder.map_or(Ok(()), |run| run.fail(FilterFault::PauseTimeout));
         Poll::Ready(self.settle(failed))
     }
@@ -332,7 +282,6 @@ where
         }
         self.trailers = true;
         self.end = true;
-        self.passed = true;
         Ok(())
     }
 
@@ -386,6 +335,7 @@ where
             Direction::Request => FilterFault::RequestBodyLimit(limit),
             Direction::Response => FilterFault::ResponseBodyLimit(limit),
         };
+        run.filter().plugin.exceeded(Limit::Body);
         Stop::Failed(FilterFailure { filter: Rc::clone(&run.filter().name), fault })
     }
 
@@ -395,7 +345,7 @@ where
         length.sent += bytes as u64;
         let ended = self.end && self.out.is_empty();
         let lied = length.sent > length.promised || (ended && length.sent < length.promised);
-        if !(lied && self.filtered) {
+        if !(lied && self.filters > 0) {
             return Ok(());
         }
         let filter = Rc::from("on this chain");
@@ -405,26 +355,21 @@ where
     fn emit(&mut self, bytes: Chunks, end: bool) {
         self.out.extend(bytes);
         self.end |= end;
-        self.passed = true;
     }
 
-    /// The filter at this position of the body's way, if it is open.
+    /// The filter at this position of the body's way: requests go down the chain, responses up.
     fn run<'s>(&self, stream: &'s Stream, position: usize) -> Option<&'s Run> {
-        if position < self.filters { self.at(stream, position) } else { None }
-    }
-
-    /// The filter at this position: requests go down the chain, responses up.
-    fn at<'s>(&self, stream: &'s Stream, position: usize) -> Option<&'s Run> {
         match self.direction {
-            Direction::Request => stream.run(position),
-            Direction::Response => stream.run(self.top.checked_sub(position + 1)?),
+            Direction::Request if position < self.filters => stream.run(position),
+            Direction::Request => None,
+            Direction::Response => stream.run(self.filters.checked_sub(position + 1)?),
         }
     }
 
     fn is_blocked(&self) -> bool {
         let stream = &self.stream;
         (0..self.filters)
-            .filter_map(|position| self.run(stream, position))
+            .filter_map(|index| stream.run(index))
             .any(|run| run.half(self.direction).hold.get() == Hold::Blocked)
     }
 
@@ -481,7 +426,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        if !this.filtered {
+        if this.filters == 0 {
             return Pin::new(&mut this.source).poll_frame(cx);
         }
         loop {
@@ -501,7 +446,7 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        if !self.filtered {
+        if self.filters == 0 {
             return self.source.is_end_stream();
         }
         self.end && self.out.is_empty() && !self.trailers
@@ -509,7 +454,7 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match self.length {
-            _ if !self.filtered => self.source.size_hint(),
+            _ if self.filters == 0 => self.source.size_hint(),
             Some(length) => SizeHint::with_exact(length.promised - length.sent),
             None => SizeHint::default(),
         }

@@ -1,6 +1,7 @@
 //! What a chain is made of: the filters that `snapshot` puts in order, shared by all exchanges of a worker.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use meshgate_config::OnError;
 use meshgate_wasm::{Callbacks, Plugin};
@@ -23,6 +24,8 @@ pub struct Filter {
     pub callbacks: Callbacks,
     /// What an exchange gets when the filter fails.
     pub on_error: OnError,
+    /// How long it may hold an exchange.
+    pub pause: Duration,
     /// Most body bytes held back for it, per exchange and direction.
     pub body_limit: usize,
     /// The chains that its configuration holds, by their key there.

@@ -5,7 +5,7 @@ use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::rc::Rc;
 
 use meshgate_config::OnError;
-use meshgate_wasm::{BodyBuffer, Callbacks, Exchange, StreamContext, VmError};
+use meshgate_wasm::{BodyBuffer, Callbacks, Exchange, Limit, StreamContext, VmError};
 
 use super::failure::{FilterFailure, FilterFault, Stop};
 use super::{Filter, Stream};
@@ -139,6 +139,9 @@ impl Run {
 
     /// What happens to the exchange when this filter fails: nothing more than a skipped filter, or its end.
     pub(super) fn fail(&self, fault: FilterFault) -> Result<(), Stop> {
+        if let FilterFault::PauseTimeout = fault {
+            self.filter.plugin.exceeded(Limit::Pause);
+        }
         let failure = FilterFailure { filter: Rc::clone(&self.filter.name), fault };
         // Denied or skipped: it is not called again in this exchange.
         self.skipped.set(true);

@@ -8,19 +8,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::Body;
 use meshgate_wasm::{Callbacks, HeadersAction, HttpStream, LocalResponse};
 
-use super::body::FilteredBody;
-use super::failure::{FilterFailure, FilterFault, Interrupted, Stop};
-use super::filter_state;
+use super::failure::{FilterFailure, FilterFault, Stop};
 use super::run::{Direction, Run};
 use super::{Chain, Filter};
-use crate::message::BodyError;
-
-/// How long a filter may pause an exchange before the exchange is given up.
-pub(super) const PAUSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Where an exchange goes, as a filter decided it.
 #[derive(Clone)]
@@ -111,74 +103,47 @@ impl Stream {
         (self.clusters)(name)
     }
 
-    /// The cluster that a filter chose for everything on the downstream connection, if that still exists.
-    pub fn connection_cluster(&self) -> Option<Rc<str>> {
-        let http = self.http.borrow();
-        let of_connection = http.attributes.connection.custom.borrow();
-        self.cluster(std::str::from_utf8(of_connection.find(filter_state::CLUSTER_PATH)?).ok()?)
-    }
-
     /// The filter at this place of the exchange.
     pub(super) fn filter(&self, place: u32) -> Option<&Rc<Filter>> {
         self.run(place as usize).map(Run::filter)
     }
 
-    /// Runs the request's head down the listener's chain and then down the chain of the route it decided. The body
-    /// waits meanwhile, but for a filter that holds the head and wants it.
-    pub async fn run_request_head<B>(self: &Rc<Self>, body: &mut FilteredBody<B>) -> Result<(), Interrupted>
-    where
-        B: Body<Data = Bytes, Error = BodyError> + Unpin,
-    {
+    /// Runs the request's head down the listener's chain and then down the chain of the route it decided.
+    pub async fn run_request_head(self: &Rc<Self>, end: bool) -> Result<(), Stop> {
         let mut next = 0;
-        let end = body.is_end_stream();
         loop {
             while let Some(run) = self.run(next) {
                 next += 1;
                 self.reached.set(next);
                 let action =
                     run.call(self, Callbacks::REQUEST_HEADERS, |context| context.on_request_headers(end))?;
-                match action {
-                    None | Some(HeadersAction::Continue) => {}
-                    Some(HeadersAction::StopIteration) if !end => {
-                        body.run_held(next, &mut |_| Poll::Pending).await?;
-                    }
-                    Some(_) => self.resumed(run, Direction::Request).await?,
+                if action.is_some_and(|action| action != HeadersAction::Continue) {
+                    self.resumed(run, Direction::Request).await?;
                 }
             }
             if !self.add_routed() {
-                return Ok(body.open(next)?);
+                return Ok(());
             }
         }
     }
 
-    /// Runs the response's head up the chain, through the filters that its body has before it, in the time there is.
-    /// When it is interrupted, the number of filters that are still above comes with the reason.
-    pub async fn run_response_head<B>(
-        self: &Rc<Self>,
-        body: &mut FilteredBody<B>,
-        mut expired: impl FnMut(&mut Context<'_>) -> Poll<()>,
-    ) -> Result<(), (usize, Interrupted)>
-    where
-        B: Body<Data = Bytes, Error = BodyError> + Unpin,
-    {
-        let top = body.top();
-        let mut next = top;
-        let end = body.is_end_stream();
+    /// Runs the response's head up the chain, through the filters below `from` that the request reached. On a stop,
+    /// the number of filters that are still above comes with it.
+    pub async fn run_response_head(self: &Rc<Self>, from: usize, end: bool) -> Result<(), (usize, Stop)> {
+        let mut next = from;
         while let Some(run) = next.checked_sub(1).and_then(|index| self.run(index)) {
             next -= 1;
             let action =
                 run.call(self, Callbacks::RESPONSE_HEADERS, |context| context.on_response_headers(end));
-            let ran = match action {
-                Ok(None | Some(HeadersAction::Continue)) => Ok(()),
-                Ok(Some(HeadersAction::StopIteration)) if !end => {
-                    body.run_held(top - next, &mut expired).await
+            match action {
+                Ok(None | Some(HeadersAction::Continue)) => {}
+                Ok(Some(_)) => {
+                    self.resumed(run, Direction::Response).await.map_err(|stop| (next, stop))?;
                 }
-                Ok(Some(_)) => self.resumed(run, Direction::Response).await.map_err(Interrupted::Stop),
-                Err(stop) => Err(Interrupted::Stop(stop)),
-            };
-            ran.map_err(|interrupted| (next, interrupted))?;
+                Err(stop) => return Err((next, stop)),
+            }
         }
-        body.open(top).map_err(|stop| (0, Interrupted::Stop(stop)))
+        Ok(())
     }
 
     /// Whether any filter is in the exchange's way.
@@ -324,7 +289,7 @@ impl Stream {
                 Err(stop) => Poll::Ready(Err(stop)),
             }
         });
-        match tokio::time::timeout(PAUSE_TIMEOUT, resumed).await {
+        match tokio::time::timeout(run.filter().pause, resumed).await {
             Ok(resumed) => resumed,
             Err(_) => run.fail(FilterFault::PauseTimeout),
         }

@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod body;
+pub mod call_depth;
 pub mod detach;
 pub mod fields;
 pub mod flags;

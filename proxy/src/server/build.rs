@@ -70,7 +70,9 @@ impl Builder {
             drop(compiled);
             let trial = Rc::new(Trial::default());
             let host = Rc::clone(&trial) as Rc<dyn Host>;
-            let vms = Vms::new(self.engine.clone(), host, meshgate_wasm::Shared::new());
+            let shared = meshgate_wasm::Shared::new();
+            shared.bounds().set(snapshot.config.wasm.memory, snapshot.config.wasm.exchange_instances);
+            let vms = Vms::new(self.engine.clone(), host, shared);
             snapshot.try_out(&vms, &|| trial.said.take())?;
             Ok(Arc::new(snapshot))
         });
@@ -79,7 +81,8 @@ impl Builder {
 
     /// Forgets the modules that this snapshot does not use.
     pub fn keep_only(&self, snapshot: &Snapshot) {
-        let used = snapshot.filters().map(|(_, spec)| ModuleHash::clone(spec.module.hash())).collect();
+        let used = snapshot.filters().chain(snapshot.services());
+        let used = used.map(|(_, spec)| ModuleHash::clone(spec.module.hash())).collect();
         self.compiled.lock().unwrap_or_else(PoisonError::into_inner).keep_only(&used);
     }
 }

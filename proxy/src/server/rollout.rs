@@ -30,6 +30,7 @@ struct Parts {
     workers: Vec<Worker>,
     access_log: AccessLogWriter,
     state: Arc<admin::State>,
+    shared: Arc<meshgate_wasm::Shared>,
     file: PathBuf,
     running: RefCell<Option<Arc<Snapshot>>>,
 }
@@ -43,9 +44,11 @@ impl Rollout {
         workers: Vec<Worker>,
         access_log: AccessLogWriter,
         state: Arc<admin::State>,
+        shared: Arc<meshgate_wasm::Shared>,
         file: PathBuf,
     ) -> Rollout {
-        Rollout(Rc::new(Parts { builder, workers, access_log, state, file, running: RefCell::new(None) }))
+        let running = RefCell::new(None);
+        Rollout(Rc::new(Parts { builder, workers, access_log, state, shared, file, running }))
     }
 
     pub(super) fn reopen_access_log(&self) {
@@ -68,9 +71,13 @@ impl Rollout {
         let running = parts.running.borrow().clone();
         let target = self.access_log_target(running.as_deref(), &snapshot.config)?;
         let sockets = self.bind(running.as_deref(), &snapshot)?;
+        self.set_bounds(&snapshot.config);
         if let Err(reason) = self.prepare(&snapshot, sockets).await {
             for worker in &parts.workers {
                 worker.abandon().await;
+            }
+            if let Some(running) = &running {
+                self.set_bounds(&running.config);
             }
             return Err(reason);
         }
@@ -87,6 +94,11 @@ impl Rollout {
         parts.builder.keep_only(&snapshot);
         *parts.running.borrow_mut() = Some(snapshot);
         Ok(())
+    }
+
+    /// The new snapshot's VMs are started within its own bounds, beside the ones that run.
+    fn set_bounds(&self, config: &Config) {
+        self.0.shared.bounds().set(config.wasm.memory, config.wasm.exchange_instances);
     }
 
     async fn prepare(&self, snapshot: &Arc<Snapshot>, sockets: Sockets) -> Result<(), String> {

@@ -1,13 +1,13 @@
 //! What the admin API shows of a snapshot.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
 use crate::admin::{FilterSummary, SnapshotSummary};
 use crate::snapshot::Snapshot;
-use meshgate_config::{Config, FilterConfiguration, FilterUse};
+use meshgate_config::{Config, FilterConfiguration, FilterLimits, FilterUse, Isolation};
 
 /// The snapshot in the words of the admin API.
 pub(super) fn summarize(snapshot: &Snapshot, file: &Path) -> SnapshotSummary {
@@ -15,8 +15,16 @@ pub(super) fn summarize(snapshot: &Snapshot, file: &Path) -> SnapshotSummary {
     let chains = config.chains.iter().flat_map(|chain| chain.filters.iter().map(|_| &chain.name));
     let filters = snapshot.filters().zip(chains).map(|((filter, spec), chain)| FilterSummary {
         name: filter.name.clone(),
-        chain: chain.clone(),
+        chain: Some(chain.clone()),
+        singleton: false,
         module: filter.module.to_string(),
+        plugin: spec.clone(),
+    });
+    let services = snapshot.services().map(|(service, spec)| FilterSummary {
+        name: service.name.clone(),
+        chain: None,
+        singleton: service.singleton,
+        module: service.module.to_string(),
         plugin: spec.clone(),
     });
     SnapshotSummary {
@@ -24,7 +32,7 @@ pub(super) fn summarize(snapshot: &Snapshot, file: &Path) -> SnapshotSummary {
         loaded: SystemTime::now(),
         file: file.to_owned(),
         configuration: configuration(config),
-        filters: filters.collect(),
+        filters: filters.chain(services).collect(),
     }
 }
 
@@ -44,6 +52,7 @@ fn configuration(config: &Config) -> Value {
             let filters = chain.filters.iter().map(filter).collect();
             (chain.name.clone(), Value::Array(filters))
         }).collect::<serde_json::Map<_, _>>(),
+        "services": config.services.iter().map(filter).collect::<Vec<_>>(),
         "clusters": config.clusters.iter().map(|cluster| json!({
             "name": cluster.name,
             "endpoints": cluster.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -62,10 +71,52 @@ fn filter(filter: &FilterUse) -> Value {
         "name": filter.name,
         "module": filter.module.to_string(),
         "configuration": configuration,
-        "limits": {
-            "time_ms": filter.limits.time.as_millis() as u64,
-            "memory": filter.limits.memory,
-            "body": filter.limits.body,
+        "vm": filter.vm,
+        "isolation": match filter.isolation {
+            Isolation::Shared => "shared",
+            Isolation::Exchange => "exchange",
         },
+        "singleton": filter.singleton,
+        "may": {
+            "call": filter.may.call,
+            "read": filter.may.read.as_ref().map(|groups| {
+                groups.iter().map(|group| format!("{group:?}").to_lowercase()).collect::<Vec<_>>()
+            }),
+            "clock": format!("{:?}", filter.may.clock).to_lowercase(),
+        },
+        "limits": limits(&filter.limits),
+    })
+}
+
+fn limits(limits: &FilterLimits) -> Value {
+    let ms = |duration: Duration| duration.as_millis() as u64;
+    json!({
+        "time_ms": ms(limits.time),
+        "body_time_ms": ms(limits.body_time),
+        "start_time_ms": ms(limits.start_time),
+        "cpu_percent": limits.cpu_percent,
+        "memory": limits.memory,
+        "total_memory": limits.total_memory,
+        "body": limits.body,
+        "pause_ms": ms(limits.pause),
+        "done_ms": ms(limits.done),
+        "contexts": limits.contexts,
+        "crashes": limits.crashes,
+        "hostcalls": limits.hostcalls,
+        "copied": limits.copied,
+        "log_lines": limits.log_lines,
+        "http_calls": limits.http_calls,
+        "stream_http_calls": limits.stream_http_calls,
+        "call_time_ms": ms(limits.call_time),
+        "call_body": limits.call_body,
+        "call_depth": limits.call_depth,
+        "metrics": limits.metrics,
+        "series": limits.series,
+        "shared_keys": limits.shared_keys,
+        "shared_bytes": limits.shared_bytes,
+        "queues": limits.queues,
+        "queue_items": limits.queue_items,
+        "queue_bytes": limits.queue_bytes,
+        "tick_ms": ms(limits.tick),
     })
 }

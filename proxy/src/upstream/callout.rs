@@ -5,26 +5,26 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRAILER, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use meshgate_wasm::{CallError, CallFailure, HttpCall, HttpCallReply, HttpCallResponse, ResponseHead};
 
 use super::cluster::Cluster;
 use super::error::UpstreamErrorKind;
 use super::send::{Upstream, UpstreamBody};
-use crate::message::{Body, BodyError, response_arrived, upstream_request};
+use crate::message::{Body, BodyError, call_depth, response_arrived, upstream_request};
 
-/// Longest body of a response to a filter, in bytes: it is kept in memory as a whole.
-const MAX_BODY: usize = 1024 * 1024;
-
-/// How long a call may take if the filter does not say, and at most.
+/// How long a call may take if nobody says.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Calls that a worker has under way at most.
 const MAX_CALLS: usize = 1024;
 
 /// Sends `call` to `cluster` from a task of its own and delivers the outcome, never before this returns.
+///
+/// A cluster that cannot be connected to answers 503, one that is too slow 504, as Envoy's do: filters test for these.
+/// Only a connection that breaks is a failure.
 ///
 /// # Errors
 /// Too many calls are under way on this worker; nothing will be delivered.
@@ -80,13 +80,18 @@ async fn perform(
 ) -> Result<HttpCallResponse, CallFailure> {
     // Zero means that the filter did not say: a call without any limit would stay for ever.
     let timeout = call.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(DEFAULT_TIMEOUT);
-    let exchange = exchange(upstream, cluster, request(call));
-    tokio::time::timeout(timeout.min(DEFAULT_TIMEOUT), exchange).await.unwrap_or(Err(CallFailure::Timeout))
+    // The response is kept in memory as a whole.
+    let most_body = usize::try_from(call.most_body).unwrap_or(usize::MAX);
+    let exchange = exchange(upstream, cluster, request(call), most_body);
+    tokio::time::timeout(timeout, exchange)
+        .await
+        .unwrap_or_else(|_| Ok(synthetic(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout")))
 }
 
 fn request(call: HttpCall) -> Request<Body> {
-    let HttpCall { mut request, body, trailers, .. } = call;
+    let HttpCall { mut request, body, trailers, depth, .. } = call;
     let mut headers = std::mem::take(&mut request.headers);
+    call_depth::mark(&mut headers, depth);
     let body = if trailers.is_empty() {
         if !body.is_empty() {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -114,26 +119,32 @@ async fn exchange(
     upstream: &Upstream,
     cluster: &Cluster,
     request: Request<Body>,
+    most_body: usize,
 ) -> Result<HttpCallResponse, CallFailure> {
     match upstream.send(cluster, request).await {
-        Ok(response) => collect(response).await,
-        Err(error) => Err(match error.kind {
-            UpstreamErrorKind::NoEndpoint => CallFailure::NoEndpoint,
+        Ok(response) => collect(response, most_body).await,
+        Err(error) => match error.kind {
+            UpstreamErrorKind::NoEndpoint => {
+                Ok(synthetic(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream"))
+            }
             UpstreamErrorKind::ConnectFailed | UpstreamErrorKind::ConnectTimeout => {
-                CallFailure::ConnectFailed
+                Ok(synthetic(StatusCode::SERVICE_UNAVAILABLE, "upstream connect error"))
             }
             UpstreamErrorKind::Reset { .. }
             | UpstreamErrorKind::Protocol
-            | UpstreamErrorKind::RequestBody(_) => CallFailure::Reset,
-        }),
+            | UpstreamErrorKind::RequestBody(_) => Err(CallFailure::Reset),
+        },
     }
 }
 
-async fn collect(response: Response<UpstreamBody>) -> Result<HttpCallResponse, CallFailure> {
+async fn collect(
+    response: Response<UpstreamBody>,
+    most_body: usize,
+) -> Result<HttpCallResponse, CallFailure> {
     let (parts, body) = response.into_parts();
     let mut headers = parts.headers;
     response_arrived(&mut headers).map_err(|_| CallFailure::Reset)?;
-    let mut body = Limited::new(body, MAX_BODY);
+    let mut body = Limited::new(body, most_body);
     let mut bytes = Chunks::default();
     let mut trailers = None;
     while let Some(frame) = body.frame().await {
@@ -171,6 +182,15 @@ impl Chunks {
     fn join(self) -> Bytes {
         if self.joined.is_empty() { self.first } else { self.joined.freeze() }
     }
+}
+
+/// A response in the cluster's place.
+fn synthetic(status: StatusCode, text: &'static str) -> HttpCallResponse {
+    let mut headers = HeaderMap::with_capacity(2);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    let head = ResponseHead { status, headers };
+    HttpCallResponse { head, body: Bytes::from_static(text.as_bytes()), trailers: None }
 }
 
 #[cfg(test)]

@@ -5,8 +5,6 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use meshgate_config::Metadata;
-
 use super::balance::Balancer;
 use super::endpoint::Endpoint;
 
@@ -14,7 +12,6 @@ use super::endpoint::Endpoint;
 pub struct Cluster {
     name: Rc<str>,
     configuration: meshgate_config::Cluster,
-    metadata: Option<Rc<Metadata>>,
     endpoints: Vec<Rc<Endpoint>>,
     balancer: Balancer,
 }
@@ -30,7 +27,6 @@ impl Cluster {
         Cluster {
             name: Rc::from(configuration.name.as_str()),
             configuration: configuration.clone(),
-            metadata: (!configuration.metadata.is_empty()).then(|| Rc::new(configuration.metadata.clone())),
             endpoints,
             balancer: Balancer::new(configuration.load_balancer),
         }
@@ -39,11 +35,6 @@ impl Cluster {
     /// The name by which routes and filters refer to it.
     pub fn name(&self) -> &Rc<str> {
         &self.name
-    }
-
-    /// What its configuration says for filters to read; none if nothing.
-    pub fn metadata(&self) -> Option<&Rc<Metadata>> {
-        self.metadata.as_ref()
     }
 
     /// Its endpoints, in the configuration's order.
@@ -69,7 +60,6 @@ impl Cluster {
             && mine.load_balancer == configuration.load_balancer
             && mine.connect_timeout == configuration.connect_timeout
             && mine.idle_timeout == configuration.idle_timeout
-            && mine.metadata == configuration.metadata
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -27,8 +27,6 @@ pub(super) struct Connection {
     pub(super) local_address: Option<SocketAddr>,
     /// It has carried a request before.
     pub(super) reused: bool,
-    /// How long opening it took.
-    pub(super) opened_in: Duration,
 }
 
 impl Connection {
@@ -47,7 +45,6 @@ impl Drop for Connection {
 /// Opens a connection within `timeout`.
 pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> Result<Connection, UpstreamError> {
     let failed = |kind, details: String| UpstreamError::new(kind, Some(address), details);
-    let began = Instant::now();
     let stream = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(failed(connect_kind(&error), error.to_string())),
@@ -68,7 +65,7 @@ pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> Result<Co
         .map_err(|error| failed(UpstreamErrorKind::ConnectFailed, error.to_string()))?;
     // Its errors reach the exchange through the sender or the body; what happens to an idle connection is no news.
     let task = tokio::task::spawn_local(async move { connection.await.ok() }).abort_handle();
-    Ok(Connection { sender, task, local_address, reused: false, opened_in: began.elapsed() })
+    Ok(Connection { sender, task, local_address, reused: false })
 }
 
 fn connect_kind(error: &io::Error) -> UpstreamErrorKind {

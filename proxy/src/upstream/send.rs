@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -117,10 +116,9 @@ fn accept(response: Response<Incoming>, lease: Lease) -> Result<Response<Upstrea
         let details = "switched protocols unasked";
         return Err(UpstreamError::new(UpstreamErrorKind::Protocol, Some(endpoint), details));
     }
-    let Connection { local_address, reused, opened_in, .. } = lease.connection;
-    let ready_after = if reused { Duration::ZERO } else { opened_in };
+    let local_address = lease.connection.local_address;
     Ok(response.map(|incoming| {
-        let mut body = UpstreamBody { incoming, endpoint, local_address, ready_after, lease: Some(lease) };
+        let mut body = UpstreamBody { incoming, endpoint, local_address, lease: Some(lease) };
         if body.incoming.is_end_stream() {
             body.release();
         }
@@ -169,7 +167,6 @@ pub struct UpstreamBody {
     incoming: Incoming,
     endpoint: SocketAddr,
     local_address: Option<SocketAddr>,
-    ready_after: Duration,
     lease: Option<Lease>,
 }
 
@@ -182,11 +179,6 @@ impl UpstreamBody {
     /// Our side of the connection to it.
     pub fn local_address(&self) -> Option<SocketAddr> {
         self.local_address
-    }
-
-    /// How long the request waited for that connection.
-    pub fn ready_after(&self) -> Duration {
-        self.ready_after
     }
 
     fn release(&mut self) {

@@ -37,7 +37,6 @@ pub(super) fn configuration(endpoints: &[SocketAddr]) -> meshgate_config::Cluste
         load_balancer: meshgate_config::LoadBalancer::RoundRobin,
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(60),
-        metadata: meshgate_config::Metadata::default(),
         at: meshgate_config::Position::default(),
     }
 }

@@ -22,6 +22,40 @@ pub(super) struct WorkerHost {
     clusters: RefCell<Clusters>,
     timers: RefCell<HashMap<u64, AbortHandle>>,
     failures: Rate,
+    told: Kinds,
+}
+
+/// A failure's filter, cause and callback.
+type Kind = (String, &'static str, &'static str);
+
+/// How long a kind of failure that was told is not told again.
+const QUIET: Duration = Duration::from_secs(60);
+/// Kinds that are kept apart. With more, some are told too often.
+const MOST_KINDS: usize = 1_000;
+
+/// The kinds of failures that were told, when, and how often they happened since.
+#[derive(Default)]
+struct Kinds(RefCell<HashMap<Kind, (Instant, u64)>>);
+
+impl Kinds {
+    /// Whether this one is told, and how many of its kind were not before.
+    fn next(&self, kind: Kind) -> Option<u64> {
+        let mut kinds = self.0.borrow_mut();
+        let now = Instant::now();
+        if let Some((told, silent)) = kinds.get_mut(&kind) {
+            if now - *told < QUIET {
+                *silent += 1;
+                return None;
+            }
+            *told = now;
+            return Some(std::mem::take(silent));
+        }
+        if kinds.len() >= MOST_KINDS {
+            kinds.clear();
+        }
+        kinds.insert(kind, (now, 0));
+        Some(0)
+    }
 }
 
 /// Lines that a worker logs of filters' failures in one second.
@@ -54,6 +88,7 @@ impl WorkerHost {
             clusters: RefCell::default(),
             timers: RefCell::default(),
             failures: Rate::default(),
+            told: Kinds::default(),
         }
     }
 
@@ -111,10 +146,14 @@ impl Host for WorkerHost {
     }
 
     fn failed(&self, plugin: &PluginSpec, error: &VmError) {
-        // A filter that fails with every request must not fill the disk: each failure is counted all the same.
+        // A filter that fails with every request must not fill the disk: each failure is counted all the same, and
+        // each kind is told once a minute.
+        let kind = (plugin.name.clone(), error.cause(), error.callback());
+        let Some(repeated) = self.told.next(kind) else { return };
         if let Some(silenced) = self.failures.next() {
             tracing::error!(
-                filter = %plugin.name, cause = error.cause(), silenced, %error, "filter failed; its VM is replaced"
+                filter = %plugin.name, cause = error.cause(), repeated, silenced, %error,
+                "filter failed; its VM is replaced"
             );
         }
     }

@@ -5,6 +5,7 @@ use std::rc::{Rc, Weak};
 
 use crate::contexts::{Entry, Root, Stream};
 use crate::host::{CallFailure, HttpCallResponse};
+use crate::limits::Limit;
 use crate::phase::Phase;
 
 /// The way back of an HTTP call's outcome. Dropping it is fine when the worker ends; otherwise deliver.
@@ -30,9 +31,6 @@ impl HttpCallReply {
         let Some(root) = self.root.upgrade() else { return };
         let Some(vm) = root.vm.upgrade() else { return };
         let Some(callback) = &vm.exports.http_call_response else { return };
-        let empty = root.core.spec.compatibility.empty_failures;
-        let outcome =
-            outcome.or_else(|failure| if empty { Err(failure) } else { failure.stand_in().ok_or(failure) });
         let (headers, body, trailers) = match &outcome {
             Ok(response) => (
                 response.head.headers.len() as u32 + 1,
@@ -41,6 +39,9 @@ impl HttpCallReply {
             ),
             Err(_) => (0, 0, 0),
         };
+        if matches!(outcome, Err(CallFailure::TooLarge)) {
+            root.core.exceeded(Limit::CallBody);
+        }
         let entry = Entry::Root(root.clone());
         let alive = vm.with_state(|state| {
             let alive = state.contexts.find(root.id).is_some();

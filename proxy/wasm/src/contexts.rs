@@ -4,9 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
 use crate::body::BodyBuffer;
+use crate::core::Core;
 use crate::exchange::Exchange;
-use crate::hostcalls::Declarations;
-use crate::plugin::Core;
 use crate::vm::Vm;
 
 /// A root context: a plugin in one VM.
@@ -14,12 +13,8 @@ pub(crate) struct Root {
     pub(crate) id: u32,
     pub(crate) core: Rc<Core>,
     pub(crate) vm: Weak<Vm>,
-    /// HTTP calls under way.
-    pub(crate) http_calls: Cell<u32>,
-    /// Metrics defined by name.
-    pub(crate) metrics: Cell<u32>,
-    /// How properties are kept that the plugin sets.
-    pub(crate) declarations: Declarations,
+    /// HTTP calls of the plugin under way.
+    pub(crate) http_calls: Rc<Cell<u32>>,
     /// `proxy_on_done` returned false; `proxy_done` is awaited.
     pub(crate) pending: Cell<bool>,
 }
@@ -30,9 +25,7 @@ impl Root {
             id,
             core: core.clone(),
             vm,
-            http_calls: Cell::new(0),
-            metrics: Cell::new(0),
-            declarations: Declarations::default(),
+            http_calls: core.usage.http_calls.clone(),
             pending: Cell::new(false),
         }
     }
@@ -125,16 +118,13 @@ pub(crate) struct Contexts {
 }
 
 impl Contexts {
-    /// The most live contexts of a VM.
-    pub(crate) const MAX: usize = 10_000;
-
     pub(crate) fn new() -> Contexts {
         Contexts { slots: vec![const { None }; 64], next: 1, live: 0 }
     }
 
-    /// An id for a new context; none if there are too many.
-    pub(crate) fn reserve(&mut self) -> Option<u32> {
-        if self.live >= Contexts::MAX {
+    /// An id for a new context; none if there are so many already.
+    pub(crate) fn reserve(&mut self, most: u32) -> Option<u32> {
+        if self.live >= most as usize {
             return None;
         }
         if self.live * 2 >= self.slots.len() {

@@ -1,24 +1,32 @@
 //! The engine: compiler settings, the ticker behind deadlines, and the way from a module's bytes to code.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::{
     Config, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
+    WasmFeatures,
 };
 
 use crate::cache::Cache;
 use crate::error::{EngineError, ModuleError};
+use crate::growth::{MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::hostcalls::Functions;
-use crate::module::{self, Bounds, Module};
-use crate::state::{MAX_TABLE_ELEMENTS, MAX_TABLES};
+use crate::module::{self, Module, ModuleBounds};
 
 /// How often the epoch moves on: the resolution of deadlines.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// What guests may use of the native stack. Hostcalls run on what is left of the thread's, so it stays small.
 const GUEST_STACK: usize = 512 << 10;
+/// How far a compiler's thread steps back behind the others.
+const COMPILER_NICENESS: i32 = 10;
+/// Compilations that may go on although nobody waits for them.
+const MOST_ABANDONED: usize = 2;
 /// The most linear memory any plugin may be allowed; address space is set aside for it in every slot.
 pub(crate) const MAX_MEMORY: usize = 1 << 30;
 
@@ -30,23 +38,13 @@ pub struct EngineOptions {
     pub cache: Option<PathBuf>,
     /// The most VMs at a time, over all workers. Default 1,000. Costs address space only.
     pub max_instances: u32,
-    /// The most bytes a module's file may have. Default 10 MiB.
-    pub max_module_bytes: u64,
-    /// The most functions a module may have. Default 20,000.
-    pub max_functions: u32,
-    /// The most bytes one function's body may have. Default 1 MiB.
-    pub max_function_bytes: u64,
+    /// What [`Engine::compile`] accepts.
+    pub bounds: ModuleBounds,
 }
 
 impl Default for EngineOptions {
     fn default() -> EngineOptions {
-        EngineOptions {
-            cache: None,
-            max_instances: 1_000,
-            max_module_bytes: 10 << 20,
-            max_functions: 20_000,
-            max_function_bytes: 1 << 20,
-        }
+        EngineOptions { cache: None, max_instances: 1_000, bounds: ModuleBounds::default() }
     }
 }
 
@@ -58,7 +56,9 @@ struct Parts {
     wasmtime: wasmtime::Engine,
     functions: Functions,
     cache: Option<Cache>,
-    bounds: Bounds,
+    bounds: ModuleBounds,
+    /// Compilations that nobody waits for any more.
+    abandoned: AtomicUsize,
 }
 
 impl Engine {
@@ -84,12 +84,9 @@ impl Engine {
             }
         });
         start_ticker(wasmtime.weak())?;
-        let bounds = Bounds {
-            bytes: options.max_module_bytes,
-            functions: options.max_functions,
-            function_bytes: options.max_function_bytes,
-        };
-        Ok(Engine(Arc::new(Parts { wasmtime, functions, cache, bounds })))
+        let bounds = options.bounds;
+        let abandoned = AtomicUsize::new(0);
+        Ok(Engine(Arc::new(Parts { wasmtime, functions, cache, bounds, abandoned })))
     }
 
     /// Checks and compiles a module, or takes it from the cache. Takes long: not for a worker's thread.
@@ -97,21 +94,68 @@ impl Engine {
     /// # Errors
     /// Why the module cannot be used.
     pub fn compile(&self, name: &str, bytes: &[u8]) -> Result<Module, ModuleError> {
-        let outline = module::Outline::read(bytes, &self.0.bounds)?;
+        self.compile_within(name, bytes, &self.0.bounds)
+    }
+
+    /// As [`Engine::compile`], within other bounds.
+    ///
+    /// # Errors
+    /// Why the module cannot be used.
+    pub fn compile_within(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        bounds: &ModuleBounds,
+    ) -> Result<Module, ModuleError> {
+        let outline = module::Outline::read(bytes, bounds)?;
         let hash = module::ModuleHash::of(bytes);
         let cached = self.0.cache.as_ref().and_then(|cache| cache.load(&self.0.wasmtime, &hash));
         let code = match cached {
             Some(code) => code,
-            None => {
-                let code = wasmtime::Module::from_binary(&self.0.wasmtime, bytes)
-                    .map_err(|error| ModuleError::Compile(format!("{error:#}")))?;
-                if let Some(cache) = &self.0.cache {
-                    cache.store(&hash, &code);
-                }
-                code
-            }
+            None => self.compile_in_time(bytes, &hash, bounds.compile_time)?,
         };
         Module::link(name, hash, outline, code, &self.0.functions)
+    }
+
+    /// Compiles on a thread of low priority, which is left to itself when it takes too long: nothing can stop the
+    /// compiler. What it makes after all goes into the cache.
+    fn compile_in_time(
+        &self,
+        bytes: &[u8],
+        hash: &module::ModuleHash,
+        limit: Duration,
+    ) -> Result<wasmtime::Module, ModuleError> {
+        let failed = |reason: &str| ModuleError::Compile(reason.to_owned());
+        if self.0.abandoned.load(Ordering::Relaxed) >= MOST_ABANDONED {
+            return Err(failed("the compiler is still busy with modules that take too long"));
+        }
+        let (parts, hash, bytes) = (Arc::clone(&self.0), *hash, bytes.to_vec());
+        let (sender, receiver) = mpsc::sync_channel(0);
+        let compile = move || {
+            // The compiler's own threads are made by the first of these and inherit its priority. Without the right
+            // to lower it, it stays as it is.
+            let _ = rustix::process::nice(COMPILER_NICENESS);
+            let code =
+                catch_unwind(AssertUnwindSafe(|| wasmtime::Module::from_binary(&parts.wasmtime, &bytes)));
+            let code = code.unwrap_or_else(|_| Err(wasmtime::Error::msg("the compiler failed")));
+            if let (Ok(code), Some(cache)) = (&code, &parts.cache) {
+                cache.store(&hash, code);
+            }
+            // Handed over, or refused because nobody waits.
+            if sender.send(code).is_err() {
+                parts.abandoned.fetch_sub(1, Ordering::Relaxed);
+            }
+        };
+        let thread = thread::Builder::new().name("wasm-compiler".into()).spawn(compile);
+        thread.map_err(|error| failed(&format!("no thread for the compiler: {error}")))?;
+        match receiver.recv_timeout(limit) {
+            Ok(code) => code.map_err(|error| failed(&format!("{error:#}"))),
+            Err(RecvTimeoutError::Timeout) => {
+                self.0.abandoned.fetch_add(1, Ordering::Relaxed);
+                Err(ModuleError::TooSlow { limit })
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(failed("the compiler failed")),
+        }
     }
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -141,7 +185,8 @@ fn configuration(pool: Option<u32>) -> Config {
         .wasm_multi_memory(false)
         .wasm_relaxed_simd(false)
         .wasm_custom_page_sizes(false)
-        .wasm_wide_arithmetic(false);
+        .wasm_wide_arithmetic(false)
+        .wasm_features(WasmFeatures::FUNCTION_REFERENCES, false);
     if let Some(instances) = pool {
         let mut pooling = PoolingAllocationConfig::new();
         pooling
@@ -162,13 +207,21 @@ fn configuration(pool: Option<u32>) -> Config {
     config
 }
 
-/// Moves the epoch on every [`TICK`] for as long as the engine lives.
+/// Moves the epoch on every [`TICK`] for as long as the engine lives. By the clock: a sleep that takes a little longer
+/// each time does not add up. A machine that stood still for long is not made up for.
 fn start_ticker(engine: EngineWeak) -> Result<(), EngineError> {
+    const LOST: Duration = Duration::from_millis(20);
     let ticker = move || {
+        let mut next = Instant::now();
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
             drop(engine);
-            thread::sleep(TICK);
+            next += TICK;
+            let now = Instant::now();
+            if now > next + LOST {
+                next = now;
+            }
+            thread::sleep(next.saturating_duration_since(now));
         }
     };
     thread::Builder::new()

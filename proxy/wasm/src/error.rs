@@ -43,6 +43,12 @@ pub enum ModuleError {
     /// The compiler refused it.
     #[error("the module cannot be compiled: {0}")]
     Compile(String),
+    /// The compiler did not come to an end.
+    #[error("the module takes longer than {limit:?} to compile")]
+    TooSlow {
+        /// How long it may take.
+        limit: Duration,
+    },
 }
 
 /// Why a plugin cannot start.
@@ -69,7 +75,21 @@ pub enum StartError {
     #[error(transparent)]
     Failed(VmError),
     /// It failed repeatedly; the next attempt is made after a pause.
-    #[error("plugin `{plugin}`: failed repeatedly, next attempt in {retry_after:?}")]
+    #[error("plugin `{plugin}`: in quarantine, as it keeps failing; next attempt in {retry_after:?}")]
+    Quarantined {
+        /// The plugin's name.
+        plugin: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// There is no room for its instance now: the process has too many, or too much memory in use. Not its fault.
+    #[error("plugin `{plugin}`: no room for another instance")]
+    Overloaded {
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// Replacing its VM over and over took too much time; the next replacement is made after a pause.
+    #[error("plugin `{plugin}`: its VM was replaced too often, next attempt in {retry_after:?}")]
     BackingOff {
         /// The plugin's name.
         plugin: String,
@@ -135,6 +155,12 @@ pub enum VmError {
     /// There is no VM for the plugin now.
     #[error("{0}")]
     Unavailable(Box<StartError>),
+    /// The plugin used more than its share of a worker that has no time to spare.
+    #[error("plugin `{plugin}`: over its share of the CPU")]
+    Shed {
+        /// The plugin's name.
+        plugin: String,
+    },
     /// A callback was made from inside a hostcall.
     #[error("plugin `{plugin}`: {callback} called from inside of a hostcall")]
     Reentered {
@@ -146,11 +172,53 @@ pub enum VmError {
 }
 
 impl VmError {
+    /// All that [`VmError::cause`] answers.
+    pub const CAUSES: [&str; 10] = [
+        "trap",
+        "deadline",
+        "limit",
+        "host",
+        "poisoned",
+        "unavailable",
+        "quarantined",
+        "overload",
+        "cpu",
+        "reentered",
+    ];
+
     /// The response flag for the access log: `WL` for a limit, else `WT`.
     pub fn flag(&self) -> &'static str {
         match self {
-            VmError::Deadline { .. } | VmError::Limit { .. } => "WL",
+            VmError::Deadline { .. } | VmError::Limit { .. } | VmError::Shed { .. } => "WL",
+            VmError::Unavailable(error) if matches!(**error, StartError::Overloaded { .. }) => "WL",
             _ => "WT",
+        }
+    }
+
+    /// When it makes sense to ask again, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            VmError::Shed { .. } => Some(Duration::from_secs(1)),
+            VmError::Unavailable(error) => match **error {
+                StartError::Quarantined { retry_after, .. } | StartError::BackingOff { retry_after, .. } => {
+                    Some(retry_after)
+                }
+                StartError::Overloaded { .. } => Some(Duration::from_secs(1)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The callback that failed, by its export's name; empty if none was made.
+    pub fn callback(&self) -> &'static str {
+        match self {
+            VmError::Trap { callback, .. }
+            | VmError::Deadline { callback, .. }
+            | VmError::Limit { callback, .. }
+            | VmError::Host { callback, .. }
+            | VmError::Reentered { callback, .. } => callback,
+            VmError::Poisoned { .. } | VmError::Unavailable(_) | VmError::Shed { .. } => "",
         }
     }
 
@@ -162,9 +230,20 @@ impl VmError {
             VmError::Limit { .. } => "limit",
             VmError::Host { .. } => "host",
             VmError::Poisoned { .. } => "poisoned",
-            VmError::Unavailable(_) => "unavailable",
+            VmError::Unavailable(error) => match **error {
+                StartError::Quarantined { .. } | StartError::BackingOff { .. } => "quarantined",
+                StartError::Overloaded { .. } => "overload",
+                _ => "unavailable",
+            },
+            VmError::Shed { .. } => "cpu",
             VmError::Reentered { .. } => "reentered",
         }
+    }
+}
+
+impl From<StartError> for VmError {
+    fn from(error: StartError) -> VmError {
+        VmError::Unavailable(Box::new(error))
     }
 }
 

@@ -4,8 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::HeaderMap;
 
 use crate::callout::HttpCallReply;
 use crate::error::VmError;
@@ -98,6 +97,12 @@ pub struct HttpCall {
     pub trailers: HeaderMap,
     /// How long the whole call may take; none for the embedder's default.
     pub timeout: Option<Duration>,
+    /// The most bytes the response's body may have; with more, the call failed.
+    pub most_body: u64,
+    /// How many calls stand in a row with this one, each made while the one before was served: 1 for a call from an
+    /// exchange that no call led to. An embedder that receives the call itself says so in
+    /// [`crate::Attributes::call_depth`].
+    pub depth: u32,
 }
 
 /// Why an HTTP call cannot be made.
@@ -125,9 +130,7 @@ pub struct HttpCallResponse {
 pub enum CallFailure {
     /// It took longer than its timeout.
     Timeout,
-    /// There was no endpoint to connect to.
-    NoEndpoint,
-    /// No connection to an endpoint could be made.
+    /// No endpoint could be connected to.
     ConnectFailed,
     /// The connection broke, or what came was no HTTP response.
     Reset,
@@ -140,27 +143,10 @@ impl CallFailure {
     pub fn reason(self) -> &'static str {
         match self {
             CallFailure::Timeout => "timeout",
-            CallFailure::NoEndpoint => "no healthy upstream",
             CallFailure::ConnectFailed => "connect failed",
             CallFailure::Reset => "broken connection",
             CallFailure::TooLarge => "response too large",
         }
-    }
-
-    /// The response that Envoy has in the place of one that never came: filters test for it. None if there is nothing
-    /// but the failure there, too.
-    pub(crate) fn stand_in(self) -> Option<HttpCallResponse> {
-        let (status, text) = match self {
-            CallFailure::Timeout => (StatusCode::GATEWAY_TIMEOUT, "upstream request timeout"),
-            CallFailure::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream"),
-            CallFailure::ConnectFailed => (StatusCode::SERVICE_UNAVAILABLE, "upstream connect error"),
-            CallFailure::Reset | CallFailure::TooLarge => return None,
-        };
-        let mut headers = HeaderMap::with_capacity(2);
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        let head = ResponseHead { status, headers };
-        Some(HttpCallResponse { head, body: Bytes::from_static(text.as_bytes()), trailers: None })
     }
 }
 

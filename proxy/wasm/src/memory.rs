@@ -97,6 +97,14 @@ impl Call<'_> {
         effective.map(|entry| entry.root().clone()).ok_or(Status::InternalFailure.into())
     }
 
+    /// A moment as the plugin may see it. The module's `start` function sees it as everybody does.
+    pub(crate) fn moment(&mut self, nanoseconds: u64) -> u64 {
+        match self.state().running.effective() {
+            Some(entry) => entry.root().core.spec.may.moment(nanoseconds),
+            None => nanoseconds,
+        }
+    }
+
     pub(crate) fn effective(&mut self) -> Result<Entry, Stop> {
         self.state().running.effective().cloned().ok_or(Status::InternalFailure.into())
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use wasmparser::{ExternalKind, Parser, Payload};
@@ -64,15 +65,37 @@ impl AbiVersion {
     }
 }
 
-/// Caps checked before a module is compiled, since compiling takes long.
-pub(crate) struct Bounds {
-    pub(crate) bytes: u64,
-    pub(crate) functions: u32,
-    pub(crate) function_bytes: u64,
+/// How large a module may be and how long it may take to compile: sizes are checked before, since compiling takes long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleBounds {
+    /// The most bytes a module may have. Default 10 MiB.
+    pub bytes: u64,
+    /// The most functions. Default 20,000.
+    pub functions: u32,
+    /// The most bytes one function's body may have. Default 1 MiB: some compilers put all initialisation into one.
+    pub function_bytes: u64,
+    /// The longest it may take to compile. Default 30 s.
+    pub compile_time: Duration,
 }
 
-impl Bounds {
-    const NONE: Bounds = Bounds { bytes: u64::MAX, functions: u32::MAX, function_bytes: u64::MAX };
+impl Default for ModuleBounds {
+    fn default() -> ModuleBounds {
+        ModuleBounds {
+            bytes: 10 << 20,
+            functions: 20_000,
+            function_bytes: 1 << 20,
+            compile_time: Duration::from_secs(30),
+        }
+    }
+}
+
+impl ModuleBounds {
+    const NONE: ModuleBounds = ModuleBounds {
+        bytes: u64::MAX,
+        functions: u32::MAX,
+        function_bytes: u64::MAX,
+        compile_time: Duration::MAX,
+    };
 }
 
 /// What a module's bytes tell without compiling them.
@@ -82,7 +105,7 @@ pub(crate) struct Outline {
 }
 
 impl Outline {
-    pub(crate) fn read(bytes: &[u8], bounds: &Bounds) -> Result<Outline, ModuleError> {
+    pub(crate) fn read(bytes: &[u8], bounds: &ModuleBounds) -> Result<Outline, ModuleError> {
         within("bytes in the module", bytes.len() as u64, bounds.bytes)?;
         if !Parser::is_core_wasm(bytes) {
             return Err(ModuleError::NotWasm("no core module's magic number at the start".into()));
@@ -218,7 +241,7 @@ impl fmt::Debug for Module {
 /// # Errors
 /// Why the module cannot be used.
 pub fn manifest_section(bytes: &[u8]) -> Result<Option<Vec<u8>>, ModuleError> {
-    Outline::read(bytes, &Bounds::NONE).map(|outline| outline.manifest)
+    Outline::read(bytes, &ModuleBounds::NONE).map(|outline| outline.manifest)
 }
 
 /// Finds every import; what this host does not know, or knows with other types, becomes a stub.

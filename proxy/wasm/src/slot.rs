@@ -1,16 +1,24 @@
-//! A VM's place: what stays when a failed VM is replaced, and the brake on replacing it over and over.
+//! A VM's place: what stays when a failed VM is replaced, the brake on replacing it over and over, and the instances
+//! that serve one exchange each.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::contexts::Entry;
+use crate::core::{Binding, Core};
 use crate::error::StartError;
 use crate::host::Host;
 use crate::module::ModuleHash;
-use crate::plugin::{Binding, Core, PluginSpec};
+use crate::plugin::{Isolation, PluginSpec};
 use crate::state::thread_time;
+use crate::stats::PlaceStats;
 use crate::vm::Vm;
 use crate::vms::Set;
+
+/// Plugins of a VM that may fail at its start before it is tried without them another time.
+const MOST_OTHERS: usize = 3;
 
 /// What plugins must have in common to share a VM.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -21,6 +29,7 @@ pub(crate) struct VmKey {
     environment: Vec<(String, String)>,
     memory: u64,
     prefer_malloc: bool,
+    isolation: Isolation,
 }
 
 impl VmKey {
@@ -32,6 +41,7 @@ impl VmKey {
             environment: spec.environment.clone(),
             memory: spec.limits.memory,
             prefer_malloc: spec.compatibility.prefer_malloc,
+            isolation: spec.isolation,
         }
     }
 }
@@ -43,6 +53,7 @@ pub(crate) struct Slot {
     plugins: RefCell<Vec<Weak<Core>>>,
     current: RefCell<Weak<Vm>>,
     brake: Brake,
+    stats: Arc<PlaceStats>,
 }
 
 impl Slot {
@@ -53,70 +64,120 @@ impl Slot {
             plugins: RefCell::default(),
             current: RefCell::new(Weak::new()),
             brake: Brake::new(Instant::now()),
+            stats: Arc::default(),
         }
+    }
+
+    pub(crate) fn stats(&self) -> &Arc<PlaceStats> {
+        &self.stats
     }
 
     pub(crate) fn host(&self) -> &Rc<dyn Host> {
         &self.host
     }
 
-    /// Starts a plugin that is new here, in the running VM or in a new one.
+    /// Starts a plugin that is new here, in the running VM or in a new one. One that has an instance for each exchange
+    /// only shows that it can start.
     pub(crate) fn start(&self, core: &Rc<Core>) -> Result<(), StartError> {
-        let running = self.current.borrow().upgrade().filter(|vm| !vm.is_poisoned());
-        let vm = match running {
-            Some(vm) => vm,
-            None => self.replace(core)?,
-        };
-        let root = vm.add_root(core)?;
+        if core.spec.isolation == Isolation::Exchange {
+            match core.start_first(|| self.make_instance(core)) {
+                Ok(Binding { vm, root }) => vm.end(&Entry::Root(root)),
+                // All are busy, which says nothing against the plugin.
+                Err(StartError::Overloaded { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            return Ok(());
+        }
+        let (vm, root) = core.start_first(|| {
+            let vm = match self.running() {
+                Some(vm) => vm,
+                None => self.replace(core)?,
+            };
+            let root = vm.add_root(core)?;
+            Ok((vm, root))
+        })?;
         core.binding.replace(Some(Binding { vm, root }));
         self.plugins.borrow_mut().push(Rc::downgrade(core));
         Ok(())
     }
 
-    /// A new VM for a plugin whose VM failed, with all plugins of the failed one.
+    /// An instance for one exchange, with the plugin configured in it.
+    pub(crate) fn instance(&self, core: &Core) -> Result<Binding, StartError> {
+        let made = self.make_instance(core);
+        if let Err(StartError::Refused { .. }) = &made {
+            core.count_crash();
+        }
+        made
+    }
+
+    fn make_instance(&self, plugin: &Core) -> Result<Binding, StartError> {
+        let core = Rc::new(plugin.for_exchange());
+        let set = self.set(plugin)?;
+        let vm = set.start_instance(&core)?;
+        let root = vm.add_root(&core)?;
+        let binding = Binding { vm, root };
+        core.binding.replace(Some(binding.clone()));
+        Ok(binding)
+    }
+
+    /// A new VM for a plugin whose VM failed, with all plugins of the failed one; or the plugin's part in the VM that
+    /// runs, if it was not fit to be started with the others.
     pub(crate) fn restart(&self, wanted: &Core) -> Result<Binding, StartError> {
-        let refused = wanted.refused.borrow().clone();
-        let running = self.current.borrow().upgrade().is_some_and(|vm| !vm.is_poisoned());
+        if let Some(retry_after) = wanted.usage.quarantine.wait(Instant::now()) {
+            return Err(wanted.quarantined(retry_after));
+        }
         if let Some(retry_after) = self.brake.wait(Instant::now()) {
             return Err(StartError::BackingOff { plugin: wanted.spec.name.clone(), retry_after });
         }
-        if running && let Some(error) = refused {
-            // The others run; this one refuses its configuration, and will again.
-            return Err(error);
-        }
         let began = thread_time();
-        let outcome = self.restart_all(wanted);
-        self.brake.charge(thread_time().saturating_sub(began), Instant::now(), outcome.is_ok());
+        let mut outcome = match self.running() {
+            Some(vm) => self.rejoin(wanted, &vm),
+            None => self.restart_all(wanted),
+        };
+        // Others of the VM that fail at their start go into quarantine; this one is not to wait for them.
+        for _ in 0..MOST_OTHERS {
+            if outcome.is_ok() || wanted.refused.borrow().is_some() || self.running().is_some() {
+                break;
+            }
+            outcome = self.restart_all(wanted);
+        }
+        self.brake.charge(thread_time().saturating_sub(began));
+        if let Err(error) = &outcome
+            && !matches!(error, StartError::Overloaded { .. })
+        {
+            wanted.start_failed();
+        }
         outcome
     }
 
-    fn restart_all(&self, wanted: &Core) -> Result<Binding, StartError> {
-        self.plugins.borrow_mut().retain(|core| core.strong_count() > 0);
+    fn running(&self) -> Option<Rc<Vm>> {
+        self.current.borrow().upgrade().filter(|vm| !vm.is_poisoned())
+    }
+
+    /// The other plugins run in `vm` already.
+    fn rejoin(&self, wanted: &Core, vm: &Rc<Vm>) -> Result<Binding, StartError> {
         let plugins: Vec<Rc<Core>> = self.plugins.borrow().iter().filter_map(Weak::upgrade).collect();
-        let live = plugins.iter().filter(|core| !core.ended.get());
-        let mut vm = None;
-        for core in live {
-            let running = match &vm {
-                Some(vm) => Rc::clone(vm),
-                None => self.replace(core)?,
-            };
-            // The VM that failed goes when its last stream has gone.
-            let outcome = running.add_root(core);
-            match outcome {
-                Ok(root) => {
-                    core.refused.replace(None);
-                    core.binding.replace(Some(Binding { vm: running.clone(), root }));
-                }
-                Err(error) => {
-                    core.refused.replace(Some(error));
-                    core.binding.replace(None);
-                    if running.is_poisoned() {
-                        break;
-                    }
-                }
-            }
-            vm = Some(running);
+        let core = plugins.iter().find(|core| core.key == wanted.key);
+        if let Some(core) = core {
+            self.add(core, vm);
         }
+        Slot::outcome(wanted)
+    }
+
+    fn add(&self, core: &Rc<Core>, vm: &Rc<Vm>) {
+        match vm.add_root(core) {
+            Ok(root) => {
+                core.refused.replace(None);
+                core.binding.replace(Some(Binding { vm: vm.clone(), root }));
+            }
+            Err(error) => {
+                core.refused.replace(Some(error));
+                core.binding.replace(None);
+            }
+        }
+    }
+
+    fn outcome(wanted: &Core) -> Result<Binding, StartError> {
         let binding = wanted.binding.borrow().clone().filter(|binding| !binding.vm.is_poisoned());
         let refused = wanted.refused.borrow().clone();
         binding.ok_or_else(|| {
@@ -127,67 +188,74 @@ impl Slot {
         })
     }
 
-    fn replace(&self, core: &Rc<Core>) -> Result<Rc<Vm>, StartError> {
-        let Some(set) = self.set.upgrade() else {
-            return Err(StartError::Instantiate {
-                plugin: core.spec.name.clone(),
-                reason: "the worker ends".into(),
-            });
+    fn restart_all(&self, wanted: &Core) -> Result<Binding, StartError> {
+        self.plugins.borrow_mut().retain(|core| core.strong_count() > 0);
+        let plugins: Vec<Rc<Core>> = self.plugins.borrow().iter().filter_map(Weak::upgrade).collect();
+        let now = Instant::now();
+        // What is in quarantine comes back by itself, not with the others.
+        let fit = |core: &&Rc<Core>| {
+            core.key == wanted.key || (!core.ended.get() && core.usage.quarantine.wait(now).is_none())
         };
-        let vm = set.start_vm(core)?;
+        let mut vm = None;
+        for core in plugins.iter().filter(fit) {
+            let running = match &vm {
+                Some(vm) => Rc::clone(vm),
+                None => self.replace(core)?,
+            };
+            // The VM that failed goes when its last stream has gone.
+            self.add(core, &running);
+            let failed = core.refused.borrow().is_some();
+            if failed && core.key != wanted.key {
+                core.start_failed();
+            }
+            if running.is_poisoned() {
+                break;
+            }
+            vm = Some(running);
+        }
+        Slot::outcome(wanted)
+    }
+
+    fn replace(&self, core: &Rc<Core>) -> Result<Rc<Vm>, StartError> {
+        let vm = self.set(core)?.start_vm(core)?;
         self.current.replace(Rc::downgrade(&vm));
         Ok(vm)
     }
+
+    fn set(&self, core: &Core) -> Result<Rc<Set>, StartError> {
+        self.set.upgrade().ok_or_else(|| StartError::Instantiate {
+            plugin: core.spec.name.clone(),
+            reason: "the worker ends".into(),
+        })
+    }
 }
 
-/// Keeps replacing a VM that fails again and again from eating up the worker: replacements may take a tenth of
-/// its CPU time, with a second in advance; and after one that failed there is a pause, doubled each time.
+/// Keeps replacing VMs from eating up the worker: it may take a tenth of its CPU time, with a second in advance.
 struct Brake {
     /// Seconds; below zero, what was used too much is waited for.
     credit: Cell<f64>,
     counted: Cell<Instant>,
-    failures: Cell<u32>,
-    pause_until: Cell<Option<Instant>>,
 }
 
 impl Brake {
     const CREDIT: f64 = 1.0;
     const SHARE: f64 = 0.1;
-    const FIRST_PAUSE: Duration = Duration::from_secs(1);
-    const LAST_PAUSE: Duration = Duration::from_secs(60);
 
     fn new(now: Instant) -> Brake {
-        Brake {
-            credit: Cell::new(Brake::CREDIT),
-            counted: Cell::new(now),
-            failures: Cell::new(0),
-            pause_until: Cell::new(None),
-        }
+        Brake { credit: Cell::new(Brake::CREDIT), counted: Cell::new(now) }
     }
 
     /// How long to wait before the next replacement; none if it may be made now.
     fn wait(&self, now: Instant) -> Option<Duration> {
-        if let Some(pause) = self.pause_until.get().and_then(|until| until.checked_duration_since(now)) {
-            return Some(pause).filter(|pause| !pause.is_zero());
-        }
         let earned = now.saturating_duration_since(self.counted.get()).as_secs_f64() * Brake::SHARE;
         let credit = (self.credit.get() + earned).min(Brake::CREDIT);
         self.credit.set(credit);
         self.counted.set(now);
-        (credit < 0.0)
-            .then(|| Duration::try_from_secs_f64(-credit / Brake::SHARE).unwrap_or(Brake::LAST_PAUSE))
+        (credit < 0.0).then(|| Duration::try_from_secs_f64(-credit / Brake::SHARE).unwrap_or(Duration::MAX))
     }
 
-    fn charge(&self, took: Duration, now: Instant, succeeded: bool) {
+    fn charge(&self, took: Duration) {
         self.credit.set(self.credit.get() - took.as_secs_f64());
-        if succeeded {
-            self.failures.set(0);
-            return;
-        }
-        let failures = self.failures.get();
-        let pause = Brake::FIRST_PAUSE.saturating_mul(1 << failures.min(6)).min(Brake::LAST_PAUSE);
-        self.failures.set(failures + 1);
-        self.pause_until.set(Some(now + pause));
     }
 }
 
@@ -203,27 +271,12 @@ mod tests {
         let mut now = start;
         while now < start + Duration::from_secs(20) {
             if brake.wait(now).is_none() {
-                brake.charge(Duration::from_millis(100), now, true);
+                brake.charge(Duration::from_millis(100));
                 made += 1;
             }
             now += Duration::from_millis(100);
         }
         // 1 s in advance and a tenth of 20 s, at 100 ms each.
         assert!((28..=31).contains(&made), "{made}");
-    }
-
-    #[test]
-    fn failed_replacements_pause_longer_each_time() {
-        let mut now = Instant::now();
-        let brake = Brake::new(now);
-        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-            assert_eq!(brake.wait(now), None);
-            brake.charge(Duration::ZERO, now, false);
-            assert_eq!(brake.wait(now), Some(Duration::from_secs(seconds)));
-            now += Duration::from_secs(seconds);
-        }
-        brake.charge(Duration::ZERO, now, true);
-        brake.charge(Duration::ZERO, now, false);
-        assert_eq!(brake.wait(now), Some(Duration::from_secs(1)));
     }
 }

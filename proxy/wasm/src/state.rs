@@ -7,22 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use wasmtime::{Memory, ResourceLimiter, StoreContextMut, TypedFunc, UpdateDeadline};
+use wasmtime::{Memory, StoreContextMut, TypedFunc, UpdateDeadline};
 
 use crate::body::BodyBuffer;
 use crate::contexts::{Contexts, Entry, Stream};
 use crate::engine::TICK;
+use crate::growth::Growth;
 use crate::host::{CallFailure, Host, HttpCallResponse};
+use crate::limits::Limit;
 use crate::module::AbiVersion;
 use crate::phase::Phase;
-use crate::shared::{Mailbox, Namespace, Shared};
+use crate::shared::{InstancePermit, Mailbox, Namespace, Shared};
 use crate::tables::MetricTable;
 use crate::vm::Vm;
-
-/// The most elements of a table. Large Go modules have some ten thousand functions in theirs.
-pub(crate) const MAX_TABLE_ELEMENTS: usize = 50_000;
-/// The most tables of a module.
-pub(crate) const MAX_TABLES: usize = 4;
 
 /// The data of a VM's store.
 pub(crate) struct VmState {
@@ -44,6 +41,9 @@ pub(crate) struct VmState {
     /// Contexts for which the guest called `proxy_done`; to be ended when the callback has returned.
     pub(crate) ended: Vec<u32>,
     pub(crate) growth: Growth,
+    /// Of an instance for one exchange: its place among those that there may be.
+    #[expect(dead_code, reason = "given back when the instance is dropped")]
+    pub(crate) permit: Option<InstancePermit>,
 }
 
 /// The callback that is running.
@@ -77,6 +77,22 @@ pub(crate) enum Overrun {
     Allocator,
 }
 
+impl Overrun {
+    /// The limit, as it is counted when it was met in this phase.
+    pub(crate) fn limit(self, phase: Phase) -> Limit {
+        match self {
+            Overrun::Deadline(_) => match phase {
+                Phase::RequestBody | Phase::ResponseBody => Limit::BodyTime,
+                phase if phase.is_start() => Limit::StartTime,
+                _ => Limit::Time,
+            },
+            Overrun::Hostcalls(_) => Limit::Hostcalls,
+            Overrun::Copied(_) => Limit::Copied,
+            Overrun::Allocator => Limit::Allocator,
+        }
+    }
+}
+
 impl Running {
     pub(crate) fn new() -> Running {
         Running {
@@ -103,7 +119,7 @@ impl Running {
         self.allocating = false;
         self.hostcalls_left = limits.hostcalls;
         self.copied_left = limits.copied;
-        self.deadline = if starting { core.start_deadline } else { core.deadline };
+        self.deadline = core.deadline(phase, starting);
         self.entered = Some(entry.clone());
         self.deadline.first()
     }
@@ -145,11 +161,6 @@ impl Running {
         }
     }
 
-    /// Bytes that may still be copied.
-    pub(crate) fn copied_left(&self) -> u64 {
-        self.copied_left
-    }
-
     fn limit<T: Default>(&self, of: impl Fn(&crate::Limits) -> T) -> T {
         self.entered.as_ref().map(|entry| of(&entry.root().core.spec.limits)).unwrap_or_default()
     }
@@ -184,48 +195,6 @@ impl VmState {
         // Held by the embedder only if it broke its contract.
         let body = body.try_borrow_mut().ok()?;
         (phase == callback || !body.is_empty()).then_some(body)
-    }
-}
-
-/// How far the guest's memory and tables may grow.
-pub(crate) struct Growth {
-    /// Bytes of memory.
-    pub(crate) limit: usize,
-    /// More memory was refused: if the guest gives up after it, that is why.
-    pub(crate) refused: bool,
-}
-
-impl ResourceLimiter for Growth {
-    fn memory_growing(
-        &mut self,
-        _current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let allowed = desired <= self.limit && maximum.is_none_or(|maximum| desired <= maximum);
-        self.refused |= !allowed;
-        Ok(allowed)
-    }
-
-    fn table_growing(
-        &mut self,
-        _current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        Ok(desired <= MAX_TABLE_ELEMENTS && maximum.is_none_or(|maximum| desired <= maximum))
-    }
-
-    fn instances(&self) -> usize {
-        1
-    }
-
-    fn tables(&self) -> usize {
-        MAX_TABLES
-    }
-
-    fn memories(&self) -> usize {
-        1
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use wasmtime::TypedFunc;
@@ -9,11 +10,12 @@ use wasmtime::TypedFunc;
 use crate::action::{BodyAction, HeadersAction, TrailersAction};
 use crate::body::BodyBuffer;
 use crate::contexts::{Entry, Marks, Stream};
+use crate::core::{Binding, Core};
 use crate::error::VmError;
 use crate::exchange::{Exchange, HttpStream};
 use crate::exports::HeadersFn;
 use crate::phase::Phase;
-use crate::plugin::{Binding, Plugin};
+use crate::plugin::Plugin;
 use crate::vm::Vm;
 
 /// One filter on one exchange. Its methods are the guest's callbacks; a callback the module does not export
@@ -28,12 +30,46 @@ pub struct StreamContext {
     entry: Entry,
     vm: Rc<Vm>,
     plugin: Rc<Plugin>,
+    guard: Guard,
+}
+
+/// What a stream context holds beside itself: the trial that it may be, and the instance that may be its own.
+pub(crate) struct Guard {
+    core: Rc<Core>,
+    probe: bool,
+    created: bool,
+    own: Option<Binding>,
+}
+
+impl Guard {
+    pub(crate) fn new(core: &Rc<Core>, probe: bool) -> Guard {
+        Guard { core: core.clone(), probe, created: false, own: None }
+    }
+
+    /// The context is the only one of its instance.
+    pub(crate) fn owning(mut self, own: Binding) -> Guard {
+        self.own = Some(own);
+        self
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(Binding { vm, root }) = self.own.take() {
+            vm.end(&Entry::Root(root));
+        }
+        if self.probe {
+            // If it failed, the plugin is in quarantine again, and this changes nothing.
+            self.core.usage.quarantine.tried(Instant::now(), self.created);
+        }
+    }
 }
 
 impl StreamContext {
     pub(crate) fn create(
         plugin: Rc<Plugin>,
         binding: Binding,
+        mut guard: Guard,
         exchange: &Rc<dyn Exchange>,
         place: u32,
     ) -> Result<StreamContext, VmError> {
@@ -51,7 +87,8 @@ impl StreamContext {
             pending: Cell::new(false),
         };
         let stream = vm.add_stream(stream, &plugin.core)?;
-        Ok(StreamContext { entry: Entry::Stream(stream.clone()), stream, vm, plugin })
+        guard.created = true;
+        Ok(StreamContext { entry: Entry::Stream(stream.clone()), stream, vm, plugin, guard })
     }
 
     /// The plugin it belongs to.
@@ -268,5 +305,11 @@ enum Overruled {
 impl Drop for StreamContext {
     fn drop(&mut self) {
         self.vm.end(&self.entry);
+        if self.entry.is_pending()
+            && let Some(Binding { vm, root }) = self.guard.own.take()
+        {
+            // The instance stays for as long as its stream is not done.
+            vm.end_later(&Entry::Root(root));
+        }
     }
 }

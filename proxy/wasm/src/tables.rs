@@ -19,11 +19,11 @@ impl MetricTable {
     /// Series of a VM, by name and labelled.
     const MAX: usize = 10_000;
 
-    /// The id of a series, and whether it is new here.
-    pub(crate) fn id(&mut self, series: Arc<Series>) -> Result<(u32, bool), Status> {
+    /// The id of a series.
+    pub(crate) fn id(&mut self, series: Arc<Series>) -> Result<u32, Status> {
         let address = Arc::as_ptr(&series).addr();
         if let Some(id) = self.ids.get(&address) {
-            return Ok((*id, false));
+            return Ok(*id);
         }
         if self.series.len() >= MetricTable::MAX {
             return Err(Status::InternalFailure);
@@ -31,7 +31,7 @@ impl MetricTable {
         self.series.push(series);
         let id = self.series.len() as u32;
         self.ids.insert(address, id);
-        Ok((id, true))
+        Ok(id)
     }
 
     pub(crate) fn find(&self, id: u32) -> Result<&Series, Status> {

@@ -1,10 +1,11 @@
 //! Ticks: the periodic timer of a plugin.
 
 use std::rc::{Rc, Weak};
+use std::time::Instant;
 
 use crate::contexts::Entry;
+use crate::core::Core;
 use crate::phase::Phase;
-use crate::plugin::Core;
 
 /// A plugin's timer, for the embedder to fire.
 #[derive(Clone)]
@@ -34,7 +35,8 @@ impl TickHandle {
         }
         // What fails here was told to the host; a plugin that cannot start now is tried again by the next tick.
         let Ok(binding) = core.bound() else { return true };
-        if let Some(tick) = binding.vm.exports.tick.as_ref().filter(|_| !failed) {
+        let may = core.usage.share.is_calm() || core.usage.share.wait(Instant::now()).is_none();
+        if let Some(tick) = binding.vm.exports.tick.as_ref().filter(|_| !failed && may) {
             let entry = Entry::Root(binding.root.clone());
             let _ = binding.vm.enter(&entry, Phase::Tick, false, tick, binding.root.id);
         }

@@ -3,11 +3,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use wasmtime::{Trap, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
+use crate::core::Core;
 use crate::error::{Frame, StartError, VmError};
+use crate::limits::Limit;
 use crate::phase::Phase;
-use crate::plugin::Core;
 use crate::state::{Overrun, VmState};
 
 /// The guest called `proc_exit`.
@@ -33,9 +34,8 @@ pub(crate) fn classify(error: &wasmtime::Error, core: &Core, phase: Phase, state
     if trap == Some(&Trap::StackOverflow) {
         return VmError::Limit { plugin, callback, what: "call stack".into(), frames };
     }
-    if trap.is_some() && state.growth.refused {
-        let what = format!("{} bytes of memory", state.growth.limit);
-        return VmError::Limit { plugin, callback, what, frames };
+    if let (Some(_), Some(refused)) = (trap, state.growth.refused) {
+        return VmError::Limit { plugin, callback, what: state.growth.words(refused), frames };
     }
     let cause = match trap {
         Some(trap) => trap.to_string(),
@@ -44,27 +44,42 @@ pub(crate) fn classify(error: &wasmtime::Error, core: &Core, phase: Phase, state
     VmError::Trap { plugin, callback, cause, frames }
 }
 
+/// The limit that a callback ran into, to be counted. What could not grow was counted when it was refused.
+pub(crate) fn limit(error: &wasmtime::Error, phase: Phase) -> Option<Limit> {
+    if let Some(overrun) = error.downcast_ref::<Overrun>() {
+        return Some(overrun.limit(phase));
+    }
+    (error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow)).then_some(Limit::Stack)
+}
+
 /// Why an instance could not be made.
 pub(crate) fn at_instantiation(error: wasmtime::Error, core: &Rc<Core>, state: &VmState) -> StartError {
     if error.downcast_ref::<Trap>().is_some() || error.downcast_ref::<Overrun>().is_some() {
-        return failed_at_instantiation(core, classify(&error, core, Phase::Initialize, state));
+        let limit = limit(&error, Phase::Initialize);
+        return failed_at_instantiation(core, classify(&error, core, Phase::Initialize, state), limit);
     }
-    let reason = if state.growth.refused {
-        format!("the module's initial memory is more than the {} bytes allowed", state.growth.limit)
-    } else {
-        error.root_cause().to_string()
+    if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
+        core.exceeded(Limit::Instances);
+        return StartError::Overloaded { plugin: core.spec.name.clone() };
+    }
+    let reason = match state.growth.refused {
+        Some(Limit::AllMemory) => return StartError::Overloaded { plugin: core.spec.name.clone() },
+        Some(Limit::Memory) => {
+            format!("the module's initial memory is more than the {} bytes allowed", state.growth.limit)
+        }
+        Some(refused) => format!("there is no more than {}", state.growth.words(refused)),
+        None => error.root_cause().to_string(),
     };
     StartError::Instantiate { plugin: core.spec.name.clone(), reason }
 }
 
 /// A hostcall of the module's `start` function panicked.
 pub(crate) fn panicked_at_instantiation(core: &Core) -> StartError {
-    failed_at_instantiation(core, panicked(core, Phase::Initialize))
+    failed_at_instantiation(core, panicked(core, Phase::Initialize), None)
 }
 
-fn failed_at_instantiation(core: &Core, error: VmError) -> StartError {
-    core.stats.count_trap();
-    core.slot.host().failed(&core.spec, &error);
+fn failed_at_instantiation(core: &Core, error: VmError, limit: Option<Limit>) -> StartError {
+    core.failed(&error, limit);
     StartError::Failed(error)
 }
 

@@ -8,11 +8,12 @@ use std::time::Instant;
 use wasmtime::{Store, TypedFunc, WasmParams, WasmResults};
 
 use crate::contexts::{Entry, Root, Stream};
+use crate::core::Core;
 use crate::error::{StartError, VmError};
 use crate::exports::{self, Exports};
+use crate::limits::Limit;
 use crate::phase::Phase;
-use crate::plugin::Core;
-use crate::state::{self, VmState};
+use crate::state::{self, VmState, thread_time};
 use crate::trap;
 use crate::waiting::Waiting;
 
@@ -112,7 +113,8 @@ impl Vm {
             return Err(VmError::Reentered { plugin: core.spec.name.clone(), callback: phase.callback() });
         };
         let sampled = core.stats.count_callback().then(Instant::now);
-        store.data_mut().growth.refused = false;
+        let watched = core.usage.share.is_watched().then(thread_time);
+        store.data_mut().growth.refused = None;
         let ticks = store.data_mut().running.begin(phase, entry, end_of_stream);
         store.set_epoch_deadline(ticks);
         // Poisoned while it runs, so that nothing that goes wrong on the way out leaves it usable.
@@ -121,8 +123,12 @@ impl Vm {
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| callback.call(&mut *store, parameters)));
         let state = store.data_mut();
         state.running.finish();
-        if let Some(started) = sampled {
-            core.stats.record(started.elapsed());
+        if let Some(started) = sampled.filter(|_| !phase.is_start()) {
+            let now = Instant::now();
+            core.record(now - started, now);
+        }
+        if let Some(began) = watched {
+            core.measure(began);
         }
         match outcome {
             Ok(Ok(result)) => {
@@ -139,26 +145,26 @@ impl Vm {
                 Err(trap::classify(&error, core, phase, state))
             }
             Ok(Err(error)) => {
+                let limit = trap::limit(&error, phase);
                 let error = trap::classify(&error, core, phase, state);
                 drop(store);
-                Err(self.failed(core, error))
+                Err(self.failed(core, error, limit))
             }
             Err(_) => {
                 drop(store);
-                Err(self.failed(core, trap::panicked(core, phase)))
+                Err(self.failed(core, trap::panicked(core, phase), None))
             }
         }
     }
 
     /// Tells the world that this VM failed: the host, and the streams that wait for something in it.
     #[cold]
-    fn failed(&self, core: &Core, error: VmError) -> VmError {
-        core.stats.count_trap();
+    fn failed(&self, core: &Core, error: VmError, limit: Option<Limit>) -> VmError {
         let exchanges = |state: &mut VmState| -> Vec<_> {
             state.contexts.streams().filter_map(|stream| stream.exchange.upgrade()).collect()
         };
         self.with_state(exchanges).unwrap_or_default().iter().for_each(|exchange| exchange.wake());
-        core.slot.host().failed(&core.spec, &error);
+        core.failed(&error, limit);
         error
     }
 
@@ -169,7 +175,8 @@ impl Vm {
             plugin: core.spec.name.clone(),
             reason: "its VM has too many contexts".into(),
         };
-        let id = self.with_state(|state| state.contexts.reserve()).flatten().ok_or_else(full)?;
+        let most = core.spec.limits.contexts;
+        let id = self.with_state(|state| state.contexts.reserve(most)).flatten().ok_or_else(full)?;
         let root = Rc::new(Root::new(id, core, Rc::downgrade(self)));
         let entry = Entry::Root(root.clone());
         self.with_state(|state| state.contexts.insert(entry.clone()));
@@ -181,7 +188,7 @@ impl Vm {
                 Err(refused(callback))
             }
             Err(error) => {
-                self.remove(id);
+                self.remove(&entry);
                 Err(StartError::Failed(error))
             }
         }
@@ -231,6 +238,11 @@ impl Vm {
         self.close(entry);
     }
 
+    /// Ends a context later, whatever the guest says: with what was added before it.
+    pub(crate) fn end_later(self: &Rc<Vm>, entry: &Entry) {
+        self.waiting.add(self, entry);
+    }
+
     /// Logs and deletes a context. On a failed VM it is only forgotten.
     pub(crate) fn close(&self, entry: &Entry) {
         entry.set_pending(false);
@@ -241,15 +253,18 @@ impl Vm {
         if let Some(delete) = &self.exports.delete {
             let _ = self.enter(entry, Phase::Delete, false, delete, entry.id());
         }
-        self.remove(entry.id());
+        self.remove(entry);
         if let Entry::Root(root) = entry {
             root.core.unbind(self);
         }
     }
 
-    fn remove(&self, id: u32) {
+    fn remove(&self, entry: &Entry) {
         // Dropped after the store is released: it may be the last owner of something.
-        drop(self.with_state(|state| state.contexts.remove(id)));
+        drop(self.with_state(|state| state.contexts.remove(entry.id())));
+        if let Entry::Stream(stream) = entry {
+            stream.root.core.stats.end_context();
+        }
     }
 
     fn end_all(&self, ids: Vec<u32>) {
@@ -268,20 +283,25 @@ impl Vm {
         stream: impl FnOnce(u32) -> Stream,
         core: &Core,
     ) -> Result<Rc<Stream>, VmError> {
-        let full = || VmError::Limit {
-            plugin: core.spec.name.clone(),
-            callback: Phase::ContextCreate.callback(),
-            what: "too many live contexts".into(),
-            frames: Vec::new().into(),
+        let full = || {
+            core.exceeded(Limit::Contexts);
+            VmError::Limit {
+                plugin: core.spec.name.clone(),
+                callback: Phase::ContextCreate.callback(),
+                what: "too many live contexts".into(),
+                frames: Vec::new().into(),
+            }
         };
-        let id = self.with_state(|state| state.contexts.reserve()).flatten().ok_or_else(full)?;
+        let most = core.spec.limits.contexts;
+        let id = self.with_state(|state| state.contexts.reserve(most)).flatten().ok_or_else(full)?;
         let stream = Rc::new(stream(id));
+        core.stats.begin_context();
         let entry = Entry::Stream(stream.clone());
         self.with_state(|state| state.contexts.insert(entry.clone()));
         if let Some(create) = &self.exports.context_create
             && let Err(error) = self.enter(&entry, Phase::ContextCreate, false, create, (id, stream.root.id))
         {
-            self.remove(id);
+            self.remove(&entry);
             return Err(error);
         }
         Ok(stream)

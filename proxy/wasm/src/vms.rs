@@ -8,14 +8,17 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::contexts::Contexts;
-use crate::engine::{Engine, MAX_MEMORY};
+use crate::core::Core;
+use crate::engine::Engine;
 use crate::error::StartError;
+use crate::growth::Growth;
 use crate::host::Host;
+use crate::limits::Limit;
 use crate::phase::Phase;
-use crate::plugin::{Core, Plugin, PluginSpec};
-use crate::shared::{Mailbox, Shared};
+use crate::plugin::{Plugin, PluginSpec};
+use crate::shared::{InstancePermit, Mailbox, Shared};
 use crate::slot::{Slot, VmKey};
-use crate::state::{Growth, Running, VmState};
+use crate::state::{Running, VmState};
 use crate::tables::MetricTable;
 use crate::vm::Vm;
 use crate::waiting::Waiting;
@@ -60,7 +63,8 @@ impl Vms {
         if let Some(plugin) = running {
             return Ok(plugin);
         }
-        let core = Rc::new(Core::new(spec.clone(), self.0.slot(&spec)));
+        let ledger = self.0.shared.ledger(&spec.name);
+        let core = Rc::new(Core::new(spec.clone(), self.0.slot(&spec), ledger));
         core.slot.start(&core)?;
         let plugin = Rc::new(Plugin { core });
         let mut plugins = self.0.plugins.borrow_mut();
@@ -86,10 +90,15 @@ impl Vms {
         Poll::Pending
     }
 
-    /// Lets go of what waits for its end (contexts whose `proxy_on_done` returned false) after 5 s. Call it
-    /// about once per second; it costs nothing when nothing waits.
+    /// Lets go of what waits for its end (contexts whose `proxy_on_done` returned false) when its time is up, and
+    /// starts supervised plugins again. Call it about once per second; it costs nothing when nothing waits.
     pub fn sweep(&self) {
         self.sweep_at(Instant::now());
+        let plugins: Vec<_> = self.0.plugins.borrow().values().filter_map(Weak::upgrade).collect();
+        for plugin in plugins.iter().filter(|plugin| plugin.core.supervised.get()) {
+            // What fails here was told to the host, and is tried again.
+            let _ = plugin.core.bound();
+        }
     }
 
     pub(crate) fn sweep_at(&self, now: Instant) {
@@ -112,6 +121,19 @@ impl Set {
 
     /// A new VM, on behalf of one of its plugins.
     pub(crate) fn start_vm(&self, core: &Rc<Core>) -> Result<Rc<Vm>, StartError> {
+        self.start(core, None)
+    }
+
+    /// A new VM for one exchange, if there may be one more.
+    pub(crate) fn start_instance(&self, core: &Rc<Core>) -> Result<Rc<Vm>, StartError> {
+        let Some(permit) = self.shared.bounds().instance() else {
+            core.exceeded(Limit::Instances);
+            return Err(StartError::Overloaded { plugin: core.spec.name.clone() });
+        };
+        self.start(core, Some(permit))
+    }
+
+    fn start(&self, core: &Rc<Core>, permit: Option<InstancePermit>) -> Result<Rc<Vm>, StartError> {
         let spec = &core.spec;
         let mut environment = Vec::new();
         for (name, value) in &spec.environment {
@@ -133,10 +155,8 @@ impl Set {
             next_token: 0,
             running: Running::new(),
             ended: Vec::new(),
-            growth: Growth {
-                limit: usize::try_from(spec.limits.memory).unwrap_or(MAX_MEMORY).min(MAX_MEMORY),
-                refused: false,
-            },
+            growth: Growth::new(&spec.limits, &core.usage.ledger, self.shared.bounds(), core.slot.stats()),
+            permit,
         };
         Vm::start(state, self.engine.wasmtime(), core, self.waiting.clone())
     }

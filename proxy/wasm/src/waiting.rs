@@ -3,13 +3,11 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::contexts::Entry;
+use crate::limits::Limit;
 use crate::vm::Vm;
-
-/// How long a context may stay after its end.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The contexts of one worker that wait for their end.
 #[derive(Default)]
@@ -23,7 +21,7 @@ struct Ending {
 
 impl Waiting {
     pub(crate) fn add(&self, vm: &Rc<Vm>, entry: &Entry) {
-        self.push(vm, entry, Instant::now() + PATIENCE);
+        self.push(vm, entry, Instant::now() + entry.root().core.spec.limits.done);
     }
 
     /// For a context that could not be ended where it was dropped; ended at the next sweep.
@@ -53,6 +51,9 @@ impl Waiting {
             let Some(due) = due else { return };
             let ending = endings.swap_remove(due);
             drop(endings);
+            if ending.entry.is_pending() && !ending.vm.is_poisoned() {
+                ending.entry.root().core.exceeded(Limit::Done);
+            }
             ending.vm.close(&ending.entry);
         }
     }

@@ -11,7 +11,6 @@ mod access_log; // what is written about each request, in both formats
 mod admin; // the admin API: its endpoints, and what it refuses
 mod bodies; // streaming with back-pressure, early answers, bodies broken off
 mod check; // `meshgate check`: exit codes, and the messages for bad files, compared with golden files
-mod compatibility; // where hosts differ: the switches of a filter, and what filters made for other hosts ask for
 mod drain; // SIGTERM, once and twice
 mod envoy; // the same filters in Envoy, side by side, where it is installed
 mod examples; // every example's README, command by command
@@ -20,11 +19,14 @@ mod forwarding; // fields that a proxy drops, adds or rewrites
 mod harness; // the harness itself
 mod headers; // the standard filter `headers`
 mod hostile; // filters that loop, trap, grow or lie, in every callback
+mod isolation; // an instance of a filter for each exchange, and what sharing one costs
 mod large_bodies; // bodies of 1 MiB in both directions under full load
 mod malformed; // bytes that are not HTTP
 mod proxying; // plain proxying over HTTP/1.1 and HTTP/2
 mod reload; // changing files under a running proxy, one at a time
 mod reload_under_load; // two hundred reloads under load, no request lost or mixed
 mod routing; // the standard filter `routing`
+mod safety; // limits, their counters, the quarantine, what a filter may do, ten thousand reloads
+mod services; // filters that run without requests
 mod telemetry; // the standard filter `telemetry`, and the proxy's own metrics
 mod wasm; // the life of a filter: phases, bodies, calls, local responses, ticks

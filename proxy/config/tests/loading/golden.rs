@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use meshgate_config::{Config, load_text};
+use meshgate_config::{Config, WasmBounds, load_text};
 
 use crate::fake::Table;
 
@@ -75,6 +75,12 @@ fn show(config: &Config) -> String {
         for filter in &chain.filters {
             let _ = writeln!(text, "  {filter:?}");
         }
+    }
+    for service in &config.services {
+        let _ = writeln!(text, "service {service:?}");
+    }
+    if config.wasm != WasmBounds::default() {
+        let _ = writeln!(text, "{:?}", config.wasm);
     }
     for cluster in &config.clusters {
         let _ = writeln!(text, "{cluster:?}");

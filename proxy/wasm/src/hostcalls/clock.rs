@@ -4,11 +4,9 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Functions, functions};
+use crate::limits::Limit;
 use crate::memory::{Call, Outcome};
 use crate::tick::TickHandle;
-
-/// The shortest tick.
-const MIN_TICK: Duration = Duration::from_millis(10);
 
 pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
     functions!(functions, "env", Always, {
@@ -21,15 +19,22 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
 }
 
 fn current_time(call: &mut Call<'_>, nanoseconds_at: u32) -> Outcome {
-    call.write_u64(nanoseconds_at, nanoseconds(SystemTime::now()))
+    let now = call.moment(nanoseconds(SystemTime::now()));
+    call.write_u64(nanoseconds_at, now)
 }
 
 /// One timer per plugin, also when set from a stream. 0 stops it.
 fn set_tick_period(call: &mut Call<'_>, milliseconds: u32) -> Outcome {
     let root = call.root()?;
+    let core = &root.core;
+    let shortest = core.spec.limits.tick;
     let period = Some(Duration::from_millis(milliseconds.into())).filter(|period| !period.is_zero());
+    if period.is_some_and(|period| period < shortest) {
+        core.exceeded(Limit::Tick);
+    }
     let host = Rc::clone(&call.state().host);
-    host.tick(TickHandle::new(&root.core), period.map(|period| period.max(MIN_TICK)));
+    core.ticking.set(period.is_some());
+    host.tick(TickHandle::new(core), period.map(|period| period.max(shortest)));
     Ok(())
 }
 

@@ -7,15 +7,16 @@ use bytes::Bytes;
 
 use super::Functions;
 use crate::callout::HttpCallReply;
+use crate::contexts::Stream;
+use crate::core::Core;
 use crate::fields;
 use crate::host::{CallError, HttpCall};
+use crate::limits::Limit;
 use crate::memory::{Allowed, Call, Outcome, Span, run};
 use crate::pairs;
 use crate::state::VmState;
 use crate::status::Status;
 
-/// The longest a call may take.
-const MAX_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a cluster's name.
 const MAX_CLUSTER: u32 = 1_024;
 
@@ -54,14 +55,14 @@ struct Request {
 /// The plugin makes the call, whichever stream it is for; the answer comes on its root context.
 fn start(call: &mut Call<'_>, request: &Request, id_at: u32) -> Outcome {
     call.check((id_at, 4))?;
-    let outgoing = parse(call, request)?;
     let root = call.root()?;
-    let limits = &root.core.spec.limits;
+    let core = &root.core;
+    let outgoing = parse(call, request, core)?;
     let state = call.state();
     let stream = state.stream().cloned();
-    let full = root.http_calls.get() >= limits.http_calls
-        || stream.as_ref().is_some_and(|stream| stream.http_calls.get() >= limits.stream_http_calls);
-    if full {
+    let outgoing = HttpCall { depth: depth(stream.as_deref()) + 1, ..outgoing };
+    if let Some(limit) = refusal(core, stream.as_deref(), &outgoing) {
+        core.exceeded(limit);
         return Err(Status::InternalFailure.into());
     }
     // Guests keep contexts by token, so tokens do not come again while they may be remembered.
@@ -69,23 +70,55 @@ fn start(call: &mut Call<'_>, request: &Request, id_at: u32) -> Outcome {
     let token = state.next_token;
     let host = Rc::clone(&state.host);
     let reply = HttpCallReply::new(token, &root, stream.as_ref());
-    match host.http_call(&root.core.spec, outgoing, reply) {
+    match host.http_call(&core.spec, outgoing, reply) {
         Ok(()) => call.write_u32(id_at, token),
         Err(CallError::UnknownCluster) => Err(Status::BadArgument.into()),
         Err(CallError::CannotStart) => Err(Status::InternalFailure.into()),
     }
 }
 
-fn parse(call: &mut Call<'_>, request: &Request) -> Result<HttpCall, crate::memory::Stop> {
+/// How many calls led to the exchange that the stream belongs to.
+fn depth(stream: Option<&Stream>) -> u32 {
+    let exchange = stream.and_then(|stream| stream.exchange.upgrade());
+    // Borrowed only by an embedder that breaks its contract.
+    exchange.and_then(|exchange| Some(exchange.http().try_borrow().ok()?.attributes.call_depth)).unwrap_or(0)
+}
+
+/// The limit that stands against one more call.
+fn refusal(core: &Core, stream: Option<&Stream>, outgoing: &HttpCall) -> Option<Limit> {
+    let limits = &core.spec.limits;
+    if outgoing.depth > limits.call_depth {
+        return Some(Limit::CallDepth);
+    }
+    if core.usage.http_calls.get() >= limits.http_calls {
+        return Some(Limit::HttpCalls);
+    }
+    stream
+        .is_some_and(|stream| stream.http_calls.get() >= limits.stream_http_calls)
+        .then_some(Limit::StreamHttpCalls)
+}
+
+fn parse(call: &mut Call<'_>, request: &Request, core: &Core) -> Result<HttpCall, crate::memory::Stop> {
     // Negative for a guest that takes it for signed.
     if i32::try_from(request.timeout).is_err() || request.cluster.1 > MAX_CLUSTER {
         return Err(Status::BadArgument.into());
     }
     let cluster = String::from_utf8(call.copy(request.cluster)?).map_err(|_| Status::BadArgument)?;
+    if !core.spec.may.may_call(&cluster) {
+        // As if there were no such cluster: guests survive that.
+        core.refuse(Limit::MayCall, &cluster);
+        return Err(Status::BadArgument.into());
+    }
     let head = fields::call_head(&pairs::decode(call.read(request.headers)?.0)?)?;
     let body = Bytes::copy_from_slice(call.read(request.body)?.0);
     let trailers = fields::trailers(&pairs::decode(call.read(request.trailers)?.0)?)?;
+    let limits = &core.spec.limits;
     let timeout = Duration::from_millis(request.timeout.into());
-    let timeout = Some(timeout.min(MAX_TIMEOUT)).filter(|timeout| !timeout.is_zero());
-    Ok(HttpCall { cluster, request: head, body, trailers, timeout })
+    if timeout > limits.call_time {
+        core.exceeded(Limit::CallTime);
+    }
+    // 0 is "as long as it may".
+    let timeout = Some(timeout).filter(|timeout| !timeout.is_zero()).unwrap_or(limits.call_time);
+    let timeout = Some(timeout.min(limits.call_time));
+    Ok(HttpCall { cluster, request: head, body, trailers, timeout, most_body: limits.call_body, depth: 0 })
 }

@@ -1,6 +1,8 @@
 //! Metrics.
 
 use super::{Functions, functions};
+use crate::core::Core;
+use crate::limits::Limit;
 use crate::memory::{Call, Outcome};
 use crate::metrics::MetricKind;
 use crate::status::Status;
@@ -21,13 +23,23 @@ fn define(call: &mut Call<'_>, kind: u32, name: u32, length: u32, id_at: u32) ->
     let root = call.root()?;
     let (name, state) = call.read((name, length))?;
     let name = std::str::from_utf8(name).map_err(|_| Status::BadArgument)?;
-    if root.metrics.get() >= root.core.spec.limits.metrics {
-        return Err(Status::InternalFailure.into());
-    }
-    let series = state.shared.metrics().define(name, kind)?;
-    let (id, new) = state.metrics.id(series)?;
-    root.metrics.set(root.metrics.get() + u32::from(new));
+    let admit = || admit(&root.core, Limit::Metrics);
+    let series = state.shared.metrics().define(name, kind, admit)?;
+    let id = state.metrics.id(series)?;
     call.write_u32(id_at, id)
+}
+
+/// Whether plugins of this name may have one more series.
+pub(super) fn admit(core: &Core, limit: Limit) -> bool {
+    let (ledger, limits) = (&core.usage.ledger, &core.spec.limits);
+    let admitted = match limit {
+        Limit::Metrics => ledger.metrics.take(1, limits.metrics as usize),
+        _ => ledger.series.take(1, limits.series as usize),
+    };
+    if !admitted {
+        core.exceeded(limit);
+    }
+    admitted
 }
 
 fn record(call: &mut Call<'_>, id: u32, value: u64) -> Outcome {

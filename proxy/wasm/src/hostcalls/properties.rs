@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{Declared, Functions, functions};
-use crate::attributes::CustomProperties;
+use super::{Functions, functions};
+use crate::limits::Limit;
 use crate::memory::{Call, Outcome};
 use crate::properties::{Place, find};
 use crate::status::Status;
@@ -24,38 +24,32 @@ fn read(call: &mut Call<'_>, path: u32, length: u32, address_at: u32, size_at: u
     let exchange = call.state().stream().and_then(|stream| stream.exchange.upgrade());
     // Longer paths name nothing.
     let (path, _) = call.read((path, length.min(MAX_PATH)))?;
+    if !root.core.spec.may.may_read(path) {
+        root.core.refuse(Limit::MayRead, &String::from_utf8_lossy(path).replace('\0', "."));
+        return Err(Status::NotFound.into());
+    }
     let http = match &exchange {
         // Borrowed only by an embedder that breaks its contract.
         Some(exchange) => Some(exchange.http().try_borrow().map_err(|_| Status::InternalFailure)?),
         None => None,
     };
-    let http = http.as_deref();
-    let place = Place { http, attributes: http.map(|http| &http.attributes), spec: &root.core.spec };
+    let place = Place { http: http.as_deref(), spec: &root.core.spec };
     let value = find(&place, path).ok_or(Status::NotFound)?;
-    call.give(&value.encode(root.core.spec.compatibility.properties), address_at, size_at)
+    call.give(&value, address_at, size_at)
 }
 
-/// Anything the host does not serve itself; kept with the exchange or its connection, for later filters and the log.
+/// Anything the host does not serve itself; kept with the exchange, for later filters and the log.
 fn write(call: &mut Call<'_>, path: u32, length: u32, value: u32, size: u32) -> Outcome {
     if length == 0 || length > MAX_PATH {
         return Err(Status::BadArgument.into());
     }
-    let root = call.root()?;
     let exchange = call.state().stream().and_then(|stream| stream.exchange.upgrade());
     let exchange = exchange.ok_or(Status::NotFound)?;
     let (path, value) = call.read_two((path, length), (value, size))?;
-    let declared = root.declarations.of(path);
     let mut http = exchange.http().try_borrow_mut().map_err(|_| Status::InternalFailure)?;
-    if declared.of_connection {
-        keep(&mut http.attributes.connection.custom.borrow_mut(), declared, path, value)
+    if http.attributes.custom.set(path, Bytes::copy_from_slice(value)) {
+        Ok(())
     } else {
-        keep(&mut http.attributes.custom, declared, path, value)
+        Err(Status::InternalFailure.into())
     }
-}
-
-fn keep(kept: &mut CustomProperties, declared: Declared, path: &[u8], value: &[u8]) -> Outcome {
-    if declared.read_only && kept.find(path).is_some() {
-        return Err(Status::BadArgument.into());
-    }
-    if kept.set(path, Bytes::copy_from_slice(value)) { Ok(()) } else { Err(Status::InternalFailure.into()) }
 }

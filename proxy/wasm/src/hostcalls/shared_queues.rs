@@ -2,6 +2,7 @@
 
 use super::{Functions, functions};
 use crate::memory::{Call, Outcome};
+use crate::shared::Registrant;
 
 pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
     functions!(functions, "env", InCallbacks, {
@@ -18,7 +19,13 @@ fn register(call: &mut Call<'_>, name: u32, length: u32, id_at: u32) -> Outcome 
     call.check((id_at, 4))?;
     let core = call.root()?.core.clone();
     let (name, state) = call.read((name, length))?;
-    let id = state.shared.queues().register(&core.spec.vm_id, name, &state.mailbox, core.key)?;
+    let by = Registrant {
+        owner: &core.usage.ledger,
+        limits: &core.spec.limits,
+        mailbox: &state.mailbox,
+        plugin: core.key,
+    };
+    let id = state.shared.queues().register(&core.spec.vm_id, name, &by)?;
     call.write_u32(id_at, id)
 }
 

@@ -61,26 +61,33 @@ impl Metrics {
         Metrics { families: Mutex::default(), max_series, refused: AtomicU64::new(0) }
     }
 
-    /// The series of a metric defined by `proxy_define_metric`: no labels, shown as `wasmcustom_<name>`.
+    /// The series of a metric defined by `proxy_define_metric`: no labels, shown as `wasmcustom_<name>`. `admit` is
+    /// asked before a series is made that there was not.
     ///
     /// # Errors
     /// BadArgument for a bad name or another type under that name; InternalFailure when there are too many.
-    pub fn define(&self, name: &str, kind: MetricKind) -> Result<Arc<Series>, Status> {
+    pub fn define(
+        &self,
+        name: &str,
+        kind: MetricKind,
+        admit: impl FnOnce() -> bool,
+    ) -> Result<Arc<Series>, Status> {
         if name.is_empty() || name.len() > MAX_NAME {
             return Err(Status::BadArgument);
         }
         let shown: String =
             name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect();
         let name = format!("{DEFINED}{shown}");
-        self.find_or_add(&SeriesSpec { name: &name, kind, labels: &[], help: "", scale: 1.0, buckets: &[] })
+        let spec = SeriesSpec { name: &name, kind, labels: &[], help: "", scale: 1.0, buckets: &[] };
+        self.find_or_add(&spec, admit)
     }
 
-    /// A labelled series, made or found.
+    /// A labelled series, made or found. `admit` is asked before one is made.
     ///
     /// # Errors
     /// BadArgument for a bad name or label or another type under that name; InternalFailure when there are too
     /// many.
-    pub fn series(&self, spec: &SeriesSpec<'_>) -> Result<Arc<Series>, Status> {
+    pub fn series(&self, spec: &SeriesSpec<'_>, admit: impl FnOnce() -> bool) -> Result<Arc<Series>, Status> {
         let labels_fit = spec.labels.len() <= MAX_LABELS
             && spec.labels.iter().all(|(name, value)| is_label(name) && value.len() <= MAX_VALUE);
         if !is_name(spec.name) || spec.name.starts_with(DEFINED) || !labels_fit {
@@ -95,7 +102,7 @@ impl Metrics {
         if repeated || !rising || !finite || spec.scale < 0.0 || spec.buckets.len() > MAX_BUCKETS {
             return Err(Status::BadArgument);
         }
-        self.find_or_add(spec)
+        self.find_or_add(spec, admit)
     }
 
     /// Definitions refused because there were too many series.
@@ -111,7 +118,11 @@ impl Metrics {
         render::refused(out, self.refused());
     }
 
-    fn find_or_add(&self, spec: &SeriesSpec<'_>) -> Result<Arc<Series>, Status> {
+    fn find_or_add(
+        &self,
+        spec: &SeriesSpec<'_>,
+        admit: impl FnOnce() -> bool,
+    ) -> Result<Arc<Series>, Status> {
         let labels = render::labels(spec.labels);
         let mut families = self.families();
         if let Some(family) = families.by_name.get(spec.name) {
@@ -122,7 +133,7 @@ impl Metrics {
                 return Ok(series.clone());
             }
         }
-        if families.count >= self.max_series {
+        if families.count >= self.max_series || !admit() {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Status::InternalFailure);
         }

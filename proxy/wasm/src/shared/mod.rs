@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use crate::ledger::{Ledger, Ledgers};
 use crate::metrics::Metrics;
 
+mod bounds;
 mod data;
 mod queues;
 
+pub use bounds::Bounds;
+pub(crate) use bounds::InstancePermit;
 pub(crate) use data::{Namespace, SharedData};
-pub(crate) use queues::{Mailbox, Queues};
+pub(crate) use queues::{Mailbox, Queues, Registrant};
 
 /// What all VMs of the process share. One per process (a trial run of a configuration has its own).
 #[derive(Debug, Default)]
@@ -16,6 +20,8 @@ pub struct Shared {
     data: SharedData,
     queues: Queues,
     metrics: Arc<Metrics>,
+    ledgers: Ledgers,
+    bounds: Arc<Bounds>,
 }
 
 impl Shared {
@@ -29,6 +35,20 @@ impl Shared {
         &self.metrics
     }
 
+    /// What plugins have used and how they failed, by their names.
+    pub fn ledgers(&self) -> Vec<(String, Arc<Ledger>)> {
+        self.ledgers.all()
+    }
+
+    /// What all plugins may use together.
+    pub fn bounds(&self) -> &Arc<Bounds> {
+        &self.bounds
+    }
+
+    pub(crate) fn ledger(&self, name: &str) -> Arc<Ledger> {
+        self.ledgers.of(name)
+    }
+
     pub(crate) fn data(&self) -> &SharedData {
         &self.data
     }
@@ -39,6 +59,6 @@ impl Shared {
 }
 
 /// Locks; a thread that panicked while it held the lock left the map whole, as no step in between can fail.
-fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -7,12 +7,10 @@ use std::task::Waker;
 use bytes::Bytes;
 
 use super::lock;
+use crate::ledger::Ledger;
+use crate::limits::{Limit, Limits};
 use crate::status::Status;
 
-/// Items in a queue.
-const MAX_ITEMS: usize = 1_000;
-/// Bytes in a queue.
-const MAX_BYTES: usize = 8 << 20;
 /// Queues of the process.
 const MAX_QUEUES: usize = 1_000;
 /// Events that wait for a worker.
@@ -32,22 +30,31 @@ struct Registry {
 #[derive(Debug)]
 struct Queue {
     items: VecDeque<Bytes>,
-    bytes: usize,
+    /// The filter that made it, whose quota its items count for.
+    owner: Arc<Ledger>,
+    most_items: usize,
+    most_bytes: usize,
     /// Who is told of new items: the plugin that registered last.
     mailbox: Weak<Mailbox>,
     plugin: u64,
 }
 
+/// Who registers a queue.
+#[derive(Clone, Copy)]
+pub(crate) struct Registrant<'a> {
+    pub(crate) owner: &'a Arc<Ledger>,
+    pub(crate) limits: &'a Limits,
+    /// Of the plugin's worker.
+    pub(crate) mailbox: &'a Arc<Mailbox>,
+    /// The plugin's key.
+    pub(crate) plugin: u64,
+}
+
 impl Queues {
-    /// The queue of this name, made if there is none. Events go to `plugin` on the worker of `mailbox` from now
+    /// The queue of this name, made if there is none. Events go to the plugin on the worker of its mailbox from now
     /// on.
-    pub(crate) fn register(
-        &self,
-        vm_id: &str,
-        name: &[u8],
-        mailbox: &Arc<Mailbox>,
-        plugin: u64,
-    ) -> Result<u32, Status> {
+    pub(crate) fn register(&self, vm_id: &str, name: &[u8], by: &Registrant<'_>) -> Result<u32, Status> {
+        let Registrant { owner, limits, mailbox, plugin } = *by;
         let mut registry = lock(&self.0);
         let key = (vm_id.to_owned(), name.to_owned());
         let mailbox = Arc::downgrade(mailbox);
@@ -57,10 +64,18 @@ impl Queues {
             queue.plugin = plugin;
             return Ok(token);
         }
-        if registry.queues.len() >= MAX_QUEUES {
+        if registry.queues.len() >= MAX_QUEUES || !owner.queues.take(1, limits.queues as usize) {
+            owner.count(Limit::Queues);
             return Err(Status::InternalFailure);
         }
-        registry.queues.push(Queue { items: VecDeque::new(), bytes: 0, mailbox, plugin });
+        registry.queues.push(Queue {
+            items: VecDeque::new(),
+            owner: owner.clone(),
+            most_items: limits.queue_items as usize,
+            most_bytes: usize::try_from(limits.queue_bytes).unwrap_or(usize::MAX),
+            mailbox,
+            plugin,
+        });
         let token = registry.queues.len() as u32;
         registry.tokens.insert(key, token);
         Ok(token)
@@ -76,10 +91,14 @@ impl Queues {
     pub(crate) fn enqueue(&self, token: u32, item: &[u8]) -> Result<(), Status> {
         let mut registry = lock(&self.0);
         let queue = registry.queue(token)?;
-        if queue.items.len() >= MAX_ITEMS || queue.bytes + item.len() > MAX_BYTES {
+        if queue.items.len() >= queue.most_items {
+            queue.owner.count(Limit::QueueItems);
             return Err(Status::InternalFailure);
         }
-        queue.bytes += item.len();
+        if !queue.owner.queue_bytes.take(item.len(), queue.most_bytes) {
+            queue.owner.count(Limit::QueueBytes);
+            return Err(Status::InternalFailure);
+        }
         queue.items.push_back(Bytes::copy_from_slice(item));
         let (mailbox, plugin) = (queue.mailbox.upgrade(), queue.plugin);
         drop(registry);
@@ -94,7 +113,7 @@ impl Queues {
         let mut registry = lock(&self.0);
         let queue = registry.queue(token)?;
         let item = queue.items.pop_front().ok_or(Status::Empty)?;
-        queue.bytes -= item.len();
+        queue.owner.queue_bytes.give_back(item.len());
         Ok(item)
     }
 }
@@ -143,14 +162,17 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Ledgers;
 
     #[test]
     fn items_come_out_in_order_and_each_is_announced() {
         let queues = Queues::default();
-        let mailbox = Arc::new(Mailbox::default());
-        let token = queues.register("vm", b"q", &mailbox, 7).unwrap();
+        let (owner, mailbox) = (Ledgers::default().of("one"), Arc::new(Mailbox::default()));
+        let limits = Limits::default();
+        let by = |plugin| Registrant { owner: &owner, limits: &limits, mailbox: &mailbox, plugin };
+        let token = queues.register("vm", b"q", &by(7)).unwrap();
         assert_ne!(token, 0);
-        assert_eq!(queues.register("vm", b"q", &mailbox, 8), Ok(token));
+        assert_eq!(queues.register("vm", b"q", &by(8)), Ok(token));
         assert_eq!(queues.resolve("vm", b"q"), Ok(token));
         assert_eq!(queues.resolve("other", b"q"), Err(Status::NotFound));
         assert_eq!(queues.dequeue(token), Err(Status::Empty));
@@ -168,15 +190,26 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_takes_no_more() {
+    fn a_filters_queues_hold_no_more_than_its_quota() {
         let queues = Queues::default();
-        let token = queues.register("vm", b"q", &Arc::default(), 1).unwrap();
-        for _ in 0..MAX_ITEMS {
-            queues.enqueue(token, b"").unwrap();
+        let (owner, mailbox) = (Ledgers::default().of("one"), Arc::default());
+        let limits = Limits { queues: 2, queue_items: 3, queue_bytes: 100, ..Limits::default() };
+        let by = Registrant { owner: &owner, limits: &limits, mailbox: &mailbox, plugin: 1 };
+        let one = queues.register("vm", b"1", &by).unwrap();
+        let two = queues.register("vm", b"2", &by).unwrap();
+        assert_eq!(queues.register("vm", b"3", &by), Err(Status::InternalFailure));
+        assert_eq!(queues.register("vm", b"2", &by), Ok(two), "it is there already");
+        for _ in 0..3 {
+            queues.enqueue(one, b"").unwrap();
         }
-        assert_eq!(queues.enqueue(token, b""), Err(Status::InternalFailure));
-        queues.dequeue(token).unwrap();
-        assert_eq!(queues.enqueue(token, &vec![0; MAX_BYTES + 1]), Err(Status::InternalFailure));
-        assert_eq!(queues.enqueue(token, b""), Ok(()));
+        assert_eq!(queues.enqueue(one, b""), Err(Status::InternalFailure));
+        queues.dequeue(one).unwrap();
+        assert_eq!(queues.enqueue(one, &[0; 101]), Err(Status::InternalFailure));
+        queues.enqueue(one, &[0; 60]).unwrap();
+        assert_eq!(queues.enqueue(two, &[0; 60]), Err(Status::InternalFailure), "together");
+        assert_eq!(queues.enqueue(two, &[0; 40]), Ok(()));
+        let exceeded =
+            [Limit::Queues, Limit::QueueItems, Limit::QueueBytes].map(|limit| owner.exceeded(limit));
+        assert_eq!(exceeded, [1, 1, 2]);
     }
 }

@@ -2,16 +2,16 @@
 
 mod buffers;
 mod calls;
-mod foreign;
 mod headers;
+mod isolation;
 mod lifecycle;
 mod modules;
 mod properties;
 mod puppet;
 mod random;
+mod safety;
 mod shared;
 mod streams;
-mod toolchain;
 mod traps;
 mod wasi;
 mod world;

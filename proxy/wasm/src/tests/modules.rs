@@ -1,6 +1,7 @@
 //! Modules: what is refused, what is stubbed, what is read from them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::world::*;
 use crate::*;
@@ -49,15 +50,30 @@ fn what_is_no_filter_is_refused() {
 #[test]
 fn features_beyond_the_basics_are_off() {
     let beyond = [
-        r#"(memory (export "m2") 1)"#,
-        r#"(func (param i64) (drop (i64.add128 (local.get 0) (local.get 0) (local.get 0) (local.get 0))))"#,
-        r#"(func $f (return_call $f))"#,
-        r#"(tag $t) (func (throw $t))"#,
-        r#"(func (param v128) (result v128) (i8x16.relaxed_swizzle (local.get 0) (local.get 0)))"#,
+        ("multi-memory", r#"(memory (export "m2") 1)"#),
+        (
+            "wide arithmetic",
+            r#"(func (param i64) (drop (drop (i64.add128 (local.get 0) (local.get 0) (local.get 0) (local.get 0)))))"#,
+        ),
+        ("tail calls", r#"(func $f (return_call $f))"#),
+        ("exceptions", r#"(tag $t) (func (throw $t))"#),
+        (
+            "relaxed SIMD",
+            r#"(func (param v128) (result v128) (i8x16.relaxed_swizzle (local.get 0) (local.get 0)))"#,
+        ),
+        ("garbage collection", r#"(type $s (struct (field i32))) (func (drop (struct.new_default $s)))"#),
+        (
+            "typed function references",
+            r#"(type $t (func)) (func (param (ref $t)) (call_ref $t (local.get 0)))"#,
+        ),
+        ("threads", r#"(func (drop (i32.atomic.load (i32.const 0))))"#),
+        ("shared globals", r#"(global (shared i32) (i32.const 0))"#),
+        ("stack switching", r#"(type $f (func)) (type $c (cont $f))"#),
+        ("custom page sizes", r#"(memory 1 (pagesize 1))"#),
     ];
-    for text in beyond {
-        let Ok(bytes) = wat::parse_str(format!("(module {MINIMAL} {text})")) else { continue };
-        assert!(engine().compile("m", &bytes).is_err(), "{text}");
+    for (feature, text) in beyond {
+        let bytes = binary(&format!("{MINIMAL} {text}"));
+        assert!(engine().compile("m", &bytes).is_err(), "{feature}");
     }
     for memory in ["(memory (export \"memory\") i64 1)", "(memory (export \"memory\") 1 1 shared)"] {
         let text = MINIMAL.replace(r#"(memory (export "memory") 1)"#, memory);
@@ -71,14 +87,9 @@ fn features_beyond_the_basics_are_off() {
 
 #[test]
 fn sizes_are_bounded_before_compiling() {
-    let options = EngineOptions {
-        max_functions: 3,
-        max_function_bytes: 100,
-        max_module_bytes: 2_000,
-        ..Default::default()
-    };
-    let engine = Engine::new(options).unwrap();
-    let compile = |text: &str| engine.compile("m", &binary(&format!("{MINIMAL} {text}"))).map(drop);
+    let bounds = ModuleBounds { functions: 3, function_bytes: 100, bytes: 2_000, ..ModuleBounds::default() };
+    let compile =
+        |text: &str| engine().compile_within("m", &binary(&format!("{MINIMAL} {text}")), &bounds).map(drop);
     assert_eq!(compile("(func)"), Ok(()));
     let too_large = |outcome: Result<(), ModuleError>, wanted: &str| match outcome {
         Err(ModuleError::TooLarge { what, .. }) => assert!(what.contains(wanted), "{what}"),
@@ -87,6 +98,15 @@ fn sizes_are_bounded_before_compiling() {
     too_large(compile("(func) (func)"), "functions");
     too_large(compile(&format!("(func {})", "nop ".repeat(100))), "one function");
     too_large(compile(&format!("(data (i32.const 0) \"{}\")", "x".repeat(2_000))), "bytes in the module");
+}
+
+#[test]
+fn a_module_that_takes_too_long_to_compile_is_refused() {
+    let body = "(drop (i32.add (i32.const 1) (i32.const 2)))".repeat(20_000);
+    let bytes = binary(&format!("{MINIMAL} (func {body})"));
+    let bounds = ModuleBounds { compile_time: Duration::from_nanos(1), ..ModuleBounds::default() };
+    let error = engine().compile_within("m", &bytes, &bounds).map(drop).unwrap_err();
+    assert_eq!(error, ModuleError::TooSlow { limit: Duration::from_nanos(1) });
 }
 
 #[test]
@@ -183,8 +203,9 @@ fn compiled_modules_are_kept_between_runs() {
     let bytes = binary(MINIMAL);
     Engine::new(options.clone()).unwrap().compile("m", &bytes).unwrap();
     let kept = files();
-    assert_eq!(kept.len(), 2, "code and checksum: {kept:?}");
-    let code = kept.iter().find(|path| path.extension().unwrap() == "code").unwrap();
+    assert_eq!(kept.len(), 3, "code, its authentication and the key: {kept:?}");
+    let code =
+        kept.iter().find(|path| path.extension().is_some_and(|extension| extension == "code")).unwrap();
     let sound = std::fs::read(code).unwrap();
     let engine = Engine::new(options.clone()).unwrap();
     let module = engine.compile("m", &bytes).unwrap();
@@ -201,11 +222,11 @@ fn compiled_modules_are_kept_between_runs() {
     std::fs::set_permissions(&cache, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     std::fs::remove_file(code).unwrap();
     Engine::new(options).unwrap().compile("m", &bytes).unwrap();
-    assert_eq!(files().len(), 1);
+    assert_eq!(files().len(), 2);
 }
 
 #[test]
-fn a_full_pool_is_an_error_of_the_start() {
+fn a_full_pool_is_nobodys_fault() {
     let engine = Engine::new(EngineOptions { max_instances: 1, ..Default::default() }).unwrap();
     let module = engine.compile("m", &binary(MINIMAL)).unwrap();
     let host = std::rc::Rc::new(FakeHost::default());
@@ -213,5 +234,5 @@ fn a_full_pool_is_an_error_of_the_start() {
     let _one = vms.plugin(Arc::new(PluginSpec::new("one", module.clone(), ""))).unwrap();
     let mut two = PluginSpec::new("two", module, "");
     two.vm_id = "2".into();
-    assert!(matches!(vms.plugin(Arc::new(two)), Err(StartError::Instantiate { .. })));
+    assert!(matches!(vms.plugin(Arc::new(two)), Err(StartError::Overloaded { .. })));
 }

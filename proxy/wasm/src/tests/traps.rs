@@ -34,7 +34,9 @@ fn failures(events: &[Event]) -> Vec<&'static str> {
 fn quick() -> Arc<PluginSpec> {
     let mut quick = spec("");
     quick.limits.time = std::time::Duration::from_millis(30);
+    quick.limits.body_time = std::time::Duration::from_millis(30);
     quick.limits.start_time = std::time::Duration::from_millis(30);
+    quick.limits.crashes = 1_000;
     Arc::new(quick)
 }
 
@@ -236,7 +238,7 @@ fn a_plugin_that_cannot_start_again_pauses() {
     world.take();
     match plugin.stream(world.exchange(), 0).map(drop) {
         Err(VmError::Unavailable(error)) => {
-            assert!(matches!(*error, StartError::BackingOff { .. }), "{error}")
+            assert!(matches!(*error, StartError::Quarantined { .. }), "{error}")
         }
         other => panic!("{other:?}"),
     }

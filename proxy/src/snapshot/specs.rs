@@ -1,0 +1,99 @@
+//! From a filter in the configuration to what the Wasm host makes a plugin of.
+
+use meshgate_config as config;
+use meshgate_config::{FilterLimits, FilterUse, WasmBounds};
+use meshgate_wasm::{Capabilities, Engine, Isolation, Limits, ModuleBounds, PluginSpec, PropertyGroup};
+
+use crate::modules::{CompiledModules, ModuleFiles};
+
+/// What makes this filter's plugin; compiles its module if it is new.
+pub(super) fn of(
+    filter: &FilterUse,
+    bounds: &WasmBounds,
+    files: &mut ModuleFiles,
+    compiled: &mut CompiledModules,
+    engine: &Engine,
+) -> Result<PluginSpec, String> {
+    let file = files.module(&filter.module)?;
+    let bounds = ModuleBounds {
+        bytes: bounds.module_size,
+        functions: bounds.module_functions,
+        function_bytes: bounds.function_size,
+        compile_time: bounds.compile_time,
+    };
+    let module = compiled.compile(engine, &filter.name, file, &bounds).map_err(|error| error.to_string())?;
+    let mut spec = PluginSpec::new(&filter.name, module, filter.configuration.to_bytes());
+    spec.vm_id.clone_from(&filter.vm);
+    spec.limits = limits(&filter.limits);
+    spec.may = may(&filter.may);
+    spec.isolation = match filter.isolation {
+        config::Isolation::Shared => Isolation::Shared,
+        config::Isolation::Exchange => Isolation::Exchange,
+    };
+    Ok(spec)
+}
+
+fn limits(limits: &FilterLimits) -> Limits {
+    Limits {
+        time: limits.time,
+        body_time: limits.body_time,
+        start_time: limits.start_time,
+        cpu_percent: limits.cpu_percent,
+        memory: limits.memory,
+        total_memory: limits.total_memory,
+        body: limits.body,
+        pause: limits.pause,
+        done: limits.done,
+        contexts: limits.contexts,
+        crashes: limits.crashes,
+        hostcalls: limits.hostcalls,
+        copied: limits.copied,
+        log_lines: limits.log_lines,
+        http_calls: limits.http_calls,
+        stream_http_calls: limits.stream_http_calls,
+        call_time: limits.call_time,
+        call_body: limits.call_body,
+        call_depth: limits.call_depth,
+        metrics: limits.metrics,
+        series: limits.series,
+        shared_keys: limits.shared_keys,
+        shared_bytes: limits.shared_bytes,
+        queues: limits.queues,
+        queue_items: limits.queue_items,
+        queue_bytes: limits.queue_bytes,
+        tick: limits.tick,
+    }
+}
+
+fn may(may: &config::Capabilities) -> Capabilities {
+    let group = |group: &config::PropertyGroup| match group {
+        config::PropertyGroup::Request => PropertyGroup::Request,
+        config::PropertyGroup::Response => PropertyGroup::Response,
+        config::PropertyGroup::Connection => PropertyGroup::Connection,
+        config::PropertyGroup::Upstream => PropertyGroup::Upstream,
+        config::PropertyGroup::Proxy => PropertyGroup::Proxy,
+        config::PropertyGroup::Filters => PropertyGroup::Filters,
+    };
+    Capabilities {
+        call: may.call.clone(),
+        read: may.read.as_ref().map(|groups| groups.iter().map(group).collect()),
+        coarse_clock: may.clock == config::Clock::Coarse,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_have_the_same_defaults() {
+        assert_eq!(limits(&FilterLimits::default()), Limits::default());
+        let bounds = WasmBounds::default();
+        assert_eq!(bounds.memory, meshgate_wasm::Bounds::MEMORY);
+        assert_eq!(bounds.exchange_instances, meshgate_wasm::Bounds::EXCHANGE_INSTANCES);
+        let module = ModuleBounds::default();
+        assert_eq!((bounds.module_size, bounds.module_functions), (module.bytes, module.functions));
+        assert_eq!((bounds.function_size, bounds.compile_time), (module.function_bytes, module.compile_time));
+        assert_eq!(may(&config::Capabilities::default()), Capabilities::default());
+    }
+}

@@ -1,0 +1,148 @@
+//! How far a VM's memory and tables may grow: its own limit, the limit of its plugins' VMs together, and the limit of the
+//! whole process.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use wasmtime::ResourceLimiter;
+
+use crate::engine::MAX_MEMORY;
+use crate::ledger::Ledger;
+use crate::limits::{Limit, Limits};
+use crate::shared::Bounds;
+use crate::stats::PlaceStats;
+
+/// The most elements of a table. Large Go modules have some ten thousand functions in theirs.
+pub(crate) const MAX_TABLE_ELEMENTS: usize = 50_000;
+/// The most tables of a module.
+pub(crate) const MAX_TABLES: usize = 4;
+
+/// What one VM holds, and how far it may grow. Gives everything back when it is dropped.
+pub(crate) struct Growth {
+    /// Bytes of memory.
+    pub(crate) limit: usize,
+    /// What was refused in this callback: if the guest gives up after it, that is why.
+    pub(crate) refused: Option<Limit>,
+    held: usize,
+    /// What was granted last, to be given back if the system has no memory for it.
+    granted: usize,
+    total: usize,
+    ledger: Arc<Ledger>,
+    bounds: Arc<Bounds>,
+    place: Arc<PlaceStats>,
+}
+
+impl Growth {
+    pub(crate) fn new(
+        limits: &Limits,
+        ledger: &Arc<Ledger>,
+        bounds: &Arc<Bounds>,
+        place: &Arc<PlaceStats>,
+    ) -> Growth {
+        place.vms.fetch_add(1, Ordering::Relaxed);
+        Growth {
+            limit: usize::try_from(limits.memory).unwrap_or(MAX_MEMORY).min(MAX_MEMORY),
+            refused: None,
+            held: 0,
+            granted: 0,
+            total: usize::try_from(limits.total_memory).unwrap_or(usize::MAX),
+            ledger: ledger.clone(),
+            bounds: bounds.clone(),
+            place: place.clone(),
+        }
+    }
+
+    /// The limit in words.
+    pub(crate) fn words(&self, limit: Limit) -> String {
+        match limit {
+            Limit::TotalMemory => {
+                format!("{} bytes of memory in all VMs of the filter (limits.total_memory)", self.total)
+            }
+            Limit::AllMemory => "the memory of all filters together (wasm.memory)".into(),
+            Limit::Table => format!("{MAX_TABLE_ELEMENTS} elements of a table"),
+            _ => format!("{} bytes of memory", self.limit),
+        }
+    }
+
+    fn refuse(&mut self, limit: Limit) -> bool {
+        // A guest that asks over and over in one callback is counted once.
+        if self.refused.replace(limit).is_none() {
+            self.ledger.count(limit);
+        }
+        false
+    }
+
+    fn grant(&mut self, amount: usize) -> bool {
+        if !self.ledger.memory.take(amount, self.total) {
+            return self.refuse(Limit::TotalMemory);
+        }
+        if !self.bounds.take_memory(amount) {
+            self.ledger.memory.give_back(amount);
+            return self.refuse(Limit::AllMemory);
+        }
+        self.place.memory.fetch_add(amount as u64, Ordering::Relaxed);
+        self.held += amount;
+        self.granted = amount;
+        true
+    }
+
+    fn give_back(&mut self, amount: usize) {
+        self.ledger.memory.give_back(amount);
+        self.bounds.give_memory_back(amount);
+        self.place.memory.fetch_sub(amount as u64, Ordering::Relaxed);
+        self.held -= amount;
+    }
+}
+
+impl Drop for Growth {
+    fn drop(&mut self) {
+        self.give_back(self.held);
+        self.place.vms.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl ResourceLimiter for Growth {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            // The module's own limit.
+            return Ok(false);
+        }
+        if desired > self.limit {
+            return Ok(self.refuse(Limit::Memory));
+        }
+        Ok(self.grant(desired.saturating_sub(current)))
+    }
+
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        let granted = std::mem::take(&mut self.granted);
+        self.give_back(granted);
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let fits = desired <= MAX_TABLE_ELEMENTS;
+        Ok((fits || self.refuse(Limit::Table)) && maximum.is_none_or(|maximum| desired <= maximum))
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES
+    }
+
+    fn memories(&self) -> usize {
+        1
+    }
+}
