@@ -212,6 +212,9 @@ impl Core {
 
     fn tell_quarantine(&self, pause: Duration) {
         self.usage.ledger.count(Limit::Crashes);
+        // Nobody enters the failed VM again: its memory need not wait for the plugin's return.
+        let failed = self.binding.borrow_mut().take_if(|binding| binding.vm.is_poisoned());
+        drop(failed);
         self.stats.begin_quarantine(pause);
         tracing::warn!(filter = %self.spec.name, ?pause, "filter in quarantine: it keeps failing");
     }

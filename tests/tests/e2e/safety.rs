@@ -82,6 +82,29 @@ async fn a_filter_that_may_be_skipped_and_holds_too_long_is_skipped() {
 }
 
 #[tokio::test]
+async fn a_trap_is_told_once_with_the_guests_function_names() {
+    let one = Backend::echo("one").await;
+    let gate = Meshgate::chain("- hostile: {mode: trap, where: request_headers}")
+        .guest("hostile", "")
+        .cluster("one", &[&one])
+        .start()
+        .await;
+    for _ in 0..5 {
+        assert_eq!(gate.call(Ask::get("/").header("x-attack", "1")).await.status, 503);
+    }
+    let traps = gate.metrics().await.sum("meshgate_plugin_failures_total", &[("cause", "trap")]);
+    assert_eq!(traps, 5.0, "each is counted");
+    let stopped = gate.stop().await;
+    let told: Vec<_> = stopped.log.iter().filter(|line| line.contains("filter failed")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("guest_hostile::") && told[0].contains("on_http_request_headers"),
+        "{}",
+        told[0]
+    );
+}
+
+#[tokio::test]
 async fn a_filter_that_keeps_failing_goes_into_quarantine_and_comes_back() {
     let one = Backend::echo("one").await;
     let module = hostile("request_headers", Misdeed::Trap);

@@ -100,6 +100,7 @@ fn a_plugin_that_keeps_failing_goes_into_quarantine_alone() {
     // The other plugin of its VM goes on, without it.
     other.stream(world.exchange(), 0).unwrap().on_request_headers(false).unwrap();
     assert_eq!(other.stats().quarantined_until(), None);
+    assert_eq!(plugin.stats().vms(), 1, "the failed one is gone, although the plugin has no other");
     world.take();
 
     // When the pause is over, one stream tries it, in the VM that the other one runs in.
