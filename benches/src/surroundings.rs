@@ -83,8 +83,8 @@ struct Still {
 }
 
 impl Exchange for Still {
-    fn http(&self) -> &RefCell<HttpStream> {
-        &self.http
+    fn http(&self) -> Option<&RefCell<HttpStream>> {
+        Some(&self.http)
     }
 
     fn wake(&self) {}

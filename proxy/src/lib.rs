@@ -9,6 +9,7 @@ pub mod message;
 pub mod modules;
 pub mod reload;
 pub mod server;
+pub mod session;
 pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;

@@ -7,14 +7,14 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use meshgate_config::{ChainId, Config, Diagnostic, Diagnostics, FilterUse, Position};
-use meshgate_wasm::{Engine, Plugin, PluginSpec, StartError, Vms};
+use meshgate_config::{ChainId, Config, Diagnostic, Diagnostics, FilterUse, Position, Protocol};
+use meshgate_wasm::{Callbacks, Engine, Plugin, PluginSpec, StartError, Vms};
 use sha2::{Digest, Sha256};
 
 use crate::filter::{Chain, ClusterNames, Filter};
 use crate::message::Forwarding;
 use crate::modules::{CompiledModules, ModuleFiles};
-use crate::telemetry::{AccessLog, ListenerMetrics};
+use crate::telemetry::{AccessLog, ExchangeMetrics, ListenerMetrics, TcpMetrics};
 use crate::upstream::{Clusters, Upstream};
 
 mod services;
@@ -60,6 +60,9 @@ impl Snapshot {
         };
         let plugins: Vec<_> = config.chains.iter().map(|chain| specs(&chain.filters)).collect();
         let services = specs(&config.services);
+        if errors.is_empty() {
+            errors = deaf_to_tcp(&config, &plugins);
+        }
         if !errors.is_empty() {
             return Err(Diagnostics(errors));
         }
@@ -112,6 +115,26 @@ impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Snapshot").field("version", &self.version).finish_non_exhaustive()
     }
+}
+
+/// Filters that TCP listeners have in their chains, and that would never hear of a connection.
+fn deaf_to_tcp(config: &Config, plugins: &[Vec<Arc<PluginSpec>>]) -> Vec<Diagnostic> {
+    let mut errors: Vec<Diagnostic> = Vec::new();
+    for listener in config.listeners.iter().filter(|listener| listener.protocol == Protocol::Tcp) {
+        let places = config.chain(listener.chain).filters.iter().zip(&plugins[listener.chain.0]);
+        for (filter, _) in places.filter(|(_, spec)| !spec.module.callbacks().intersects(Callbacks::TCP)) {
+            if errors.iter().any(|known| known.at == filter.at) {
+                continue;
+            }
+            let message = format!(
+                "filter `{}` has no callback for TCP, and listener `{}` has `protocol: tcp`",
+                filter.name, listener.name
+            );
+            let hint = "on a TCP listener, filters need proxy_on_new_connection, proxy_on_downstream_data or the like";
+            errors.push(config.source.diagnostic(filter.at, message, Some(hint.to_owned())));
+        }
+    }
+    errors
 }
 
 /// Equal configurations with equal modules have equal versions, on every machine.
@@ -181,6 +204,8 @@ pub struct Listener {
     pub access_log: Rc<AccessLog>,
     /// What is counted.
     pub metrics: ListenerMetrics,
+    /// What is counted of TCP connections, if it is a listener for them.
+    pub tcp: Option<TcpMetrics>,
 }
 
 impl WorkerSnapshot {
@@ -193,7 +218,7 @@ impl WorkerSnapshot {
         snapshot: Arc<Snapshot>,
         vms: &Vms,
         shared: &Shared,
-        metrics: &dyn Fn(&str) -> ListenerMetrics,
+        metrics: &ExchangeMetrics,
         previous: Option<&WorkerSnapshot>,
         clusters_ready: &dyn Fn(&Clusters),
     ) -> Result<WorkerSnapshot, Diagnostic> {
@@ -214,7 +239,8 @@ impl WorkerSnapshot {
                 forwarding: Forwarding::default(),
                 upstream: Rc::clone(&shared.upstream),
                 access_log: Rc::clone(&shared.access_log),
-                metrics: metrics(&listener.name),
+                metrics: metrics.listener(&listener.name),
+                tcp: (listener.protocol == Protocol::Tcp).then(|| metrics.tcp_listener(&listener.name)),
             };
             listeners.insert(listener.name.clone(), Rc::new(part));
         }

@@ -225,13 +225,12 @@ impl Running {
         sockets: Vec<ListenerSocket>,
     ) -> Result<(), Box<Diagnostic>> {
         // A filter that starts may call any cluster of the configuration that it starts with.
-        let metrics = |name: &str| self.metrics.listener(name);
         let host = Rc::clone(&self.host);
         let built = WorkerSnapshot::build(
             snapshot,
             &self.vms,
             &self.shared,
-            &metrics,
+            &self.metrics,
             self.current.as_ref(),
             &|clusters| host.use_clusters(clusters.clone()),
         );

@@ -31,6 +31,7 @@ pub struct Envoy {
 pub struct EnvoySetup {
     filters: Vec<(String, Vec<u8>, String)>,
     clusters: Vec<(String, SocketAddr)>,
+    tcp: bool,
 }
 
 impl Envoy {
@@ -74,6 +75,12 @@ impl EnvoySetup {
         self
     }
 
+    /// Makes it a TCP proxy: the filters are network filters, and everything goes to the first cluster.
+    pub fn tcp(mut self) -> EnvoySetup {
+        self.tcp = true;
+        self
+    }
+
     /// Starts it and waits until it is ready. Envoy must be installed.
     pub async fn start(self) -> Envoy {
         let binary = Envoy::installed().expect("a test asks first whether Envoy is installed");
@@ -108,17 +115,48 @@ impl EnvoySetup {
     }
 
     fn bootstrap(&self, folder: &Path) -> Value {
-        let mut filters: Vec<Value> = self
-            .filters
-            .iter()
-            .enumerate()
-            .map(|(place, filter)| wasm_filter(filter, &folder.join(module_file(place))))
-            .collect();
+        let network_filters = if self.tcp { self.tcp_filters(folder) } else { self.http_filters(folder) };
+        json!({
+            "admin": {"address": address(SocketAddr::from(([127, 0, 0, 1], 0)))},
+            "static_resources": {
+                "listeners": [{
+                    "name": "web",
+                    "address": address(SocketAddr::from(([127, 0, 0, 1], 0))),
+                    "filter_chains": [{"filters": network_filters}],
+                }],
+                "clusters": self.clusters.iter().map(cluster).collect::<Vec<_>>(),
+            },
+        })
+    }
+
+    fn default_cluster(&self) -> &str {
+        self.clusters.first().map_or("", |(name, _)| name.as_str())
+    }
+
+    fn wasm_filters(&self, folder: &Path, kind: &str) -> Vec<Value> {
+        let filters = self.filters.iter().enumerate();
+        filters.map(|(place, filter)| wasm_filter(kind, filter, &folder.join(module_file(place)))).collect()
+    }
+
+    fn tcp_filters(&self, folder: &Path) -> Vec<Value> {
+        let mut filters = self.wasm_filters(folder, "network");
+        filters.push(json!({
+            "name": "envoy.filters.network.tcp_proxy",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                "stat_prefix": "web",
+                "cluster": self.default_cluster(),
+            },
+        }));
+        filters
+    }
+
+    fn http_filters(&self, folder: &Path) -> Vec<Value> {
+        let mut filters = self.wasm_filters(folder, "http");
         filters.push(json!({
             "name": "envoy.filters.http.router",
             "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
         }));
-        let default_cluster = self.clusters.first().map_or("", |(name, _)| name.as_str());
         let connections = json!({
             "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "web",
@@ -132,27 +170,12 @@ impl EnvoySetup {
                 "virtual_hosts": [{
                     "name": "all",
                     "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": default_cluster}}],
+                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": self.default_cluster()}}],
                 }],
             },
             "http_filters": filters,
         });
-        json!({
-            "admin": {"address": address(SocketAddr::from(([127, 0, 0, 1], 0)))},
-            "static_resources": {
-                "listeners": [{
-                    "name": "web",
-                    "address": address(SocketAddr::from(([127, 0, 0, 1], 0))),
-                    "filter_chains": [{
-                        "filters": [{
-                            "name": "envoy.filters.network.http_connection_manager",
-                            "typed_config": connections,
-                        }],
-                    }],
-                }],
-                "clusters": self.clusters.iter().map(cluster).collect::<Vec<_>>(),
-            },
-        })
+        vec![json!({"name": "envoy.filters.network.http_connection_manager", "typed_config": connections})]
     }
 }
 
@@ -165,11 +188,11 @@ fn address(address: SocketAddr) -> Value {
 }
 
 /// Everything that decides how the filter fails is left as it is by default: closed.
-fn wasm_filter((name, _, configuration): &(String, Vec<u8>, String), module: &Path) -> Value {
+fn wasm_filter(kind: &str, (name, _, configuration): &(String, Vec<u8>, String), module: &Path) -> Value {
     json!({
         "name": name,
         "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "@type": format!("type.googleapis.com/envoy.extensions.filters.{kind}.wasm.v3.Wasm"),
             "config": {
                 "name": name,
                 "fail_open": false,

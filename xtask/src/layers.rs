@@ -12,7 +12,7 @@ use crate::{say, workspace};
 
 /// The proxy's folders and files by layer; a request runs from high to low. What is not listed is refused, so that a new
 /// part gets its place on purpose.
-const LAYERS: [(&str, u8); 15] = [
+const LAYERS: [(&str, u8); 16] = [
     ("main", 6),
     ("cli", 6),
     ("server", 5),
@@ -21,6 +21,7 @@ const LAYERS: [(&str, u8); 15] = [
     ("reload", 4),
     ("admin", 4),
     ("exchange", 3),
+    ("session", 3),
     ("snapshot", 2),
     ("filter", 1),
     ("upstream", 1),

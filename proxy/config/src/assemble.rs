@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::file::{AccessLogEntry, ClusterEntry, DrainEntry, File, ListenerEntry};
 use crate::files::Files;
 use crate::model::{
-    AccessLog, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain, FilterUse, Listener,
+    AccessLog, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain, FilterUse, Listener, Protocol,
 };
 use crate::tree::Node;
 use crate::units::DurationText;
@@ -16,6 +16,8 @@ use crate::{Position, Source, references};
 const DRAIN: Duration = Duration::from_secs(30);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const MAX_CONNECTIONS: usize = 20_000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_HEADERS: usize = 100;
 const MAX_HEADER_BYTES: u64 = 64 << 10;
@@ -102,13 +104,20 @@ fn access_log(entry: AccessLogEntry, files: &Files) -> AccessLog {
 
 fn listener(entry: ListenerEntry, chain: ChainId, at: Position) -> Listener {
     let max_header_bytes = entry.max_header_bytes.map_or(MAX_HEADER_BYTES, |size| size.0);
+    let idle_timeout = match entry.protocol {
+        Protocol::Http => IDLE_TIMEOUT,
+        Protocol::Tcp => TCP_IDLE_TIMEOUT,
+    };
     Listener {
         name: entry.name.0,
         address: entry.address,
+        protocol: entry.protocol,
         chain,
         cluster: entry.cluster,
         header_timeout: or(entry.header_timeout, HEADER_TIMEOUT),
-        idle_timeout: or(entry.idle_timeout, IDLE_TIMEOUT),
+        idle_timeout: or(entry.idle_timeout, idle_timeout),
+        wait_for_data: entry.wait_for_data,
+        max_connections: entry.max_connections.unwrap_or(MAX_CONNECTIONS),
         request_timeout: entry.request_timeout.map(|timeout| timeout.0),
         max_headers: entry.max_headers.unwrap_or(MAX_HEADERS),
         // Its bounds have been checked.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::isolation::{Capabilities, Isolation};
 use crate::limits::{LimitsEntry, WasmEntry};
-use crate::model::{AccessLogFormat, LoadBalancer, OnError};
+use crate::model::{AccessLogFormat, LoadBalancer, OnError, Protocol};
 use crate::units::{DurationText, SizeText};
 
 /// A Meshgate configuration.
@@ -100,22 +100,35 @@ pub(crate) struct ListenerEntry {
     /// IP address and port to accept on.
     #[schemars(extend("format" = "socket-address"))]
     pub(crate) address: std::net::SocketAddr,
-    /// The chain that its requests run through. May be left out if `cluster` is given.
+    /// What its clients speak. Default: http.
+    #[serde(default)]
+    pub(crate) protocol: Protocol,
+    /// The chain that its requests, or TCP connections, run through. May be left out if `cluster` is given.
     #[serde(default)]
     #[schemars(with = "String")]
     pub(crate) chain: Option<String>,
-    /// The cluster for requests for which no filter decides a route. Without it they are answered with 404.
+    /// The cluster for requests for which no filter decides a route. Without it they are answered with 404, and TCP
+    /// connections are closed.
     #[serde(default)]
     #[schemars(with = "String")]
     pub(crate) cluster: Option<String>,
-    /// How long a request's head may take to arrive. Default: 10s.
+    /// How long a request's head may take to arrive. Default: 10s. For HTTP only, as are the keys for requests below.
     #[serde(default)]
     #[schemars(with = "DurationText")]
     pub(crate) header_timeout: Option<DurationText>,
-    /// How long a connection may stay open between requests. Default: 60s.
+    /// How long a connection may stay open between requests. Default: 60s. With `protocol: tcp`: how long it may stay
+    /// open with no byte passing in either direction. Default: 1h.
     #[serde(default)]
     #[schemars(with = "DurationText")]
     pub(crate) idle_timeout: Option<DurationText>,
+    /// With `protocol: tcp`: connect to an endpoint only when the first bytes of the client have passed the filters, which
+    /// may choose the cluster by them. Not for protocols in which the server speaks first. Default: false.
+    #[serde(default)]
+    pub(crate) wait_for_data: bool,
+    /// Most connections at a time on each worker; more are closed as they come. Default: 20000.
+    #[serde(default)]
+    #[schemars(with = "usize", range(min = 1, max = 1_000_000))]
+    pub(crate) max_connections: Option<usize>,
     /// How long an exchange may take if its route does not say. Default: as long as it needs.
     #[serde(default)]
     #[schemars(with = "DurationText")]

@@ -37,7 +37,7 @@ pub use limits::{FilterLimits, WasmBounds};
 pub use load::{Load, load, load_text};
 pub use model::{
     AccessLog, AccessLogFormat, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain,
-    FilterConfiguration, FilterUse, Listener, LoadBalancer, OnError,
+    FilterConfiguration, FilterUse, Listener, LoadBalancer, OnError, Protocol,
 };
 pub use modules::{ModuleSource, Modules};
 pub use source::{Position, Source};

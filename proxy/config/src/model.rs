@@ -98,14 +98,20 @@ pub struct Listener {
     pub name: String,
     /// Its address, unique among listeners.
     pub address: SocketAddr,
-    /// The chain that its requests run through.
+    /// What its clients speak.
+    pub protocol: Protocol,
+    /// The chain that its requests, or TCP connections, run through.
     pub chain: ChainId,
-    /// The cluster for requests for which no filter decided a route.
+    /// The cluster for requests, or TCP connections, for which no filter decided a route.
     pub cluster: Option<String>,
     /// How long a request's head may take to arrive, from its first byte (from accept, on a new connection).
     pub header_timeout: Duration,
-    /// How long a connection may stay open between requests.
+    /// How long a connection may stay open between requests; of TCP: how long it may carry nothing.
     pub idle_timeout: Duration,
+    /// Of TCP: an endpoint is connected to only when something of what the client sent has passed the filters.
+    pub wait_for_data: bool,
+    /// Most connections at a time on each worker.
+    pub max_connections: usize,
     /// How long an exchange may take if its route does not say; `None`: as long as it needs.
     pub request_timeout: Option<Duration>,
     /// Most header fields in a request.
@@ -116,6 +122,17 @@ pub struct Listener {
     pub max_request_body: Option<u64>,
     /// Where its address is written.
     pub at: Position,
+}
+
+/// What a listener's clients speak.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1 or HTTP/2: the first bytes tell.
+    #[default]
+    Http,
+    /// Anything: bytes are passed on as they come.
+    Tcp,
 }
 
 /// Names a chain of the same [`Config`]: its index in [`Config::chains`].

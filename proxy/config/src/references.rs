@@ -60,8 +60,24 @@ pub(crate) fn listeners(root: &Node, clusters: &BTreeSet<&str>, report: &mut Rep
             let hint = "`chain` names the filters its requests run through, `cluster` where they go if no filter decides";
             report.error_with(listener.at, "a listener needs `chain`, `cluster` or both", hint);
         }
+        if listener.get("protocol").and_then(Node::as_text) == Some("tcp") {
+            http_only(listener, report);
+        } else if let Some(entry) = listener.entries().iter().find(|entry| entry.key == "wait_for_data") {
+            let message = "`wait_for_data` is for TCP, and this listener has no `protocol: tcp`";
+            report.error(entry.at, message);
+        }
     }
     addresses(root, report);
+}
+
+/// Keys of a TCP listener that mean something for HTTP alone.
+fn http_only(listener: &Node, report: &mut Report<'_>) {
+    const KEYS: [&str; 5] =
+        ["header_timeout", "request_timeout", "max_headers", "max_header_bytes", "max_request_body"];
+    for entry in listener.entries().iter().filter(|entry| KEYS.contains(&entry.key.as_str())) {
+        let message = format!("{} is for HTTP, and this listener has `protocol: tcp`", quoted(&entry.key));
+        report.error_with(entry.at, message, "take it out, or make the listener one of HTTP");
+    }
 }
 
 fn addresses(root: &Node, report: &mut Report<'_>) {
@@ -136,6 +152,7 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
         // Less would not hold an ordinary request, more would be an invitation.
         size(listener, "max_header_bytes", 8 << 10, 1 << 20, report);
         whole(listener, "max_headers", report);
+        whole(listener, "max_connections", report);
     }
     for cluster in root.get("clusters").map(Node::items).unwrap_or_default() {
         lasting(cluster, "connect_timeout", report);

@@ -252,7 +252,7 @@ fn refuse_late(stream: TcpStream) {
 
 /// Reads on for a moment after the last response. A client that was answered while it was still sending would otherwise
 /// meet a reset, and with it could lose the response (RFC 9112 section 9.6).
-async fn linger(stream: TcpStream) {
+pub(super) async fn linger(stream: TcpStream) {
     let rest = async {
         let mut thrown_away = [0; 4096];
         let mut left = LINGER_BYTES;

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::connection::{Connection, Serving};
+use super::connection::{self, Connection, Serving};
 use super::slots::Slots;
 use super::{ListenerStats, Serve};
 use crate::drain::{DrainTrigger, DrainWatch};
@@ -155,7 +155,8 @@ struct Opener<S> {
 
 impl<S: Serve> Opener<S> {
     fn connection(&self, stream: TcpStream, source: SocketAddr) {
-        let limits = self.serving.current().limits();
+        let serve = self.serving.current();
+        let limits = serve.limits();
         if self.slots.len() >= limits.max_connections {
             self.stats.count_rejected();
             return;
@@ -169,6 +170,18 @@ impl<S: Serve> Opener<S> {
         let (slot, open) = self.slots.open(id, &limits);
         let peer = Rc::new(Peer::cleartext(Rc::new(Facts::cleartext(id, source, destination))));
         let counted = Counted::new(self.stats.clone());
+        if serve.is_tcp() {
+            // Busy all its life: whoever carries it watches its clock, and a drain waits for its end.
+            let busy = slot.begin().answered();
+            tokio::task::spawn_local(async move {
+                let _guards = (open, counted, busy);
+                if let Some(client) = serve.carry(peer, stream).await {
+                    // Boxed: few connections end like this, and none should carry the room for it all its life.
+                    Box::pin(connection::linger(client)).await;
+                }
+            });
+            return;
+        }
         let connection =
             Connection { serving: self.serving.clone(), peer, slot, limits, stats: self.stats.clone() };
         tokio::task::spawn_local(async move {

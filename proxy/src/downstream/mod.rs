@@ -1,6 +1,7 @@
-//! The clients' side: sockets that accept, connections that speak HTTP/1.1 and HTTP/2 on one port, and their end.
+//! The clients' side: sockets that accept, connections that speak HTTP/1.1 and HTTP/2 on one port, and their end; and
+//! connections that are handed over as they are, for TCP.
 //!
-//! It knows nothing of what a request means: whoever runs a listener implements `Serve`. Everything here runs on one
+//! It knows nothing of what a request means, nor a connection's bytes: whoever runs a listener implements `Serve`. Everything here runs on one
 //! worker.
 
 mod connection;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use tokio::net::TcpStream;
 
 use crate::message::{Body, Peer};
 
@@ -43,6 +45,17 @@ pub trait Serve: 'static {
         peer: Rc<Peer>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Body>, Self::Error>>;
+
+    /// Whether a connection that opens now is handed over as it is, to [`Serve::carry`], instead of speaking HTTP.
+    fn is_tcp(&self) -> bool {
+        false
+    }
+
+    /// Serves a whole connection. What it gives back is closed slowly enough for the client to read what was written.
+    fn carry(self: Rc<Self>, peer: Rc<Peer>, client: TcpStream) -> impl Future<Output = Option<TcpStream>> {
+        drop((peer, client));
+        std::future::ready(None)
+    }
 }
 
 /// How long and how much a client's connection may take.
@@ -79,7 +92,7 @@ impl From<&meshgate_config::Listener> for ConnectionLimits {
             idle_timeout: listener.idle_timeout,
             max_headers: listener.max_headers,
             max_header_bytes: listener.max_header_bytes,
-            ..ConnectionLimits::default()
+            max_connections: listener.max_connections,
         }
     }
 }

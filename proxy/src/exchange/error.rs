@@ -9,7 +9,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use meshgate_wasm::{LocalResponse, VmError};
 
-use crate::filter::{FilterFailure, FilterFault};
+use crate::filter::{FilterFailure, FilterFault, vm_details};
 use crate::message::{BodyError, BodyFault, BodyReason, Rejection, ResponseFlag};
 use crate::upstream::{UpstreamError, UpstreamErrorKind};
 
@@ -154,6 +154,9 @@ fn filter_verdict(failure: &FilterFailure) -> Verdict {
         FilterFault::ResponseBodyLimit(_) => {
             filter(StatusCode::BAD_GATEWAY, ResponseFlag::WasmLimit, "wasm_response_body_limit")
         }
+        FilterFault::DataLimit(_) => {
+            filter(StatusCode::BAD_GATEWAY, ResponseFlag::WasmLimit, "wasm_data_limit")
+        }
         FilterFault::LengthChanged => {
             filter(StatusCode::BAD_GATEWAY, ResponseFlag::LocalReset, "wasm_length_changed")
         }
@@ -165,17 +168,6 @@ fn filter_verdict(failure: &FilterFailure) -> Verdict {
 
 fn is_limit(error: &VmError) -> bool {
     error.flag() == "WL"
-}
-
-/// What failed, in one word. All limits of a callback have the same: the log and the metrics say which.
-fn vm_details(error: &VmError) -> &'static str {
-    match error.cause() {
-        "deadline" | "limit" => "wasm_limit",
-        "quarantined" => "wasm_quarantined",
-        "overload" => "wasm_overload",
-        "cpu" => "wasm_cpu",
-        _ => "wasm_trap",
-    }
 }
 
 /// When the client may try again, where that is known.

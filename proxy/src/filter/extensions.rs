@@ -10,6 +10,7 @@ use meshgate_abi::{DirectResponse, MetricType, RouteDecision, Series, function};
 use meshgate_wasm::{ForeignCaller, LocalResponse, MetricKind, SeriesSpec, Status};
 use prost::Message;
 
+use super::session::Session;
 use super::stream::{Decision, Stream};
 
 /// Answers a foreign function; `NotFound` if there is none of this name.
@@ -26,9 +27,12 @@ pub fn foreign_function(
 }
 
 fn route(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Status> {
-    let stream = caller.exchange().and_then(|exchange| exchange.as_any().downcast_ref::<Stream>());
-    let stream = stream.ok_or(Status::BadArgument)?;
+    let exchange = caller.exchange().ok_or(Status::BadArgument)?.as_any();
     let decision = RouteDecision::decode(argument).map_err(|_| Status::BadArgument)?;
+    if let Some(session) = exchange.downcast_ref::<Session>() {
+        return choose(session, &decision);
+    }
+    let stream = exchange.downcast_ref::<Stream>().ok_or(Status::BadArgument)?;
     let cluster = match decision.cluster.as_str() {
         "" if decision.direct.is_some() => Rc::from(""),
         name => stream.cluster(name).ok_or(Status::BadArgument)?,
@@ -47,6 +51,15 @@ fn route(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Status>
         chain,
         direct: decision.direct.map(direct).transpose()?,
     });
+    Ok(Vec::new())
+}
+
+/// A TCP connection goes to a cluster; nothing else of a decision means anything for it.
+fn choose(session: &Session, decision: &RouteDecision) -> Result<Vec<u8>, Status> {
+    let other = decision.direct.is_some() || !decision.chain.is_empty() || decision.timeout_ms > 0;
+    if other || !session.choose(&decision.cluster, &decision.route) {
+        return Err(Status::BadArgument);
+    }
     Ok(Vec::new())
 }
 

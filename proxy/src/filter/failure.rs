@@ -36,6 +36,8 @@ pub enum FilterFault {
     RequestBodyLimit(usize),
     /// It held back more of the response's body than its limit.
     ResponseBodyLimit(usize),
+    /// It held back more of what came on a TCP connection than its limit, or made more of it.
+    DataLimit(usize),
     /// It changed the length of a body whose `content-length` was sent already.
     LengthChanged,
     /// It asked for a local response after the response had begun.
@@ -54,6 +56,9 @@ impl fmt::Display for FilterFailure {
             FilterFault::ResponseBodyLimit(limit) => {
                 write!(f, "held back more than {limit} bytes of the response's body (limits.body)")
             }
+            FilterFault::DataLimit(limit) => {
+                write!(f, "held back or wrote more than {limit} bytes of a TCP connection's data (limits.body)")
+            }
             FilterFault::LengthChanged => f.write_str(
                 "changed a body's length after content-length was sent; remove content-length in the headers callback",
             ),
@@ -61,5 +66,16 @@ impl fmt::Display for FilterFailure {
                 f.write_str("asked for a local response after the response had begun")
             }
         }
+    }
+}
+
+/// What failed, in one word. All limits of a callback have the same: the log and the metrics say which.
+pub fn vm_details(error: &VmError) -> &'static str {
+    match error.cause() {
+        "deadline" | "limit" => "wasm_limit",
+        "quarantined" => "wasm_quarantined",
+        "overload" => "wasm_overload",
+        "cpu" => "wasm_cpu",
+        _ => "wasm_trap",
     }
 }

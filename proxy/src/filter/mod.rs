@@ -1,5 +1,6 @@
-//! The filters of an exchange: the chain's order, pause and resume, local responses, and the `meshgate.*`
-//! extensions. Used by `exchange`, which decides what to do with the outcome, and by `snapshot`, which builds chains.
+//! The filters of an exchange and of a TCP session: the chain's order, pause and resume, local responses, and the
+//! `meshgate.*` extensions. Used by `exchange` and `session`, which decide what to do with the outcome, and by `snapshot`,
+//! which builds chains.
 
 mod body;
 mod chain;
@@ -7,11 +8,13 @@ mod extensions;
 mod failure;
 pub mod guest_log;
 mod run;
+mod session;
 mod stream;
 
 pub use body::{FilteredBody, First};
 pub use chain::{Chain, Filter};
 pub use extensions::foreign_function;
-pub use failure::{FilterFailure, FilterFault, Stop};
+pub use failure::{FilterFailure, FilterFault, Stop, vm_details};
 pub use run::Run;
+pub use session::{Flow, Session, SessionParts, Side};
 pub use stream::{ClusterNames, Decision, Stream, StreamParts};

@@ -309,8 +309,8 @@ fn runs(chain: &Chain, first: usize) -> Box<[Run]> {
 }
 
 impl meshgate_wasm::Exchange for Stream {
-    fn http(&self) -> &RefCell<HttpStream> {
-        &self.http
+    fn http(&self) -> Option<&RefCell<HttpStream>> {
+        Some(&self.http)
     }
 
     fn wake(&self) {

@@ -20,6 +20,8 @@ pub enum ResponseFlag {
     NoRoute,
     /// DC: the client went away.
     DownstreamTermination,
+    /// SI: nothing passed on a TCP connection for too long.
+    StreamIdleTimeout,
     /// DPE: the client broke the rules of HTTP.
     DownstreamProtocolError,
     /// UPE: the endpoint broke the rules of HTTP.
@@ -33,7 +35,7 @@ pub enum ResponseFlag {
 }
 
 impl ResponseFlag {
-    const ALL: [ResponseFlag; 13] = [
+    const ALL: [ResponseFlag; 14] = [
         ResponseFlag::NoHealthyUpstream,
         ResponseFlag::UpstreamTimeout,
         ResponseFlag::LocalReset,
@@ -42,6 +44,7 @@ impl ResponseFlag {
         ResponseFlag::UpstreamTermination,
         ResponseFlag::NoRoute,
         ResponseFlag::DownstreamTermination,
+        ResponseFlag::StreamIdleTimeout,
         ResponseFlag::DownstreamProtocolError,
         ResponseFlag::UpstreamProtocolError,
         ResponseFlag::NoCluster,
@@ -60,6 +63,7 @@ impl ResponseFlag {
             Self::UpstreamTermination => 0x40,
             Self::NoRoute => 0x100,
             Self::DownstreamTermination => 0x4000,
+            Self::StreamIdleTimeout => 0x1_0000,
             Self::DownstreamProtocolError => 0x4_0000,
             Self::UpstreamProtocolError => 0x80_0000,
             Self::NoCluster => 0x100_0000,
@@ -79,6 +83,7 @@ impl ResponseFlag {
             Self::UpstreamTermination => "UC",
             Self::NoRoute => "NR",
             Self::DownstreamTermination => "DC",
+            Self::StreamIdleTimeout => "SI",
             Self::DownstreamProtocolError => "DPE",
             Self::UpstreamProtocolError => "UPE",
             Self::NoCluster => "NC",

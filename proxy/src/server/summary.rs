@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::admin::{FilterSummary, SnapshotSummary};
 use crate::snapshot::Snapshot;
-use meshgate_config::{Config, FilterConfiguration, FilterLimits, FilterUse, Isolation};
+use meshgate_config::{Config, FilterConfiguration, FilterLimits, FilterUse, Isolation, Protocol};
 
 /// The snapshot in the words of the admin API.
 pub(super) fn summarize(snapshot: &Snapshot, file: &Path) -> SnapshotSummary {
@@ -43,6 +43,10 @@ fn configuration(config: &Config) -> Value {
         "listeners": config.listeners.iter().map(|listener| json!({
             "name": listener.name,
             "address": listener.address.to_string(),
+            "protocol": match listener.protocol {
+                Protocol::Http => "http",
+                Protocol::Tcp => "tcp",
+            },
             "chain": config.chain(listener.chain).name,
             "cluster": listener.cluster,
             "request_timeout_ms": listener.request_timeout.map(|timeout| timeout.as_millis() as u64),

@@ -16,6 +16,18 @@ pub struct ExchangeMetrics {
     requests: Family<Labels<2>, Counter>,
     flags: Family<Labels<2>, Counter>,
     active: Family<Labels<1>, Gauge>,
+    tcp_received: Family<Labels<1>, Counter>,
+    tcp_sent: Family<Labels<1>, Counter>,
+    tcp_flags: Family<Labels<2>, Counter>,
+}
+
+/// One TCP listener's counters, at hand without a look-up.
+#[derive(Clone, Debug)]
+pub struct TcpMetrics {
+    name: Arc<str>,
+    received: Counter,
+    sent: Counter,
+    flags: Family<Labels<2>, Counter>,
 }
 
 /// One listener's counters, at hand without a look-up.
@@ -51,6 +63,21 @@ impl ExchangeMetrics {
                 "Requests that have begun and not ended",
                 metrics.active.clone(),
             );
+            area.register(
+                "downstream_tcp_received_bytes",
+                "Bytes received from clients of TCP listeners",
+                metrics.tcp_received.clone(),
+            );
+            area.register(
+                "downstream_tcp_sent_bytes",
+                "Bytes sent to clients of TCP listeners",
+                metrics.tcp_sent.clone(),
+            );
+            area.register(
+                "downstream_tcp_response_flags",
+                "TCP connections that ended with a response flag",
+                metrics.tcp_flags.clone(),
+            );
         });
         metrics
     }
@@ -65,6 +92,39 @@ impl ExchangeMetrics {
         });
         let active = self.active.get_or_create_owned(&[("listener", Arc::clone(&name))]);
         ListenerMetrics { name, all: self.clone(), active, by_class }
+    }
+
+    /// The counters of the TCP listener with this name.
+    #[must_use]
+    pub fn tcp_listener(&self, name: &str) -> TcpMetrics {
+        let name: Arc<str> = name.into();
+        let labels = [("listener", Arc::clone(&name))];
+        TcpMetrics {
+            received: self.tcp_received.get_or_create_owned(&labels),
+            sent: self.tcp_sent.get_or_create_owned(&labels),
+            flags: self.tcp_flags.clone(),
+            name,
+        }
+    }
+}
+
+impl TcpMetrics {
+    /// Bytes came from the client.
+    pub fn received(&self, bytes: u64) {
+        self.received.inc_by(bytes);
+    }
+
+    /// Bytes went to the client.
+    pub fn sent(&self, bytes: u64) {
+        self.sent.inc_by(bytes);
+    }
+
+    /// A connection ended; `flags` holds the letters of its response flags.
+    pub fn end(&self, flags: &str) {
+        for flag in flags.split(',').filter(|flag| !flag.is_empty()) {
+            let labels = [("listener", Arc::clone(&self.name)), ("flag", flag.into())];
+            self.flags.get_or_create(&labels).inc();
+        }
     }
 }
 

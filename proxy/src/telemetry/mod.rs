@@ -11,5 +11,5 @@ pub mod registry;
 pub mod timestamp;
 
 pub use access_log::{AccessLog, AccessLogSink, AccessLogTarget, AccessLogWriter, AccessRecord};
-pub use exchanges::{ExchangeMetrics, ListenerMetrics};
+pub use exchanges::{ExchangeMetrics, ListenerMetrics, TcpMetrics};
 pub use registry::Registry;

@@ -42,8 +42,8 @@ impl Drop for Connection {
     }
 }
 
-/// Opens a connection within `timeout`.
-pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> Result<Connection, UpstreamError> {
+/// Opens a connection within `timeout`, on which nothing is spoken yet.
+pub(super) async fn open(address: SocketAddr, timeout: Duration) -> Result<TcpStream, UpstreamError> {
     let failed = |kind, details: String| UpstreamError::new(kind, Some(address), details);
     let stream = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
@@ -56,6 +56,13 @@ pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> Result<Co
     if let Err(error) = stream.set_nodelay(true) {
         return Err(failed(UpstreamErrorKind::ConnectFailed, error.to_string()));
     }
+    Ok(stream)
+}
+
+/// Opens a connection for HTTP/1.1 within `timeout`.
+pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> Result<Connection, UpstreamError> {
+    let failed = |kind, details: String| UpstreamError::new(kind, Some(address), details);
+    let stream = open(address, timeout).await?;
     let local_address = stream.local_addr().ok();
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_BUFFER)

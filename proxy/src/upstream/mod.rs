@@ -12,11 +12,13 @@ pub mod endpoint;
 pub mod error;
 pub mod pool;
 mod send;
+mod tcp;
 
 pub use cluster::{Cluster, Clusters};
 pub use endpoint::Endpoint;
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use send::{Upstream, UpstreamBody};
+pub use tcp::TcpConnection;
 
 #[cfg(test)]
 mod tests;

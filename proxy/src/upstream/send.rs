@@ -127,12 +127,12 @@ fn accept(response: Response<Incoming>, lease: Lease) -> Result<Response<Upstrea
 }
 
 /// Counts an exchange on its endpoint for as long as it lasts.
-struct Turn {
+pub(super) struct Turn {
     endpoint: Rc<Endpoint>,
 }
 
 impl Turn {
-    fn new(endpoint: &Rc<Endpoint>) -> Turn {
+    pub(super) fn new(endpoint: &Rc<Endpoint>) -> Turn {
         endpoint.begin();
         Turn { endpoint: endpoint.clone() }
     }

@@ -5,10 +5,13 @@ use std::rc::Rc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use meshgate_config::Protocol;
+use tokio::net::TcpStream;
 
 use crate::downstream::{ConnectionLimits, Serve};
 use crate::exchange::{self, Closed};
 use crate::message::{Body, Peer};
+use crate::session;
 use crate::snapshot::Listener;
 
 impl Serve for Listener {
@@ -24,5 +27,13 @@ impl Serve for Listener {
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Body>, Closed>> {
         exchange::serve(self, peer, request)
+    }
+
+    fn is_tcp(&self) -> bool {
+        self.config.protocol == Protocol::Tcp
+    }
+
+    fn carry(self: Rc<Self>, peer: Rc<Peer>, client: TcpStream) -> impl Future<Output = Option<TcpStream>> {
+        session::serve(self, Rc::clone(&peer.connection), client)
     }
 }

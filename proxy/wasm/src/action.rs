@@ -67,6 +67,34 @@ impl TrailersAction {
     }
 }
 
+/// What a callback of a TCP connection asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpAction {
+    /// Pass on what is in the buffer and go on.
+    Continue,
+    /// Keep what is in the buffer and call again with more, until resumed.
+    Pause,
+}
+
+impl TcpAction {
+    /// The return value in the ABI's numbers.
+    pub(crate) fn from_abi(number: u32) -> TcpAction {
+        if number == 0 { TcpAction::Continue } else { TcpAction::Pause }
+    }
+}
+
+/// Who ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum PeerType {
+    /// Nobody knows.
+    Unknown = 0,
+    /// The proxy.
+    Local = 1,
+    /// Whoever is at the other end of it.
+    Remote = 2,
+}
+
 /// A set of stream callbacks. A callback that a module does not have need not be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Callbacks(u16);
@@ -91,8 +119,20 @@ impl Callbacks {
     pub const LOG: Callbacks = Callbacks(1 << 7);
     /// `proxy_on_foreign_function`
     pub const FOREIGN_FUNCTION: Callbacks = Callbacks(1 << 8);
+    /// `proxy_on_new_connection`
+    pub const NEW_CONNECTION: Callbacks = Callbacks(1 << 9);
+    /// `proxy_on_downstream_data`
+    pub const DOWNSTREAM_DATA: Callbacks = Callbacks(1 << 10);
+    /// `proxy_on_downstream_connection_close`
+    pub const DOWNSTREAM_CLOSE: Callbacks = Callbacks(1 << 11);
+    /// `proxy_on_upstream_data`
+    pub const UPSTREAM_DATA: Callbacks = Callbacks(1 << 12);
+    /// `proxy_on_upstream_connection_close`
+    pub const UPSTREAM_CLOSE: Callbacks = Callbacks(1 << 13);
+    /// The callbacks of a TCP connection. A module with none of them has no business on one.
+    pub const TCP: Callbacks = Callbacks(0b1_1111 << 9);
     /// Every callback of a stream.
-    pub const ALL: Callbacks = Callbacks((1 << 9) - 1);
+    pub const ALL: Callbacks = Callbacks((1 << 14) - 1);
 
     /// Whether all of `other` are in this set.
     pub const fn contains(self, other: Callbacks) -> bool {
@@ -128,6 +168,11 @@ impl Callbacks {
             "done" => Callbacks::DONE,
             "log" => Callbacks::LOG,
             "foreign_function" => Callbacks::FOREIGN_FUNCTION,
+            "new_connection" => Callbacks::NEW_CONNECTION,
+            "downstream_data" => Callbacks::DOWNSTREAM_DATA,
+            "downstream_connection_close" => Callbacks::DOWNSTREAM_CLOSE,
+            "upstream_data" => Callbacks::UPSTREAM_DATA,
+            "upstream_connection_close" => Callbacks::UPSTREAM_CLOSE,
             _ => return None,
         })
     }

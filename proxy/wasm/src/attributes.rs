@@ -40,9 +40,9 @@ pub struct Attributes {
     pub start: SystemTime,
     /// The same moment by the monotonic clock.
     pub started: Instant,
-    /// Request body bytes received so far.
+    /// Request body bytes received so far; of TCP: bytes from the client.
     pub request_bytes: u64,
-    /// Response body bytes sent so far.
+    /// Response body bytes sent so far; of TCP: bytes to the client.
     pub response_bytes: u64,
     /// The name of the decided route.
     pub route: Option<Rc<str>>,

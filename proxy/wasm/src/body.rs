@@ -65,6 +65,11 @@ impl BodyBuffer {
         std::mem::take(&mut self.modified)
     }
 
+    /// Whether a filter tried to write more than the plugin's limit allows, so that bytes are missing.
+    pub fn overflowed(&self) -> bool {
+        self.overflowed
+    }
+
     /// Whether more is buffered than the plugin's limit allows, or a filter tried to write more than that.
     /// The exchange is to be answered with 413 (request) or 502 (response).
     pub fn over_limit(&self) -> bool {

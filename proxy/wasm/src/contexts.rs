@@ -38,7 +38,11 @@ pub(crate) struct Stream {
     pub(crate) root: Rc<Root>,
     /// Weak, so that an exchange may own its contexts.
     pub(crate) exchange: Weak<dyn Exchange>,
+    /// Of a TCP connection, not of an HTTP exchange.
+    pub(crate) tcp: bool,
+    /// The request's body, or what the client of a TCP connection sent.
     pub(crate) request_body: RefCell<BodyBuffer>,
+    /// The response's body, or what the endpoint of a TCP connection sent.
     pub(crate) response_body: RefCell<BodyBuffer>,
     pub(crate) marks: Cell<Marks>,
     pub(crate) http_calls: Cell<u32>,
@@ -50,7 +54,9 @@ pub(crate) struct Stream {
 pub(crate) struct Marks(u8);
 
 impl Marks {
+    /// Of TCP: what comes from the client.
     pub(crate) const RESUMED_REQUEST: Marks = Marks(1);
+    /// Of TCP: what comes from the endpoint.
     pub(crate) const RESUMED_RESPONSE: Marks = Marks(2);
     pub(crate) const CLOSED: Marks = Marks(4);
     pub(crate) const ANSWERED: Marks = Marks(8);

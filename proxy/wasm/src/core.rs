@@ -122,7 +122,9 @@ impl Core {
     pub(crate) fn deadline(&self, phase: Phase, starting: bool) -> Deadline {
         match phase {
             _ if starting => self.usage.start_deadline.get(),
-            Phase::RequestBody | Phase::ResponseBody => self.body_deadline,
+            Phase::RequestBody | Phase::ResponseBody | Phase::DownstreamData | Phase::UpstreamData => {
+                self.body_deadline
+            }
             _ => self.deadline,
         }
     }

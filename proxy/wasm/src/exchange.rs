@@ -1,5 +1,6 @@
-//! One exchange (a request and its response) as hostcalls see it. The embedder owns the [`HttpStream`] and
-//! implements [`Exchange`] on its own state; the hostcalls read and write it while a callback runs.
+//! One exchange (a request and its response, or a TCP connection) as hostcalls see it. The embedder owns the
+//! [`HttpStream`], or the [`Attributes`] of the connection, and implements [`Exchange`] on its own state; the hostcalls
+//! read and write it while a callback runs.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -12,10 +13,17 @@ use http::{HeaderValue, Method, StatusCode, Version};
 
 use crate::attributes::Attributes;
 
-/// An exchange as its filters' hostcalls reach it.
+/// An exchange as its filters' hostcalls reach it: one of HTTP, or a TCP connection. What it is never changes.
 pub trait Exchange: 'static {
-    /// The messages and attributes. The embedder must hold no borrow while a callback runs.
-    fn http(&self) -> &RefCell<HttpStream>;
+    /// The messages and attributes; none for a TCP connection. The embedder must hold no borrow while a callback runs.
+    fn http(&self) -> Option<&RefCell<HttpStream>> {
+        None
+    }
+
+    /// The attributes of a TCP connection; none for an HTTP exchange. Not to be borrowed while a callback runs, either.
+    fn tcp(&self) -> Option<&RefCell<Attributes>> {
+        None
+    }
 
     /// A filter changed something from outside of its own callback (it resumed, closed or answered the stream
     /// while an HTTP call's response, a tick or an event was delivered): look at the stream contexts again.

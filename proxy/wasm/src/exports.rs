@@ -15,6 +15,8 @@ pub(crate) enum HeadersFn {
 pub(crate) type CallResponseFn = TypedFunc<(u32, u32, u32, u32, u32), ()>;
 pub(crate) type BodyFn = TypedFunc<(u32, u32, u32), u32>;
 pub(crate) type TrailersFn = TypedFunc<(u32, u32), u32>;
+/// Stream context, and who closed.
+pub(crate) type CloseFn = TypedFunc<(u32, u32), ()>;
 
 /// The callbacks of an instance.
 pub(crate) struct Exports {
@@ -31,6 +33,11 @@ pub(crate) struct Exports {
     pub(crate) response_headers: Option<HeadersFn>,
     pub(crate) response_body: Option<BodyFn>,
     pub(crate) response_trailers: Option<TrailersFn>,
+    pub(crate) new_connection: Option<TypedFunc<u32, u32>>,
+    pub(crate) downstream_data: Option<BodyFn>,
+    pub(crate) downstream_close: Option<CloseFn>,
+    pub(crate) upstream_data: Option<BodyFn>,
+    pub(crate) upstream_close: Option<CloseFn>,
     pub(crate) done: Option<TypedFunc<u32, u32>>,
     pub(crate) log: Option<TypedFunc<u32, ()>>,
     pub(crate) delete: Option<TypedFunc<u32, ()>>,
@@ -78,6 +85,26 @@ impl Exports {
                 store,
                 want(Callbacks::RESPONSE_TRAILERS),
                 "proxy_on_response_trailers",
+            ),
+            new_connection: find(instance, store, want(Callbacks::NEW_CONNECTION), "proxy_on_new_connection"),
+            downstream_data: find(
+                instance,
+                store,
+                want(Callbacks::DOWNSTREAM_DATA),
+                "proxy_on_downstream_data",
+            ),
+            downstream_close: find(
+                instance,
+                store,
+                want(Callbacks::DOWNSTREAM_CLOSE),
+                "proxy_on_downstream_connection_close",
+            ),
+            upstream_data: find(instance, store, want(Callbacks::UPSTREAM_DATA), "proxy_on_upstream_data"),
+            upstream_close: find(
+                instance,
+                store,
+                want(Callbacks::UPSTREAM_CLOSE),
+                "proxy_on_upstream_connection_close",
             ),
             // Root contexts are asked whether they are done, whatever the manifest says of streams.
             done: find(instance, store, true, "proxy_on_done"),
@@ -127,7 +154,7 @@ pub(crate) fn has_allocator(code: &wasmtime::Module) -> bool {
 
 /// The stream callbacks the module exports with the right type.
 pub(crate) fn callbacks(code: &wasmtime::Module) -> Callbacks {
-    const STREAM: [(Callbacks, &str, usize, usize); 11] = [
+    const STREAM: [(Callbacks, &str, usize, usize); 16] = [
         (Callbacks::REQUEST_HEADERS, "proxy_on_request_headers", 2, 1),
         (Callbacks::REQUEST_HEADERS, "proxy_on_request_headers", 3, 1),
         (Callbacks::REQUEST_BODY, "proxy_on_request_body", 3, 1),
@@ -136,6 +163,11 @@ pub(crate) fn callbacks(code: &wasmtime::Module) -> Callbacks {
         (Callbacks::RESPONSE_HEADERS, "proxy_on_response_headers", 3, 1),
         (Callbacks::RESPONSE_BODY, "proxy_on_response_body", 3, 1),
         (Callbacks::RESPONSE_TRAILERS, "proxy_on_response_trailers", 2, 1),
+        (Callbacks::NEW_CONNECTION, "proxy_on_new_connection", 1, 1),
+        (Callbacks::DOWNSTREAM_DATA, "proxy_on_downstream_data", 3, 1),
+        (Callbacks::DOWNSTREAM_CLOSE, "proxy_on_downstream_connection_close", 2, 0),
+        (Callbacks::UPSTREAM_DATA, "proxy_on_upstream_data", 3, 1),
+        (Callbacks::UPSTREAM_CLOSE, "proxy_on_upstream_connection_close", 2, 0),
         (Callbacks::DONE, "proxy_on_done", 1, 1),
         (Callbacks::LOG, "proxy_on_log", 1, 0),
         (Callbacks::FOREIGN_FUNCTION, "proxy_on_foreign_function", 3, 0),

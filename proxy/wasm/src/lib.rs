@@ -2,13 +2,14 @@
 //!
 //! Who uses it: the proxy's workers, and the control plane to try a module before it is pushed. The crate knows
 //! no sockets, no HTTP library and no clusters. What it needs from its surroundings it asks of two traits:
-//! [`Host`], one per worker (HTTP calls, timers, foreign functions, log), and [`Exchange`], one per request.
+//! [`Host`], one per worker (HTTP calls, timers, foreign functions, log), and [`Exchange`], one per request or TCP
+//! connection.
 //!
 //! The way in: [`Engine`] compiles bytes to a [`Module`]; each worker has [`Vms`], which turns a [`PluginSpec`]
 //! into a running [`Plugin`]; a plugin gives a [`StreamContext`] per exchange, whose methods are the callbacks.
 //!
 //! Everything but [`Engine`], [`Module`], [`PluginSpec`] and [`Shared`] belongs to one thread.
-//! While a method of [`StreamContext`] runs, the embedder must hold no borrow of [`Exchange::http`].
+//! While a method of [`StreamContext`] runs, the embedder must hold no borrow of what [`Exchange`] gives out.
 
 mod action;
 mod attributes;
@@ -52,7 +53,7 @@ mod vm;
 mod vms;
 mod waiting;
 
-pub use action::{BodyAction, Callbacks, HeadersAction, TrailersAction};
+pub use action::{BodyAction, Callbacks, HeadersAction, PeerType, TcpAction, TrailersAction};
 pub use attributes::{Attributes, Connection, CustomProperties};
 pub use body::BodyBuffer;
 pub use callout::HttpCallReply;

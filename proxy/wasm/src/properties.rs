@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Version, header};
 
+use crate::attributes::Attributes;
 use crate::exchange::HttpStream;
 use crate::fields;
 use crate::hostcalls::clock::nanoseconds;
@@ -17,8 +18,10 @@ type Value<'a> = Option<Cow<'a, [u8]>>;
 
 /// Where a property is read.
 pub(crate) struct Place<'a> {
-    /// The effective stream's; none in a root context.
+    /// The effective stream's, if it is one of HTTP; none in a root context.
     pub(crate) http: Option<&'a HttpStream>,
+    /// The effective stream's, whatever it is.
+    pub(crate) attributes: Option<&'a Attributes>,
     pub(crate) spec: &'a PluginSpec,
 }
 
@@ -29,13 +32,19 @@ pub(crate) fn find<'a>(place: &Place<'a>, path: &[u8]) -> Value<'a> {
     let (first, rest) = (segments.next()?, trimmed);
     let tail = rest.get(first.len() + 1..).unwrap_or_default();
     let served = match first {
-        b"request" => place.http.and_then(|http| request(http, tail)),
-        b"response" => place.http.and_then(|http| response(http, tail)),
-        b"source" => place.http.and_then(|http| address(http.attributes.connection.source, tail)),
-        b"destination" => place.http.and_then(|http| address(http.attributes.connection.destination, tail)),
-        b"connection" => place.http.and_then(|http| connection(http, tail)),
-        b"connection_id" if tail.is_empty() => place.http.and_then(|http| connection(http, b"id")),
-        b"upstream" => place.http.and_then(|http| upstream(http, tail)),
+        b"request" => match place.http {
+            Some(http) => request(http, tail),
+            None => place.attributes.and_then(|attributes| received(attributes, tail)),
+        },
+        b"response" => match place.http {
+            Some(http) => response(http, tail),
+            None => place.attributes.and_then(|attributes| sent(attributes, tail)),
+        },
+        b"source" => place.attributes.and_then(|known| address(known.connection.source, tail)),
+        b"destination" => place.attributes.and_then(|known| address(known.connection.destination, tail)),
+        b"connection" => place.attributes.and_then(|attributes| connection(attributes, tail)),
+        b"connection_id" if tail.is_empty() => place.attributes.and_then(|known| connection(known, b"id")),
+        b"upstream" => place.attributes.and_then(|attributes| upstream(attributes, tail)),
         b"xds" => xds(place, tail),
         b"plugin_name" | b"plugin_root_id" | b"plugin_vm_id" if tail.is_empty() => plugin(place.spec, first),
         b"cluster_name" | b"route_name" | b"listener_direction" if tail.is_empty() => xds(place, first),
@@ -43,11 +52,11 @@ pub(crate) fn find<'a>(place: &Place<'a>, path: &[u8]) -> Value<'a> {
         b"node" if tail.is_empty() => bytes(b""),
         _ => None,
     };
-    served.or_else(|| custom(place.http?, path))
+    served.or_else(|| custom(place.attributes?, path))
 }
 
-fn custom<'a>(http: &'a HttpStream, path: &[u8]) -> Value<'a> {
-    http.attributes.custom.find(path).map(|value| Cow::Borrowed(&value[..]))
+fn custom<'a>(attributes: &'a Attributes, path: &[u8]) -> Value<'a> {
+    attributes.custom.find(path).map(|value| Cow::Borrowed(&value[..]))
 }
 
 fn plugin<'a>(spec: &'a PluginSpec, name: &[u8]) -> Value<'a> {
@@ -59,7 +68,7 @@ fn plugin<'a>(spec: &'a PluginSpec, name: &[u8]) -> Value<'a> {
 }
 
 fn xds<'a>(place: &Place<'a>, name: &[u8]) -> Value<'a> {
-    let attributes = place.http.map(|http| &http.attributes);
+    let attributes = place.attributes;
     match name {
         b"node" => bytes(b""),
         b"cluster_name" => bytes(attributes?.cluster.as_ref()?.as_bytes()),
@@ -99,13 +108,37 @@ fn request<'a>(http: &'a HttpStream, name: &[u8]) -> Value<'a> {
     }
 }
 
+/// What there is of `request` on a TCP connection.
+fn received<'a>(attributes: &'a Attributes, name: &[u8]) -> Value<'a> {
+    match name {
+        b"size" => number(attributes.request_bytes),
+        b"time" => number(nanoseconds(attributes.start)),
+        b"duration" => duration(attributes.duration?),
+        _ => None,
+    }
+}
+
+/// What there is of `response` on a TCP connection.
+fn sent<'a>(attributes: &'a Attributes, name: &[u8]) -> Value<'a> {
+    match name {
+        b"size" => number(attributes.response_bytes),
+        _ => outcome(attributes, name),
+    }
+}
+
+fn outcome<'a>(attributes: &'a Attributes, name: &[u8]) -> Value<'a> {
+    match name {
+        b"flags" => number(attributes.response_flags),
+        b"code_details" => bytes(attributes.response_code_details.as_deref()?.as_bytes()),
+        b"backend_latency" => duration(attributes.backend_latency?),
+        _ => None,
+    }
+}
+
 fn response<'a>(http: &'a HttpStream, name: &[u8]) -> Value<'a> {
     let attributes = &http.attributes;
-    match name {
-        b"flags" => return number(attributes.response_flags),
-        b"code_details" => return bytes(attributes.response_code_details.as_deref()?.as_bytes()),
-        b"backend_latency" => return duration(attributes.backend_latency?),
-        _ => {}
+    if let b"flags" | b"code_details" | b"backend_latency" = name {
+        return outcome(attributes, name);
     }
     if let Some(name) = name.strip_prefix(b"trailers") {
         let trailers = http.response_trailers.as_ref()?;
@@ -163,8 +196,8 @@ fn joined<'a>(map: &'a HeaderMap, name: &[u8]) -> Value<'a> {
     Some(all)
 }
 
-fn connection<'a>(http: &'a HttpStream, name: &[u8]) -> Value<'a> {
-    let connection = &http.attributes.connection;
+fn connection<'a>(attributes: &'a Attributes, name: &[u8]) -> Value<'a> {
+    let connection = &attributes.connection;
     match name {
         b"id" => number(connection.id),
         b"mtls" => Some(Cow::Owned(vec![u8::from(connection.mtls)])),
@@ -174,8 +207,7 @@ fn connection<'a>(http: &'a HttpStream, name: &[u8]) -> Value<'a> {
     }
 }
 
-fn upstream<'a>(http: &'a HttpStream, name: &[u8]) -> Value<'a> {
-    let attributes = &http.attributes;
+fn upstream<'a>(attributes: &'a Attributes, name: &[u8]) -> Value<'a> {
     match name {
         b"address" | b"port" => address(attributes.upstream_address?, name),
         b"local_address" => address(attributes.upstream_local_address?, b"address"),

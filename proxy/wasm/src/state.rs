@@ -64,6 +64,19 @@ pub(crate) struct Running {
     pub(crate) argument: Option<Bytes>,
 }
 
+/// A buffer that belongs to a stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// The HTTP request's body.
+    Request,
+    /// The HTTP response's body.
+    Response,
+    /// What the client of a TCP connection sent.
+    Downstream,
+    /// What the endpoint of a TCP connection sent.
+    Upstream,
+}
+
 /// Why the host stops a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Overrun {
@@ -184,17 +197,21 @@ impl VmState {
         }
     }
 
-    /// The effective stream's body for this direction, if it is there to be read: during the body callback, or
-    /// while something is held.
-    pub(crate) fn body(stream: &Stream, phase: Phase, request: bool) -> Option<RefMut<'_, BodyBuffer>> {
-        let (body, callback) = if request {
-            (&stream.request_body, Phase::RequestBody)
-        } else {
-            (&stream.response_body, Phase::ResponseBody)
+    /// The effective stream's body or data with this number, if it is there to be read: during the callback for it,
+    /// or while something is held.
+    pub(crate) fn body(stream: &Stream, phase: Phase, body: Body) -> Option<RefMut<'_, BodyBuffer>> {
+        let (tcp, buffer, callback) = match body {
+            Body::Request => (false, &stream.request_body, Phase::RequestBody),
+            Body::Response => (false, &stream.response_body, Phase::ResponseBody),
+            Body::Downstream => (true, &stream.request_body, Phase::DownstreamData),
+            Body::Upstream => (true, &stream.response_body, Phase::UpstreamData),
         };
+        if tcp != stream.tcp {
+            return None;
+        }
         // Held by the embedder only if it broke its contract.
-        let body = body.try_borrow_mut().ok()?;
-        (phase == callback || !body.is_empty()).then_some(body)
+        let buffer = buffer.try_borrow_mut().ok()?;
+        (phase == callback || !buffer.is_empty()).then_some(buffer)
     }
 }
 

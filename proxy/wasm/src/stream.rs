@@ -1,5 +1,7 @@
 //! A stream context: one filter on one exchange.
 
+mod tcp;
+
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 use std::time::Instant;
@@ -80,6 +82,7 @@ impl StreamContext {
             place,
             root,
             exchange: Rc::downgrade(exchange),
+            tcp: exchange.tcp().is_some(),
             request_body: RefCell::new(BodyBuffer::new(limit)),
             response_body: RefCell::new(BodyBuffer::new(limit)),
             marks: Cell::default(),
@@ -217,7 +220,7 @@ impl StreamContext {
 
     fn count(&self, of: impl Fn(&HttpStream) -> Option<usize>) -> u32 {
         let exchange = self.stream.exchange.upgrade();
-        exchange.and_then(|exchange| of(&exchange.http().borrow())).unwrap_or(0) as u32
+        exchange.and_then(|exchange| of(&exchange.http()?.borrow())).unwrap_or(0) as u32
     }
 
     fn headers(

@@ -7,6 +7,7 @@
 mod compare;
 mod known;
 mod probe;
+mod tcp;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

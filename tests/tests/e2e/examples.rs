@@ -20,12 +20,17 @@ async fn hello_filter() {
 }
 
 #[tokio::test]
+async fn tcp() {
+    assert!(run_readme("tcp").await >= 3);
+}
+
+#[tokio::test]
 async fn no_example_is_left_out() {
     let folders =
         std::fs::read_dir(repository().join("examples")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> = folders.map(|name| name.into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["hello-filter", "quickstart"], "each has a test here");
+    assert_eq!(names, ["hello-filter", "quickstart", "tcp"], "each has a test here");
 }
 
 /// Runs the example and returns how many commands were tried.

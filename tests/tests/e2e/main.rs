@@ -28,5 +28,7 @@ mod reload_under_load; // two hundred reloads under load, no request lost or mix
 mod routing; // the standard filter `routing`
 mod safety; // limits, their counters, the quarantine, what a filter may do, ten thousand reloads
 mod services; // filters that run without requests
+mod tcp; // TCP listeners: bytes, ends, resets, limits, reload and drain
+mod tcp_filters; // filters on TCP listeners: each callback, pause and resume, closing, failing
 mod telemetry; // the standard filter `telemetry`, and the proxy's own metrics
 mod wasm; // the life of a filter: phases, bodies, calls, local responses, ticks

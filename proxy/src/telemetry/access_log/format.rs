@@ -19,9 +19,9 @@ pub(super) fn text(record: &AccessRecord<'_>, dates: &mut DateCache, out: &mut V
     out.push(b'[');
     dates.write(record.start, out);
     out.extend_from_slice(b"] \"");
-    text_bare(record.method.as_bytes(), out);
+    text_bare(dash(record.method.as_bytes()), out);
     out.push(b' ');
-    text_bare(record.path, out);
+    text_bare(dash(record.path), out);
     out.push(b' ');
     text_bare(record.protocol.as_bytes(), out);
     out.extend_from_slice(b"\" ");
@@ -60,7 +60,12 @@ pub(super) fn text(record: &AccessRecord<'_>, dates: &mut DateCache, out: &mut V
 /// Appends a space and the value, or a dash if it is empty.
 fn bare(value: &[u8], out: &mut Vec<u8>) {
     out.push(b' ');
-    text_bare(if value.is_empty() { b"-" } else { value }, out);
+    text_bare(dash(value), out);
+}
+
+/// A dash in the place of nothing.
+fn dash(value: &[u8]) -> &[u8] {
+    if value.is_empty() { b"-" } else { value }
 }
 
 /// Appends the record as one JSON object and a line feed.
@@ -68,8 +73,8 @@ pub(super) fn json(record: &AccessRecord<'_>, dates: &mut DateCache, out: &mut V
     out.extend_from_slice(b"{\"start_time\":\"");
     dates.write(record.start, out);
     out.push(b'"');
-    string("method", Some(record.method.as_bytes()), out);
-    string("path", Some(record.path), out);
+    string("method", present(record.method), out);
+    string("path", Some(record.path).filter(|path| !path.is_empty()), out);
     string("protocol", Some(record.protocol.as_bytes()), out);
     key("response_code", out);
     number(record.status, out);

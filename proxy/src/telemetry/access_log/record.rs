@@ -1,22 +1,22 @@
-//! What is known about an exchange when it ends.
+//! What is known about an exchange, or a TCP connection, when it ends.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-/// One exchange, as the access log shows it. Borrows from the exchange: building one costs nothing but the copies of a few words.
+/// One exchange or TCP connection, as the access log shows it. Borrows from the exchange: building one costs nothing but the copies of a few words.
 ///
 /// Texts that come from the network are bytes: they are logged as they came, escaped. An absent value is `-` in the text format and `null` in JSON.
 #[derive(Debug, Clone, Copy)]
 pub struct AccessRecord<'a> {
     /// When the request's head arrived.
     pub start: SystemTime,
-    /// The request's method.
+    /// The request's method; empty for a TCP connection.
     pub method: &'a str,
-    /// Path and query as the client sent them.
+    /// Path and query as the client sent them; empty for a TCP connection.
     pub path: &'a [u8],
-    /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`.
+    /// `HTTP/1.0`, `HTTP/1.1`, `HTTP/2` or `TCP`.
     pub protocol: &'a str,
-    /// The status sent downstream; 0 when the client left before there was one.
+    /// The status sent downstream; 0 when the client left before there was one, and for TCP.
     pub status: u16,
     /// Response flags, comma-separated (`UF`, `NR`, `WT` …); empty when all went well.
     pub flags: &'a str,

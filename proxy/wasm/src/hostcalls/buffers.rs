@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::{Functions, functions};
 use crate::contexts::Stream;
 use crate::memory::{Call, Outcome, Stop};
-use crate::state::VmState;
+use crate::state::{Body, VmState};
 use crate::status::Status;
 
 pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
@@ -19,8 +19,6 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
 }
 
 /// A buffer's number.
-const REQUEST_BODY: u32 = 0;
-const RESPONSE_BODY: u32 = 1;
 const CALL_RESPONSE_BODY: u32 = 4;
 const VM_CONFIGURATION: u32 = 6;
 const PLUGIN_CONFIGURATION: u32 = 7;
@@ -28,8 +26,8 @@ const CALL_DATA: u32 = 8;
 const LAST: u32 = 8;
 
 fn read(call: &mut Call<'_>, buffer: u32, start: u32, length: u32, address_at: u32, size_at: u32) -> Outcome {
-    if let REQUEST_BODY | RESPONSE_BODY = buffer {
-        return read_body(call, buffer == REQUEST_BODY, (start, length), address_at, size_at);
+    if let Some(body) = body(buffer) {
+        return read_body(call, body, (start, length), address_at, size_at);
     }
     let spec = call.root()?.core.spec.clone();
     let state = call.state();
@@ -54,13 +52,13 @@ fn read(call: &mut Call<'_>, buffer: u32, start: u32, length: u32, address_at: u
 
 fn read_body(
     call: &mut Call<'_>,
-    request: bool,
+    body: Body,
     (start, length): (u32, u32),
     address_at: u32,
     size_at: u32,
 ) -> Outcome {
     let (stream, phase) = stream(call)?;
-    let body = VmState::body(&stream, phase, request).ok_or(Status::NotFound)?;
+    let body = VmState::body(&stream, phase, body).ok_or(Status::NotFound)?;
     let (start, length) = (start as usize, length as usize);
     let size = body.len().saturating_sub(start).min(length);
     call.give_with(size, address_at, size_at, |out| {
@@ -73,28 +71,25 @@ fn read_body(
     })
 }
 
-/// Replaces `length` bytes from `start` on. Bodies only; what would exceed the plugin's limit is dropped, and the
-/// embedder answers the exchange with an error.
+/// Replaces `length` bytes from `start` on. Bodies and TCP data only; what would exceed the plugin's limit is dropped,
+/// and the embedder answers the exchange with an error.
 fn write(call: &mut Call<'_>, buffer: u32, start: u32, length: u32, text: u32, size: u32) -> Outcome {
-    let request = match buffer {
-        REQUEST_BODY => true,
-        RESPONSE_BODY => false,
-        CALL_RESPONSE_BODY.. if buffer <= LAST => return Err(Status::BadArgument.into()),
-        _ => return Err(missing(buffer)),
-    };
+    // The others cannot be written, or do not exist.
+    let body = body(buffer).ok_or(Status::BadArgument)?;
     let (stream, phase) = stream(call)?;
-    let mut body = VmState::body(&stream, phase, request).ok_or(Status::NotFound)?;
+    let mut body = VmState::body(&stream, phase, body).ok_or(Status::NotFound)?;
     let (bytes, _) = call.read((text, size))?;
     body.splice(start as usize, length as usize, bytes);
     Ok(())
 }
 
 fn status(call: &mut Call<'_>, buffer: u32, size_at: u32, flags_at: u32) -> Outcome {
+    if let Some(body) = body(buffer) {
+        let (stream, phase) = stream(call)?;
+        let size = VmState::body(&stream, phase, body).ok_or(Status::NotFound)?.len();
+        return give_status(call, size, size_at, flags_at);
+    }
     let size = match buffer {
-        REQUEST_BODY | RESPONSE_BODY => {
-            let (stream, phase) = stream(call)?;
-            VmState::body(&stream, phase, buffer == REQUEST_BODY).ok_or(Status::NotFound)?.len()
-        }
         VM_CONFIGURATION => call.root()?.core.spec.vm_configuration.len(),
         PLUGIN_CONFIGURATION => call.root()?.core.spec.configuration.len(),
         CALL_RESPONSE_BODY => match &call.state().running.call {
@@ -104,6 +99,10 @@ fn status(call: &mut Call<'_>, buffer: u32, size_at: u32, flags_at: u32) -> Outc
         CALL_DATA => call.state().running.argument.as_ref().ok_or(Status::NotFound)?.len(),
         _ => return Err(missing(buffer)),
     };
+    give_status(call, size, size_at, flags_at)
+}
+
+fn give_status(call: &mut Call<'_>, size: usize, size_at: u32, flags_at: u32) -> Outcome {
     call.check((flags_at, 4))?;
     call.write_u32(size_at, u32::try_from(size).unwrap_or(u32::MAX))?;
     call.write_u32(flags_at, 0)
@@ -123,6 +122,17 @@ fn stream(call: &mut Call<'_>) -> Result<(Rc<Stream>, crate::phase::Phase), Stop
     let state = call.state();
     let stream = state.stream().cloned().ok_or(Status::NotFound)?;
     Ok((stream, state.running.phase))
+}
+
+/// The buffers that are a stream's own.
+fn body(buffer: u32) -> Option<Body> {
+    match buffer {
+        0 => Some(Body::Request),
+        1 => Some(Body::Response),
+        2 => Some(Body::Downstream),
+        3 => Some(Body::Upstream),
+        _ => None,
+    }
 }
 
 /// A buffer that is not there: never heard of, or not now.

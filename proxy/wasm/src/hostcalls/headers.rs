@@ -82,7 +82,7 @@ impl Source {
     /// The messages, if the source is an exchange that nobody writes to.
     fn http(&self) -> Option<Ref<'_, HttpStream>> {
         match self {
-            Source::Exchange(exchange) => exchange.http().try_borrow().ok(),
+            Source::Exchange(exchange) => exchange.http()?.try_borrow().ok(),
             _ => None,
         }
     }
@@ -263,7 +263,8 @@ impl Target {
             return Err(Status::BadArgument.into());
         }
         let exchange = state.stream().and_then(|stream| stream.exchange.upgrade());
-        let exchange = exchange.ok_or(Status::BadArgument)?;
+        // A TCP connection has no maps.
+        let exchange = exchange.filter(|exchange| exchange.http().is_some()).ok_or(Status::BadArgument)?;
         // The guest sees the message's end in a body callback, so trailers written there are made.
         let ending = Target::ending(state);
         let target = Target { exchange };
@@ -288,7 +289,8 @@ impl Target {
     }
 
     fn change(&self, change: impl FnOnce(&mut HttpStream) -> Result<(), Status>) -> Outcome {
-        let http: Option<RefMut<'_, HttpStream>> = self.exchange.http().try_borrow_mut().ok();
+        let http: Option<RefMut<'_, HttpStream>> =
+            self.exchange.http().and_then(|http| http.try_borrow_mut().ok());
         // Borrowed only by an embedder that breaks its contract.
         let mut http = http.ok_or(Status::InternalFailure)?;
         Ok(change(&mut http)?)

@@ -81,7 +81,7 @@ fn start(call: &mut Call<'_>, request: &Request, id_at: u32) -> Outcome {
 fn depth(stream: Option<&Stream>) -> u32 {
     let exchange = stream.and_then(|stream| stream.exchange.upgrade());
     // Borrowed only by an embedder that breaks its contract.
-    exchange.and_then(|exchange| Some(exchange.http().try_borrow().ok()?.attributes.call_depth)).unwrap_or(0)
+    exchange.and_then(|exchange| Some(exchange.http()?.try_borrow().ok()?.attributes.call_depth)).unwrap_or(0)
 }
 
 /// The limit that stands against one more call.

@@ -1,5 +1,7 @@
 //! Properties: reading the host's, reading and writing the filters' own.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 
 use super::{Functions, functions};
@@ -28,12 +30,15 @@ fn read(call: &mut Call<'_>, path: u32, length: u32, address_at: u32, size_at: u
         root.core.refuse(Limit::MayRead, &String::from_utf8_lossy(path).replace('\0', "."));
         return Err(Status::NotFound.into());
     }
-    let http = match &exchange {
-        // Borrowed only by an embedder that breaks its contract.
-        Some(exchange) => Some(exchange.http().try_borrow().map_err(|_| Status::InternalFailure)?),
-        None => None,
-    };
-    let place = Place { http: http.as_deref(), spec: &root.core.spec };
+    let exchange = exchange.as_deref();
+    // Borrowed only by an embedder that breaks its contract.
+    let http = exchange.and_then(|exchange| exchange.http()).map(RefCell::try_borrow).transpose();
+    let http = http.map_err(|_| Status::InternalFailure)?;
+    let tcp = exchange.and_then(|exchange| exchange.tcp()).map(RefCell::try_borrow).transpose();
+    let tcp = tcp.map_err(|_| Status::InternalFailure)?;
+    let http = http.as_deref();
+    let attributes = http.map(|http| &http.attributes).or(tcp.as_deref());
+    let place = Place { http, attributes, spec: &root.core.spec };
     let value = find(&place, path).ok_or(Status::NotFound)?;
     call.give(&value, address_at, size_at)
 }
@@ -46,10 +51,14 @@ fn write(call: &mut Call<'_>, path: u32, length: u32, value: u32, size: u32) -> 
     let exchange = call.state().stream().and_then(|stream| stream.exchange.upgrade());
     let exchange = exchange.ok_or(Status::NotFound)?;
     let (path, value) = call.read_two((path, length), (value, size))?;
-    let mut http = exchange.http().try_borrow_mut().map_err(|_| Status::InternalFailure)?;
-    if http.attributes.custom.set(path, Bytes::copy_from_slice(value)) {
-        Ok(())
+    let value = Bytes::copy_from_slice(value);
+    let borrowed = |_| Status::InternalFailure;
+    let kept = if let Some(http) = exchange.http() {
+        http.try_borrow_mut().map_err(borrowed)?.attributes.custom.set(path, value)
+    } else if let Some(attributes) = exchange.tcp() {
+        attributes.try_borrow_mut().map_err(borrowed)?.custom.set(path, value)
     } else {
-        Err(Status::InternalFailure.into())
-    }
+        false
+    };
+    if kept { Ok(()) } else { Err(Status::InternalFailure.into()) }
 }

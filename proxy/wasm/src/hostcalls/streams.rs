@@ -49,22 +49,23 @@ fn resume(call: &mut Call<'_>, stream: u32) -> Outcome {
     match stream {
         0 => resume_request(call),
         1 => resume_response(call),
-        2 | 3 => Ok(()),
+        2 => mark(call, Marks::RESUMED_REQUEST, true),
+        3 => mark(call, Marks::RESUMED_RESPONSE, true),
         _ => Err(Status::BadArgument.into()),
     }
 }
 
 fn resume_request(call: &mut Call<'_>) -> Outcome {
-    mark(call, Marks::RESUMED_REQUEST)
+    mark(call, Marks::RESUMED_REQUEST, false)
 }
 
 fn resume_response(call: &mut Call<'_>) -> Outcome {
-    mark(call, Marks::RESUMED_RESPONSE)
+    mark(call, Marks::RESUMED_RESPONSE, false)
 }
 
 fn close(call: &mut Call<'_>, stream: u32) -> Outcome {
     match stream {
-        0..=3 => mark(call, Marks::CLOSED),
+        0..=3 => mark(call, Marks::CLOSED, stream >= 2),
         _ => Err(Status::BadArgument.into()),
     }
 }
@@ -75,12 +76,12 @@ fn clear_route_cache(_: &mut Call<'_>) -> Outcome {
     Ok(())
 }
 
-/// Takes effect when the callback has returned. Without a stream there is nothing to do, and the Rust SDK takes
-/// no other answer than OK.
-fn mark(call: &mut Call<'_>, mark: Marks) -> Outcome {
+/// Takes effect when the callback has returned. Without a stream of the kind that is meant there is nothing to do, and
+/// the Rust SDK takes no other answer than OK.
+fn mark(call: &mut Call<'_>, mark: Marks, tcp: bool) -> Outcome {
     let state = call.state();
     let another = state.acts_on_another();
-    if let Some(stream) = state.stream() {
+    if let Some(stream) = state.stream().filter(|stream| stream.tcp == tcp) {
         stream.mark(mark);
         if another && let Some(exchange) = stream.exchange.upgrade() {
             exchange.wake();
@@ -110,7 +111,9 @@ fn answer(
     let Some(stream) = state.stream().cloned() else { return Ok(()) };
     let Some(exchange) = stream.exchange.upgrade() else { return Ok(()) };
     let response = LocalResponse { status, headers, body, grpc_status, details, place: stream.place };
-    let accepted = match exchange.http().try_borrow_mut() {
+    // A TCP connection has nothing to answer.
+    let Some(http) = exchange.http() else { return Ok(()) };
+    let accepted = match http.try_borrow_mut() {
         Ok(mut http) => http.answer(response),
         Err(_) => return Err(Status::InternalFailure.into()),
     };

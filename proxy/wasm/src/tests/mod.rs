@@ -12,6 +12,7 @@ mod random;
 mod safety;
 mod shared;
 mod streams;
+mod tcp;
 mod traps;
 mod wasi;
 mod world;

@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use super::puppet::{Allocator, HOSTCALLS, SCRATCH};
 use super::world::*;
 use crate::pairs;
-use crate::*;
 
 /// Statuses of the ABI that the Rust SDK's `Status` has, and those it gets only for its own bad memory.
 const KNOWN: [u32; 9] = [0, 1, 2, 3, 4, 6, 7, 8, 10];

@@ -149,9 +149,35 @@ pub(super) struct FakeExchange {
     host: Rc<FakeHost>,
 }
 
-impl Exchange for FakeExchange {
-    fn http(&self) -> &RefCell<HttpStream> {
+impl FakeExchange {
+    pub(super) fn http(&self) -> &RefCell<HttpStream> {
         &self.http
+    }
+}
+
+impl Exchange for FakeExchange {
+    fn http(&self) -> Option<&RefCell<HttpStream>> {
+        Some(&self.http)
+    }
+
+    fn wake(&self) {
+        self.host.record(Event::Wake);
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// A fake TCP connection.
+pub(super) struct FakeConnection {
+    pub(super) attributes: RefCell<Attributes>,
+    host: Rc<FakeHost>,
+}
+
+impl Exchange for FakeConnection {
+    fn tcp(&self) -> Option<&RefCell<Attributes>> {
+        Some(&self.attributes)
     }
 
     fn wake(&self) {
@@ -170,6 +196,7 @@ pub(super) struct World {
     pub(super) shared: Arc<Shared>,
     /// Contexts do not keep their exchanges alive.
     exchanges: RefCell<Vec<Rc<FakeExchange>>>,
+    connections: RefCell<Vec<Rc<FakeConnection>>>,
 }
 
 pub(super) fn engine() -> &'static Engine {
@@ -201,7 +228,7 @@ impl World {
     pub(super) fn sharing(shared: Arc<Shared>) -> World {
         let host = Rc::new(FakeHost::default());
         let vms = Vms::new(engine().clone(), host.clone(), shared.clone());
-        World { host, vms, shared, exchanges: RefCell::default() }
+        World { host, vms, shared, exchanges: RefCell::default(), connections: RefCell::default() }
     }
 
     pub(super) fn plugin(&self) -> Rc<Plugin> {
@@ -240,12 +267,17 @@ impl World {
             version: Version::HTTP_2,
             headers,
         };
-        let connection =
-            Connection::cleartext(7, "192.0.2.1:1234".parse().unwrap(), "192.0.2.2:80".parse().unwrap());
-        let http = HttpStream::new(request, Attributes::new(Rc::new(connection)));
+        let http = HttpStream::new(request, attributes());
         let exchange = Rc::new(FakeExchange { http: RefCell::new(http), host: self.host.clone() });
         self.exchanges.borrow_mut().push(exchange.clone());
         exchange
+    }
+
+    pub(super) fn connection(&self) -> Rc<FakeConnection> {
+        let attributes = RefCell::new(attributes());
+        let connection = Rc::new(FakeConnection { attributes, host: self.host.clone() });
+        self.connections.borrow_mut().push(connection.clone());
+        connection
     }
 
     /// As [`World::run`], and what was peeked at.
@@ -267,6 +299,12 @@ impl World {
         stream.on_request_headers(true).unwrap();
         self.statuses()
     }
+}
+
+fn attributes() -> Attributes {
+    let connection =
+        Connection::cleartext(7, "192.0.2.1:1234".parse().unwrap(), "192.0.2.2:80".parse().unwrap());
+    Attributes::new(Rc::new(connection))
 }
 
 /// A step that makes a hostcall.

@@ -43,6 +43,50 @@ impl Is {
 
 pub(super) const KNOWN: &[Known] = &[
     Known {
+        id: "tcp-reset-after-trap",
+        scenarios: &[
+            "tcp trap at new_connection",
+            "tcp trap at downstream_data",
+            "tcp trap at upstream_data",
+        ],
+        request: "tcp",
+        parts: &["client"],
+        meshgate: Is::Just(", then reset"),
+        envoy: Is::Just(", then ended"),
+    },
+    Known {
+        id: "tcp-reset-after-trap",
+        scenarios: &["tcp trap at downstream_data", "tcp trap at upstream_data"],
+        request: "tcp",
+        parts: &["backend"],
+        meshgate: Is::Any,
+        envoy: Is::Any,
+    },
+    Known {
+        id: "tcp-upstream-close-peer",
+        scenarios: &[],
+        request: "tcp",
+        parts: &["upstream_close"],
+        meshgate: Is::Just("upstream_close 2"),
+        envoy: Is::Just("upstream_close 0"),
+    },
+    Known {
+        id: "tcp-upstream-close-always",
+        scenarios: &[],
+        request: "tcp",
+        parts: &["upstream_close"],
+        meshgate: Is::Just("upstream_close 1"),
+        envoy: Is::Absent,
+    },
+    Known {
+        id: "tcp-upstream-close-always",
+        scenarios: &["tcp reset by the backend"],
+        request: "tcp",
+        parts: &["upstream_close"],
+        meshgate: Is::Just("upstream_close 2"),
+        envoy: Is::Absent,
+    },
+    Known {
         id: "connection-close",
         scenarios: &[],
         request: "h1",

@@ -1,0 +1,150 @@
+//! What one TCP connection shares with its filters: the attributes, the filters' places, the cluster they chose, and the
+//! waker of whoever waits for a paused filter. One worker, one thread: everything is `Rc` and `Cell`.
+
+mod flow;
+mod run;
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+use meshgate_wasm::{Attributes, Callbacks, Exchange, PeerType};
+
+pub use self::flow::Flow;
+use self::run::Run;
+use super::failure::Stop;
+use super::{Chain, ClusterNames};
+
+/// The end of a session at which data comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client.
+    Downstream,
+    /// The endpoint.
+    Upstream,
+}
+
+/// What a session is made of.
+pub struct SessionParts {
+    /// What is known of the connection.
+    pub attributes: Attributes,
+    /// The listener's chain.
+    pub chain: Rc<Chain>,
+    /// The names of the clusters that a filter may choose, each as the one shared string.
+    pub clusters: ClusterNames,
+}
+
+/// A TCP connection of a client, joined with one to an endpoint, as its filters share it.
+pub struct Session {
+    attributes: RefCell<Attributes>,
+    runs: Box<[Run]>,
+    clusters: ClusterNames,
+    cluster: RefCell<Option<Rc<str>>>,
+    connected: Cell<bool>,
+    closed: Cell<bool>,
+    finished: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl Session {
+    /// A session at its beginning. No filter has heard of it.
+    pub fn new(parts: SessionParts) -> Rc<Session> {
+        let runs = parts.chain.filters.iter().enumerate().map(|(place, filter)| Run::new(filter, place));
+        Rc::new(Session {
+            attributes: RefCell::new(parts.attributes),
+            runs: runs.collect(),
+            clusters: parts.clusters,
+            cluster: RefCell::new(None),
+            connected: Cell::new(false),
+            closed: Cell::new(false),
+            finished: Cell::new(false),
+            waker: Cell::new(None),
+        })
+    }
+
+    /// What is known of the connection. Not to be borrowed while a filter runs.
+    pub fn attributes(&self) -> &RefCell<Attributes> {
+        &self.attributes
+    }
+
+    /// The cluster that a filter chose.
+    pub fn cluster(&self) -> Option<Rc<str>> {
+        self.cluster.borrow().clone()
+    }
+
+    /// A filter chooses the cluster, and gives the choice a name if it likes. `false` if there is no such cluster, or if
+    /// it is too late: the endpoint's connection is there.
+    pub(super) fn choose(&self, cluster: &str, route: &str) -> bool {
+        let Some(cluster) = (self.clusters)(cluster).filter(|_| !self.connected.get()) else { return false };
+        let mut attributes = self.attributes.borrow_mut();
+        attributes.route = (!route.is_empty()).then(|| Rc::from(route));
+        attributes.cluster = Some(Rc::clone(&cluster));
+        *self.cluster.borrow_mut() = Some(cluster);
+        true
+    }
+
+    /// The endpoint's connection is there: its end will be told to the filters.
+    pub fn connected(&self) {
+        self.connected.set(true);
+    }
+
+    /// From now on this task is woken when a filter is resumed, or closes the session, from outside of its callbacks.
+    pub fn park(&self, cx: &Context<'_>) {
+        if !self.runs.is_empty() {
+            self.waker.set(Some(cx.waker().clone()));
+        }
+    }
+
+    /// Whether a filter closed the session.
+    ///
+    /// # Errors
+    /// It did.
+    pub fn check(&self) -> Result<(), Stop> {
+        if self.runs.iter().any(Run::take_closed) {
+            self.closed.set(true);
+        }
+        if self.closed.get() { Err(Stop::Closed) } else { Ok(()) }
+    }
+
+    /// Ends every filter's part, first to last: it hears who ended the connections, then done, log, delete. What fails
+    /// here is told by the VM: the session is over.
+    pub fn finish(self: &Rc<Self>, downstream: PeerType, upstream: PeerType) {
+        for run in &self.runs {
+            if self.connected.get() {
+                let _ = run.tell_upstream_closed(self, upstream);
+            }
+            run.finish(self, downstream);
+        }
+        self.finished.set(true);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.finished.get()
+    }
+
+    fn close(&self) {
+        self.closed.set(true);
+    }
+
+    /// Whether any filter has one of these callbacks.
+    fn wants(&self, callbacks: Callbacks) -> bool {
+        self.runs.iter().any(|run| run.wants(callbacks))
+    }
+}
+
+impl Exchange for Session {
+    fn tcp(&self) -> Option<&RefCell<Attributes>> {
+        Some(&self.attributes)
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

@@ -1,0 +1,224 @@
+//! One direction of a session: reads what a side sends, lets it pass the filters, and writes it to the other side, no
+//! faster than that takes it.
+
+use std::future::Future;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::record::Record;
+use crate::filter::{Flow, Side, Stop};
+
+/// Bytes read at a time.
+const CHUNK: usize = 64 * 1024;
+/// With less room than this, a new chunk is begun.
+const SMALLEST_READ: usize = 4 * 1024;
+/// Pieces written at a time.
+const PIECES: usize = 16;
+
+/// One direction of a session.
+pub(super) struct Pump {
+    pub(super) flow: Flow,
+    side: Side,
+    /// What is left of the chunk that was read last.
+    chunk: BytesMut,
+    source_ended: bool,
+    /// The side that sends is gone: what it sent before is still read, and then this is why.
+    source_gone: Option<io::Error>,
+    done: bool,
+    /// Runs while nothing but a paused filter is waited for.
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why a direction came to no good end.
+#[derive(Debug)]
+pub(super) enum Break {
+    /// A filter stopped the session.
+    Stop(Stop),
+    /// The side that sends broke its connection off.
+    Source(io::Error),
+    /// The side that receives broke its connection off.
+    Sink(io::Error),
+}
+
+impl From<Stop> for Break {
+    fn from(stop: Stop) -> Break {
+        Break::Stop(stop)
+    }
+}
+
+impl Pump {
+    pub(super) fn new(flow: Flow, side: Side) -> Pump {
+        Pump {
+            flow,
+            side,
+            chunk: BytesMut::new(),
+            source_ended: false,
+            source_gone: None,
+            done: false,
+            pause: None,
+        }
+    }
+
+    /// Whether the end was passed on, or nobody is there any more to take it.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Whether the side said all it had to say.
+    pub(super) fn source_ended(&self) -> bool {
+        self.source_ended
+    }
+
+    /// A write showed that the side that sends is gone. The system tells that once, so this is the one to remember it.
+    pub(super) fn source_is_gone(&mut self, error: io::Error) {
+        self.source_gone = Some(error);
+    }
+
+    /// There is nobody to pass anything on to: what may still come does not matter.
+    pub(super) fn abandon(&mut self) {
+        self.done = true;
+    }
+
+    /// Passes on what there is. Ready when the end was passed on. Without a sink, what comes is kept, as far as there is
+    /// room for it.
+    pub(super) fn poll(
+        &mut self,
+        record: &Record,
+        source: &TcpStream,
+        sink: Option<&TcpStream>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Break>> {
+        loop {
+            self.flow.release_resumed()?;
+            if let Some(sink) = sink {
+                ready!(self.poll_write(record, sink, cx)).map_err(Break::Sink)?;
+                if self.flow.has_ended() {
+                    return Poll::Ready(self.finish(sink).map_err(Break::Sink));
+                }
+            }
+            let room = self.flow.room();
+            if self.source_ended || room == 0 {
+                ready!(self.poll_pause(cx))?;
+                continue;
+            }
+            let read = ready!(self.poll_read(source, room, cx)).map_err(Break::Source)?;
+            self.pause = None;
+            record.passed();
+            match read {
+                Some(bytes) => {
+                    if self.side == Side::Downstream {
+                        record.received(bytes.len());
+                    }
+                    self.flow.push(bytes)?;
+                }
+                None => {
+                    if let Some(error) = self.source_gone.take() {
+                        return Poll::Ready(Err(Break::Source(error)));
+                    }
+                    self.source_ended = true;
+                    self.flow.end()?;
+                }
+            }
+        }
+    }
+
+    /// Writes what passed the filters, and says that it was the last.
+    pub(super) fn poll_flush(
+        &mut self,
+        record: &Record,
+        sink: &TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.done {
+            ready!(self.poll_write(record, sink, cx))?;
+            self.finish(sink)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn finish(&mut self, sink: &TcpStream) -> io::Result<()> {
+        self.done = true;
+        match SockRef::from(sink).shutdown(Shutdown::Write) {
+            // It has closed its own side, and everything was sent.
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    fn poll_write(
+        &mut self,
+        record: &Record,
+        sink: &TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.flow.out().len() > 0 {
+            ready!(sink.poll_write_ready(cx))?;
+            let mut pieces = [IoSlice::new(&[]); PIECES];
+            let waiting = self.flow.out().len().min(PIECES);
+            for (piece, bytes) in pieces.iter_mut().zip(self.flow.out()) {
+                *piece = IoSlice::new(bytes);
+            }
+            match sink.try_write_vectored(&pieces[..waiting]) {
+                Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+                Ok(written) => {
+                    self.flow.advance(written);
+                    record.passed();
+                    if self.side == Side::Upstream {
+                        record.sent(written);
+                    }
+                }
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once. `None` is the end.
+    fn poll_read(
+        &mut self,
+        source: &TcpStream,
+        room: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Bytes>>> {
+        loop {
+            ready!(source.poll_read_ready(cx))?;
+            if self.chunk.capacity() < SMALLEST_READ {
+                self.chunk.reserve(CHUNK);
+            }
+            match source.try_read_buf(&mut (&mut self.chunk).limit(room)) {
+                Ok(0) => return Poll::Ready(Ok(None)),
+                Ok(_) => return Poll::Ready(Ok(Some(self.chunk.split().freeze()))),
+                Err(error) if is_passing(&error) => {
+                    // A connection that waits holds no memory.
+                    self.chunk = BytesMut::new();
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Nothing but a filter is waited for: for so long and no longer. If nothing is held, it is not a filter.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stop>> {
+        let Some(allowed) = self.flow.pause() else {
+            self.pause = None;
+            return Poll::Pending;
+        };
+        let timer = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(allowed)));
+        ready!(timer.as_mut().poll(cx));
+        self.pause = None;
+        Poll::Ready(self.flow.give_up())
+    }
+}
+
+/// No error, but nothing to do now.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
