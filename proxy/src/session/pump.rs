@@ -17,6 +17,8 @@ use crate::filter::{Flow, Side, Stop};
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
+/// What a filter may hold is copied if it is less than this: it would hold the rest of its chunk as well.
+const WORTH_A_CHUNK: usize = CHUNK / 4;
 /// With less room than this, a new chunk is begun.
 const SMALLEST_READ: usize = 4 * 1024;
 /// Pieces written at a time.
@@ -195,6 +197,11 @@ impl Pump {
             }
             match source.try_read_buf(&mut (&mut self.chunk).limit(room)) {
                 Ok(0) => return Poll::Ready(Ok(None)),
+                Ok(read) if read < WORTH_A_CHUNK && self.flow.is_looked_at() => {
+                    let bytes = Bytes::copy_from_slice(&self.chunk);
+                    self.chunk.clear();
+                    return Poll::Ready(Ok(Some(bytes)));
+                }
                 Ok(_) => return Poll::Ready(Ok(Some(self.chunk.split().freeze()))),
                 Err(error) if is_passing(&error) => {
                     // A connection that waits holds no memory.

@@ -6,6 +6,11 @@ use std::collections::vec_deque;
 
 use bytes::{Bytes, BytesMut};
 
+/// More chunks than this are put together if they are small: a chunk of one byte takes the room of fifty.
+const FEW_CHUNKS: usize = 64;
+/// Bytes of a chunk that is not small, on average.
+const SMALL_CHUNK: usize = 512;
+
 /// The bytes of a body that a filter has before it. Owned by a stream context, one per direction; the embedder
 /// pushes what arrives, calls the filter, and takes out what goes on.
 #[derive(Debug, Default)]
@@ -38,6 +43,11 @@ impl BodyBuffer {
         if !chunk.is_empty() {
             self.len += chunk.len();
             self.chunks.push_back(chunk);
+            if self.chunks.len() > FEW_CHUNKS && self.len / self.chunks.len() < SMALL_CHUNK {
+                let whole = self.to_bytes();
+                self.chunks.clear();
+                self.chunks.push_back(whole);
+            }
         }
     }
 
@@ -145,5 +155,30 @@ impl BodyBuffer {
                 self.chunks.pop_back();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_small_chunks_take_little_more_room_than_their_bytes() {
+        let mut body = BodyBuffer::new(usize::MAX);
+        let bytes: Vec<u8> = (0..100_000_u32).map(|number| number as u8).collect();
+        let mut most = 0;
+        for byte in &bytes {
+            body.push(Bytes::copy_from_slice(&[*byte]));
+            most = most.max(body.chunks.len());
+        }
+        assert!(most <= FEW_CHUNKS + bytes.len() / SMALL_CHUNK + 1, "{most} chunks");
+        assert_eq!((body.len(), &body.to_bytes()[..]), (bytes.len(), &bytes[..]));
+    }
+
+    #[test]
+    fn large_chunks_stay_as_they_came() {
+        let mut body = BodyBuffer::new(usize::MAX);
+        (0..200).for_each(|_| body.push(Bytes::from_static(&[7; SMALL_CHUNK])));
+        assert_eq!(body.drain().count(), 200);
     }
 }

@@ -220,6 +220,27 @@ async fn a_filter_that_holds_all_it_may_is_not_given_more() {
 }
 
 #[tokio::test]
+async fn what_a_filter_holds_takes_no_more_memory_than_it_must() {
+    const HELD: usize = 400;
+    let backend = SocketBackend::start().await;
+    let gate = tcp(&format!("- tcp: {{downstream: {{hold: {HELD}}}}}"), &backend).start().await;
+    let (mut client, mut server) = connected(&gate, &backend).await;
+    let (before, _) = gate.memory();
+    // Each byte comes by itself, and none may keep a whole chunk for reading alive.
+    for count in 1..=HELD {
+        client.write("x").await;
+        until("the byte is taken", || async {
+            let taken = gate.metrics().await.sum("meshgate_downstream_tcp_received_bytes_total", &[]);
+            (taken == count as f64).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(server.read(HELD).await, [b'x'; HELD]);
+    let (_, highest) = gate.memory();
+    assert!(highest < before + (8 << 20), "{before} bytes at rest, {highest} with {HELD} held");
+}
+
+#[tokio::test]
 async fn a_call_may_end_in_closing() {
     let backend = SocketBackend::start().await;
     let denied = answering(403).await;

@@ -75,6 +75,11 @@ impl Flow {
         runs.filter_map(|run| run.room(self.side)).min().unwrap_or(usize::MAX)
     }
 
+    /// Whether a filter looks at what passes, and so may hold it.
+    pub fn is_looked_at(&self) -> bool {
+        self.looked_at
+    }
+
     /// Bytes came.
     ///
     /// # Errors
