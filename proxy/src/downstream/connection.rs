@@ -181,9 +181,10 @@ impl<S: Serve> Connection<S> {
             stats.count_request();
             let in_flight = slot.begin();
             let closes = request.version() < Version::HTTP_2;
-            let (slot, response) = (slot.clone(), serving.current().serve(peer.clone(), request));
+            let (slot, peer, serve) = (slot.clone(), peer.clone(), serving.current());
             async move {
-                let response = response.await;
+                // An exchange takes kilobytes: made in its box, it is not moved again with what hyper keeps per request.
+                let response = Box::pin(serve.serve(peer, request)).await;
                 let in_flight = in_flight.answered();
                 let mut response = response.map_err(Into::into)?;
                 if closes && slot.is_draining() {
