@@ -15,7 +15,7 @@ use crate::filter::{Chain, ClusterNames, Filter};
 use crate::message::Forwarding;
 use crate::modules::{CompiledModules, ModuleFiles};
 use crate::telemetry::{AccessLog, ExchangeMetrics, ListenerMetrics, TcpMetrics};
-use crate::upstream::{Clusters, Upstream};
+use crate::upstream::{Clusters, SharedCluster, SharedClusters, Upstream};
 
 mod services;
 mod specs;
@@ -35,6 +35,8 @@ pub struct Snapshot {
     plugins: Vec<Vec<Arc<PluginSpec>>>,
     /// The plugins of the services, in the order of the configuration.
     services: Vec<Arc<PluginSpec>>,
+    /// What all workers know of the clusters, in the configuration's order.
+    clusters: Vec<Arc<SharedCluster>>,
 }
 
 impl Snapshot {
@@ -47,6 +49,7 @@ impl Snapshot {
         files: &mut ModuleFiles,
         compiled: &mut CompiledModules,
         engine: &Engine,
+        clusters: &mut SharedClusters,
     ) -> Result<Snapshot, Diagnostics> {
         let mut errors = Vec::new();
         let mut specs = |filters: &[FilterUse]| -> Vec<Arc<PluginSpec>> {
@@ -67,7 +70,8 @@ impl Snapshot {
             return Err(Diagnostics(errors));
         }
         let version = version(&config, plugins.iter().flatten().chain(&services));
-        Ok(Snapshot { version, config, plugins, services })
+        let clusters = config.clusters.iter().map(|cluster| clusters.of(cluster)).collect();
+        Ok(Snapshot { version, config, plugins, services, clusters })
     }
 
     /// Configures every plugin once on throw-away VMs. `said` takes what the guests have logged since it was last asked:
@@ -103,6 +107,11 @@ impl Snapshot {
     /// Every service with its plugin, in the order of the configuration.
     pub fn services(&self) -> impl Iterator<Item = (&FilterUse, &Arc<PluginSpec>)> {
         self.config.services.iter().zip(&self.services)
+    }
+
+    /// Every cluster with what all workers know of it.
+    pub fn clusters(&self) -> impl Iterator<Item = (&meshgate_config::Cluster, &Arc<SharedCluster>)> {
+        self.config.clusters.iter().zip(&self.clusters)
     }
 
     /// A plugin's failure to start, at its place.
@@ -222,7 +231,7 @@ impl WorkerSnapshot {
         previous: Option<&WorkerSnapshot>,
         clusters_ready: &dyn Fn(&Clusters),
     ) -> Result<WorkerSnapshot, Diagnostic> {
-        let clusters = Clusters::new(&snapshot.config.clusters, previous.map(|previous| &previous.clusters));
+        let clusters = Clusters::new(snapshot.clusters(), previous.map(|previous| &previous.clusters));
         // A filter may call a cluster while it starts.
         clusters_ready(&clusters);
         let mut chains = Chains { snapshot: &snapshot, vms, built: HashMap::new(), plugins: Vec::new() };

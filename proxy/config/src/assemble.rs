@@ -1,9 +1,9 @@
 //! Puts the checked parts together: fills in defaults and turns names into numbers. Nothing can be wrong any more.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cluster::{Endpoint, OutlierEntry};
 use crate::file::{AccessLogEntry, ClusterEntry, DrainEntry, File, ListenerEntry};
 use crate::files::Files;
 use crate::model::{
@@ -29,7 +29,7 @@ pub(crate) struct Resolved {
     /// The filters of `services`.
     pub(crate) services: Vec<FilterUse>,
     /// The endpoints of each cluster, in the file's order.
-    pub(crate) endpoints: Vec<Vec<SocketAddr>>,
+    pub(crate) endpoints: Vec<Vec<Endpoint>>,
 }
 
 /// Makes the configuration.
@@ -127,11 +127,14 @@ fn listener(entry: ListenerEntry, chain: ChainId, at: Position) -> Listener {
     }
 }
 
-fn cluster(entry: ClusterEntry, endpoints: Vec<SocketAddr>, at: Position) -> Cluster {
+fn cluster(entry: ClusterEntry, endpoints: Vec<Endpoint>, at: Position) -> Cluster {
     Cluster {
         name: entry.name.0,
         endpoints,
         load_balancer: entry.load_balancer,
+        slow_start: entry.slow_start.map(|time| time.0),
+        outlier_detection: entry.outlier_detection.map(OutlierEntry::with_defaults),
+        panic_threshold: entry.panic_threshold.unwrap_or(0),
         connect_timeout: or(entry.connect_timeout, CONNECT_TIMEOUT),
         idle_timeout: or(entry.idle_timeout, IDLE_TIMEOUT),
         at,

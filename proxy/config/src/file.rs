@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
+use crate::cluster::{EndpointForm, LoadBalancer, OutlierEntry};
 use crate::isolation::{Capabilities, Isolation};
 use crate::limits::{LimitsEntry, WasmEntry};
-use crate::model::{AccessLogFormat, LoadBalancer, OnError, Protocol};
+use crate::model::{AccessLogFormat, OnError, Protocol};
 use crate::units::{DurationText, SizeText};
 
 /// A Meshgate configuration.
@@ -188,14 +189,27 @@ pub(crate) struct FilterEntry {
 pub(crate) struct ClusterEntry {
     /// Its name, unique among clusters.
     pub(crate) name: Name,
-    /// `IP:PORT` or `HOST:PORT`; a host name stands for all addresses it has when the file is loaded. An empty list
-    /// answers every request with 503.
-    #[schemars(with = "Vec<EndpointText>")]
+    /// `IP:PORT` or `HOST:PORT`, or a map with `address` and more; a host name stands for all addresses it has when the file
+    /// is loaded. An empty list answers every request with 503.
     #[expect(dead_code, reason = "read from the tree, which knows positions")]
-    endpoints: Vec<String>,
+    endpoints: Vec<EndpointForm>,
     /// How an endpoint is chosen. Default: round_robin.
     #[serde(default)]
     pub(crate) load_balancer: LoadBalancer,
+    /// For so long, an endpoint that is new, or was ejected, gets fewer requests than its weight: from a tenth on, more every
+    /// moment. Default: it gets its share at once.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) slow_start: Option<DurationText>,
+    /// Leaves endpoints out for a while by what they answer. Default: none is left out.
+    #[serde(default)]
+    #[schemars(with = "OutlierEntry")]
+    pub(crate) outlier_detection: Option<OutlierEntry>,
+    /// When fewer than this many percent of the endpoints can be used, all are: too few would break under the load of all.
+    /// Default: 0, never.
+    #[serde(default)]
+    #[schemars(with = "u32", range(min = 0, max = 100))]
+    pub(crate) panic_threshold: Option<u32>,
     /// How long a connection attempt may take. Default: 5s.
     #[serde(default)]
     #[schemars(with = "DurationText")]
@@ -224,8 +238,8 @@ impl JsonSchema for Name {
     }
 }
 
-/// Schema of one entry of `endpoints`.
-struct EndpointText;
+/// Schema of an endpoint's address.
+pub(crate) struct EndpointText;
 
 impl JsonSchema for EndpointText {
     fn inline_schema() -> bool {

@@ -10,6 +10,7 @@
 
 mod assemble;
 mod chains;
+mod cluster;
 mod diagnostic;
 mod file;
 mod files;
@@ -30,6 +31,7 @@ mod units;
 mod words;
 mod yaml;
 
+pub use cluster::{Endpoint, HashBy, HashKey, LoadBalancer, OutlierDetection, SuccessRate};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use file::schema;
 pub use isolation::{Capabilities, Clock, Isolation, PropertyGroup};
@@ -37,7 +39,7 @@ pub use limits::{FilterLimits, WasmBounds};
 pub use load::{Load, load, load_text};
 pub use model::{
     AccessLog, AccessLogFormat, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain,
-    FilterConfiguration, FilterUse, Listener, LoadBalancer, OnError, Protocol,
+    FilterConfiguration, FilterUse, Listener, OnError, Protocol,
 };
 pub use modules::{ModuleSource, Modules};
 pub use source::{Position, Source};

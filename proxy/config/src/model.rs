@@ -9,6 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::cluster::{Endpoint, LoadBalancer, OutlierDetection};
 use crate::{Capabilities, FilterLimits, Isolation, ModuleSource, Position, Source, WasmBounds};
 
 /// A whole configuration.
@@ -214,27 +215,24 @@ impl FilterConfiguration {
 }
 
 /// A group of endpoints.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
     /// Its name, unique among clusters.
     pub name: String,
     /// Its endpoints, in the file's order, each once; a host name stands for all its addresses at load.
-    pub endpoints: Vec<SocketAddr>,
+    pub endpoints: Vec<Endpoint>,
     /// How an endpoint is chosen.
     pub load_balancer: LoadBalancer,
+    /// How long an endpoint that is new, or was ejected, gets fewer requests.
+    pub slow_start: Option<Duration>,
+    /// When endpoints are left out by what they answer.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// With a smaller share of usable endpoints, in percent, all are used.
+    pub panic_threshold: u32,
     /// How long a connection attempt may take.
     pub connect_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
     /// Where its name is written.
     pub at: Position,
-}
-
-/// How an endpoint is chosen.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq)]
-#[serde(rename_all = "snake_case")]
-pub enum LoadBalancer {
-    /// One after the other.
-    #[default]
-    RoundRobin,
 }

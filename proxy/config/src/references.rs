@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{SocketAddr, ToSocketAddrs};
 
+use crate::cluster::Endpoint;
 use crate::diagnostic::Report;
 use crate::tree::{Kind, Node};
 use crate::words::quoted;
@@ -102,14 +103,15 @@ fn addresses(root: &Node, report: &mut Report<'_>) {
 
 /// The endpoints of the clusters in the file's order, host names resolved. Those of a cluster that is wrong in other
 /// respects may lack some.
-pub(crate) fn endpoints(root: &Node, report: &mut Report<'_>) -> Vec<Vec<SocketAddr>> {
+pub(crate) fn endpoints(root: &Node, report: &mut Report<'_>) -> Vec<Vec<Endpoint>> {
     let mut asked: HashMap<&str, Result<Vec<SocketAddr>, String>> = HashMap::new();
     let mut clusters = Vec::new();
     for cluster in root.get("clusters").map(Node::items).unwrap_or_default() {
-        let mut addresses: Vec<SocketAddr> = Vec::new();
+        let mut endpoints: Vec<Endpoint> = Vec::new();
         let mut known: HashSet<SocketAddr> = HashSet::new();
         let mut written = BTreeSet::new();
-        for node in cluster.get("endpoints").map(Node::items).unwrap_or_default() {
+        for entry in cluster.get("endpoints").map(Node::items).unwrap_or_default() {
+            let node = entry.get("address").unwrap_or(entry);
             let Some(text) = node.as_text().filter(|text| formats::complaint("endpoint", text).is_none())
             else {
                 continue;
@@ -119,15 +121,28 @@ pub(crate) fn endpoints(root: &Node, report: &mut Report<'_>) -> Vec<Vec<SocketA
                 continue;
             }
             match asked.entry(text).or_insert_with(|| resolve(text)) {
-                Ok(found) => addresses.extend(found.iter().filter(|address| known.insert(**address))),
+                Ok(found) => {
+                    let new = found.iter().filter(|address| known.insert(**address));
+                    let (weight, priority) = (number(entry, "weight", 1), number(entry, "priority", 0));
+                    endpoints.extend(new.map(|address| Endpoint { address: *address, weight, priority }));
+                }
                 Err(reason) => {
                     report.error(node.at, format!("the endpoint {} does not resolve: {reason}", quoted(text)))
                 }
             }
         }
-        clusters.push(addresses);
+        clusters.push(endpoints);
     }
     clusters
+}
+
+/// A small number in a map, whose bounds the schema checks.
+fn number(map: &Node, key: &str, default: u32) -> u32 {
+    let written = match map.get(key).map(|node| &node.kind) {
+        Some(Kind::Number(number, _)) => number.as_u64().and_then(|number| u32::try_from(number).ok()),
+        _ => None,
+    };
+    written.unwrap_or(default)
 }
 
 fn resolve(text: &str) -> Result<Vec<SocketAddr>, String> {
@@ -156,10 +171,38 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
     }
     for cluster in root.get("clusters").map(Node::items).unwrap_or_default() {
         lasting(cluster, "connect_timeout", report);
-        lasting(cluster, "idle_timeout", report);
+        for key in ["idle_timeout", "slow_start"] {
+            lasting(cluster, key, report);
+        }
+        cluster_numbers(cluster, report);
     }
     limits::bounds(root, report);
     whole(root, "workers", report);
+}
+
+fn cluster_numbers(cluster: &Node, report: &mut Report<'_>) {
+    whole(cluster, "panic_threshold", report);
+    for endpoint in cluster.get("endpoints").map(Node::items).unwrap_or_default() {
+        whole(endpoint, "weight", report);
+        whole(endpoint, "priority", report);
+    }
+    let Some(outliers) = cluster.get("outlier_detection") else { return };
+    for key in ["interval", "ejection_time", "max_ejection_time"] {
+        lasting(outliers, key, report);
+    }
+    let counts = [
+        "consecutive_errors",
+        "consecutive_gateway_errors",
+        "consecutive_local_errors",
+        "max_ejection_percent",
+    ];
+    for key in counts {
+        whole(outliers, key, report);
+    }
+    if let Some(rate) = outliers.get("success_rate") {
+        whole(rate, "requests", report);
+        whole(rate, "endpoints", report);
+    }
 }
 
 pub(crate) fn lasting(map: &Node, key: &str, report: &mut Report<'_>) {

@@ -157,6 +157,6 @@ fn filter_metrics(shared: &Shared, out: &mut String) {
 }
 
 /// A label value in the text format.
-fn escaped(value: &str) -> String {
+pub(super) fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -5,8 +5,8 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::filters;
 use super::state::{Readiness, State};
+use super::{clusters, filters};
 use crate::reload::ReloadStatus;
 use crate::telemetry::registry;
 use crate::telemetry::timestamp::rfc3339;
@@ -16,6 +16,7 @@ const INDEX: &str = "\
 /ready     200 when traffic may be sent here, else 503
 /metrics   metrics in the Prometheus text format
 /config    the running configuration, its version and when it was loaded
+/clusters  every cluster with its endpoints, and which of them are left out
 /filters   every filter with its module, and how much it runs
 /reload    GET: the last reload; POST: reload now
 ";
@@ -29,11 +30,14 @@ pub(super) async fn answer(request: &Parts, state: &State) -> Response<String> {
     match request.uri.path() {
         "/reload" if request.method == Method::POST => reload(request, state).await,
         "/reload" if !reading => not_allowed("GET, HEAD, POST"),
-        "/" | "/ready" | "/metrics" | "/config" | "/filters" if !reading => not_allowed("GET, HEAD"),
+        "/" | "/ready" | "/metrics" | "/config" | "/clusters" | "/filters" if !reading => {
+            not_allowed("GET, HEAD")
+        }
         "/" => text(StatusCode::OK, INDEX),
         "/ready" => ready(state),
         "/metrics" => page(StatusCode::OK, registry::CONTENT_TYPE, state.registry().render()),
         "/config" => configuration(state),
+        "/clusters" => json_page(StatusCode::OK, &clusters::page(state)),
         "/filters" => json_page(StatusCode::OK, &filters::page(state)),
         "/reload" => match state.reload() {
             Some(reload) => json_page(StatusCode::OK, &describe(&reload.status())),

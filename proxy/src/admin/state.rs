@@ -14,6 +14,7 @@ use meshgate_wasm::{Plugin, PluginSpec, PluginStats, Shared};
 
 use crate::reload::ReloadHandle;
 use crate::telemetry::Registry;
+use crate::upstream::SharedCluster;
 
 /// Whether traffic should be sent here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,17 @@ pub struct SnapshotSummary {
     pub configuration: serde_json::Value,
     /// Every place in every chain, in the order of the configuration.
     pub filters: Vec<FilterSummary>,
+    /// Every cluster, in the order of the configuration.
+    pub clusters: Vec<ClusterSummary>,
+}
+
+/// One cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterSummary {
+    /// As it is configured.
+    pub configuration: meshgate_config::Cluster,
+    /// What all workers know of its endpoints.
+    pub shared: Arc<SharedCluster>,
 }
 
 /// One filter in one chain.
@@ -132,6 +144,7 @@ impl State {
         state.registry.append(move |out| {
             if let Some(state) = weak.upgrade() {
                 super::filters::metrics(&state, out);
+                super::clusters::metrics(&state, out);
             }
         });
         state

@@ -68,6 +68,7 @@ fn snapshot() -> SnapshotSummary {
         loaded: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         file: PathBuf::from("/etc/meshgate.yaml"),
         configuration: json!({ "listeners": [] }),
+        clusters: Vec::new(),
         filters: Vec::new(),
     }
 }
@@ -178,7 +179,7 @@ fn an_unknown_path_lists_the_known_ones() {
         let answer = ask(address, "GET /nothing").await;
         assert_eq!(answer.status, 404);
         assert!(answer.body.ends_with(&index.body), "{}", answer.body);
-        for page in ["/ready", "/metrics", "/config", "/filters", "/reload"] {
+        for page in ["/ready", "/metrics", "/config", "/clusters", "/filters", "/reload"] {
             assert!(
                 index.body.contains(&format!("\n{page} ")) || index.body.starts_with(&format!("{page} ")),
                 "{page}"

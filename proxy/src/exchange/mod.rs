@@ -129,7 +129,7 @@ async fn attempt(
 ) -> Result<Response<UpstreamBody>, End> {
     let stream = &exchange.stream;
     let upstream = &exchange.listener.upstream;
-    let endpoint = upstream.pick(cluster).map_err(ExchangeError::Upstream)?;
+    let endpoint = upstream.pick(cluster, exchange.key(cluster)).map_err(ExchangeError::Upstream)?;
     exchange.begin_attempt(endpoint.address());
     let mut send = pin!(upstream.send_to(cluster, &endpoint, request));
     let response = poll_fn(|cx| {
@@ -147,7 +147,7 @@ async fn attempt(
     .await;
     // A filter that stopped the request broke its body: what the endpoint made of that does not matter.
     stream.check()?;
-    exchange.end_attempt(&response);
+    exchange.end_attempt(cluster, &endpoint, &response);
     response
 }
 

@@ -18,7 +18,7 @@ use crate::message::forwarding::{X_FORWARDED_FOR, X_REQUEST_ID};
 use crate::message::{Body, Peer, Rejection, ResponseFlag};
 use crate::snapshot::Listener;
 use crate::telemetry::AccessRecord;
-use crate::upstream::{Cluster, UpstreamBody};
+use crate::upstream::{Cluster, Endpoint, Outcome, UpstreamBody};
 
 /// One exchange. When the last of its two owners (the steps in `serve`, the response's body) lets go, it is over:
 /// the filters are told, and it is logged.
@@ -28,6 +28,16 @@ pub(super) struct Exchange {
     arrived: Arrived,
     sent_at: Cell<Option<Instant>>,
     completed: Cell<bool>,
+}
+
+/// What an attempt says about its endpoint.
+fn outcome(response: &Result<Response<UpstreamBody>, End>) -> Option<Outcome> {
+    match response {
+        Ok(response) => Some(Outcome::of(response.status().as_u16())),
+        Err(End::Error(ExchangeError::Timeout)) => Some(Outcome::NoAnswer),
+        Err(End::Error(ExchangeError::Upstream(error))) => Outcome::of_failure(error),
+        Err(_) => None,
+    }
 }
 
 /// Where a request goes.
@@ -103,14 +113,29 @@ impl Exchange {
         attributes.upstream_address = Some(endpoint);
     }
 
-    pub(super) fn end_attempt(&self, response: &Result<Response<UpstreamBody>, End>) {
+    pub(super) fn end_attempt(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        response: &Result<Response<UpstreamBody>, End>,
+    ) {
+        let latency = self.sent_at.get().map_or(Duration::ZERO, |sent| sent.elapsed());
+        if let Some(outcome) = outcome(response) {
+            cluster.report(endpoint, outcome, latency);
+        }
         let mut http = self.stream.http().borrow_mut();
         let attributes = &mut http.attributes;
-        attributes.backend_latency = self.sent_at.get().map(|sent| sent.elapsed());
+        attributes.backend_latency = Some(latency);
         if let Ok(response) = response {
             attributes.upstream_local_address = response.body().local_address();
             attributes.response_code_details = Some("via_upstream".into());
         }
+    }
+
+    /// The key by which the cluster's load balancer chooses the request's endpoint, if it goes by one.
+    pub(super) fn key(&self, cluster: &Cluster) -> Option<u64> {
+        let http = self.stream.http().borrow();
+        cluster.key(&http.request, http.attributes.connection.source.ip())
     }
 
     /// The response that takes the place of an endpoint's.

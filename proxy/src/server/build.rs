@@ -16,6 +16,7 @@ use super::ServerError;
 use crate::filter::foreign_function;
 use crate::modules::{CompiledModules, ModuleFiles};
 use crate::snapshot::Snapshot;
+use crate::upstream::SharedClusters;
 
 /// Builds snapshots of one file, again and again.
 #[derive(Clone)]
@@ -23,6 +24,8 @@ pub struct Builder {
     file: PathBuf,
     engine: Engine,
     compiled: Arc<Mutex<CompiledModules>>,
+    /// What is known of clusters, over reloads.
+    clusters: Arc<Mutex<SharedClusters>>,
 }
 
 /// What came of building.
@@ -40,7 +43,7 @@ impl Builder {
     /// The engine does not start.
     pub fn new(file: PathBuf) -> Result<Builder, ServerError> {
         let engine = Engine::new(EngineOptions { cache: cache_folder(), ..EngineOptions::default() })?;
-        Ok(Builder { file, engine, compiled: Arc::default() })
+        Ok(Builder { file, engine, compiled: Arc::default(), clusters: Arc::default() })
     }
 
     /// The engine that its modules are compiled for.
@@ -66,8 +69,9 @@ impl Builder {
         let load = meshgate_config::load(&self.file, &mut modules);
         let outcome = load.outcome.and_then(|config| {
             let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-            let snapshot = Snapshot::build(config, &mut modules, &mut compiled, &self.engine)?;
-            drop(compiled);
+            let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+            let snapshot = Snapshot::build(config, &mut modules, &mut compiled, &self.engine, &mut clusters)?;
+            drop((compiled, clusters));
             let trial = Rc::new(Trial::default());
             let host = Rc::clone(&trial) as Rc<dyn Host>;
             let shared = meshgate_wasm::Shared::new();

@@ -1,11 +1,12 @@
 //! What the admin API shows of a snapshot.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::admin::{FilterSummary, SnapshotSummary};
+use crate::admin::{ClusterSummary, FilterSummary, SnapshotSummary};
 use crate::snapshot::Snapshot;
 use meshgate_config::{Config, FilterConfiguration, FilterLimits, FilterUse, Isolation, Protocol};
 
@@ -27,12 +28,17 @@ pub(super) fn summarize(snapshot: &Snapshot, file: &Path) -> SnapshotSummary {
         module: service.module.to_string(),
         plugin: spec.clone(),
     });
+    let clusters = snapshot.clusters().map(|(configuration, shared)| ClusterSummary {
+        configuration: configuration.clone(),
+        shared: Arc::clone(shared),
+    });
     SnapshotSummary {
         version: snapshot.version.clone(),
         loaded: SystemTime::now(),
         file: file.to_owned(),
         configuration: configuration(config),
         filters: filters.chain(services).collect(),
+        clusters: clusters.collect(),
     }
 }
 
@@ -59,7 +65,11 @@ fn configuration(config: &Config) -> Value {
         "services": config.services.iter().map(filter).collect::<Vec<_>>(),
         "clusters": config.clusters.iter().map(|cluster| json!({
             "name": cluster.name,
-            "endpoints": cluster.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "endpoints": cluster.endpoints.iter().map(|endpoint| json!({
+                "address": endpoint.address.to_string(),
+                "weight": endpoint.weight,
+                "priority": endpoint.priority,
+            })).collect::<Vec<_>>(),
             "connect_timeout_ms": cluster.connect_timeout.as_millis() as u64,
             "idle_timeout_ms": cluster.idle_timeout.as_millis() as u64,
         })).collect::<Vec<_>>(),

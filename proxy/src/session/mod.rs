@@ -82,7 +82,8 @@ async fn first_bytes(record: &Record, pair: &mut Pair, idle: &mut Idle) -> Resul
 async fn connect(record: &Record, pair: &mut Pair) -> Result<(), End> {
     let upstream = Rc::clone(&record.listener.upstream);
     let cluster = record.cluster()?;
-    let endpoint = upstream.pick(&cluster).map_err(End::Upstream)?;
+    let source = record.filters.attributes().borrow().connection.source.ip();
+    let endpoint = upstream.pick(&cluster, cluster.key_of_connection(source)).map_err(End::Upstream)?;
     record.begin_connecting(endpoint.address());
     let mut connecting = pin!(upstream.connect(&cluster, &endpoint));
     let connected = poll_fn(|cx| {

@@ -1,34 +1,53 @@
 //! Clusters: named groups of endpoints with a load balancer, as one worker holds them.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::balance::Balancer;
+use meshgate_config::{HashBy, HashKey, LoadBalancer};
+use meshgate_wasm::RequestHead;
+
+use super::balance::hash;
 use super::endpoint::Endpoint;
+use super::levels::Levels;
+use super::outlier::{self, Outcome};
+use super::shared::SharedCluster;
+
+/// What a request without an answer counts as for `peak_ewma`: a broken endpoint fails fast, and must not look fast.
+const NO_ANSWER: Duration = Duration::from_secs(5);
 
 /// A named group of endpoints and how one of them is chosen.
 pub struct Cluster {
     name: Rc<str>,
     configuration: meshgate_config::Cluster,
+    shared: Arc<SharedCluster>,
     endpoints: Vec<Rc<Endpoint>>,
-    balancer: Balancer,
+    levels: RefCell<Levels>,
 }
 
 impl Cluster {
-    /// A cluster as configured, with no connection yet.
-    pub fn new(configuration: &meshgate_config::Cluster) -> Cluster {
-        let endpoints = configuration
+    /// A cluster as configured, with no connection yet. `shared` has the same endpoints.
+    pub fn new(configuration: &meshgate_config::Cluster, shared: &Arc<SharedCluster>) -> Cluster {
+        let counted = counts_in_flight(&configuration.load_balancer);
+        let endpoints: Vec<Rc<Endpoint>> = configuration
             .endpoints
             .iter()
-            .map(|address| Rc::new(Endpoint::new(*address, configuration.idle_timeout)))
+            .zip(shared.endpoints())
+            .enumerate()
+            .map(|(index, (endpoint, shared))| {
+                Rc::new(Endpoint::new(index, endpoint, shared, configuration.idle_timeout, counted))
+            })
             .collect();
         Cluster {
             name: Rc::from(configuration.name.as_str()),
             configuration: configuration.clone(),
+            shared: Arc::clone(shared),
+            levels: RefCell::new(Levels::new(configuration, &endpoints)),
             endpoints,
-            balancer: Balancer::new(configuration.load_balancer),
         }
     }
 
@@ -48,19 +67,95 @@ impl Cluster {
     }
 
     /// The endpoint for the next request.
-    pub(super) fn pick(&self) -> Option<&Rc<Endpoint>> {
-        self.balancer.pick(&self.endpoints)
+    pub(super) fn pick(&self, key: Option<u64>) -> Option<Rc<Endpoint>> {
+        if !self.levels.borrow().are_current(&self.shared) {
+            self.levels.borrow_mut().renew(&self.configuration, &self.shared);
+        }
+        self.levels.borrow().pick(key).cloned()
+    }
+
+    /// The key by which the load balancer is to choose this request's endpoint; none if it has none, or chooses otherwise.
+    pub fn key(&self, request: &RequestHead, source: IpAddr) -> Option<u64> {
+        let (LoadBalancer::RingHash(HashBy { by, .. }) | LoadBalancer::Maglev(HashBy { by, .. })) =
+            &self.configuration.load_balancer
+        else {
+            return None;
+        };
+        match by {
+            HashKey::Header(name) => request.headers.get(name).map(|value| hash(value.as_bytes())),
+            HashKey::Cookie(name) => cookie(request, name).map(hash),
+            HashKey::Query(name) => query(request, name).map(|value| hash(value.as_bytes())),
+            HashKey::SourceAddress => Some(hash_address(source)),
+        }
+    }
+
+    /// As [`Cluster::key`], for a TCP connection.
+    pub fn key_of_connection(&self, source: IpAddr) -> Option<u64> {
+        match &self.configuration.load_balancer {
+            LoadBalancer::RingHash(by) | LoadBalancer::Maglev(by) if by.by == HashKey::SourceAddress => {
+                Some(hash_address(source))
+            }
+            _ => None,
+        }
+    }
+
+    /// Notes how an attempt at an endpoint ended, and after how long.
+    pub fn report(&self, endpoint: &Endpoint, outcome: Outcome, after: Duration) {
+        let ewma = self.configuration.load_balancer == LoadBalancer::PeakEwma;
+        let outliers = self.configuration.outlier_detection.as_ref();
+        if !ewma && outliers.is_none() {
+            return;
+        }
+        let now = self.shared.millis(Instant::now());
+        if ewma {
+            let sample = if outcome == Outcome::NoAnswer { NO_ANSWER.max(after) } else { after };
+            endpoint.shared().latency().record(sample, now);
+        }
+        if let Some(outliers) = outliers
+            && outlier::report(outliers, &self.shared, endpoint.index(), outcome, now)
+        {
+            let instant = Instant::now();
+            let away = self.shared.endpoints().iter().filter(|one| self.shared.away(one, instant).is_some());
+            tracing::warn!(cluster = %self.name, last = %endpoint.address(), ?outcome, ejected = away.count(), "endpoint ejected");
+        }
     }
 
     /// Whether a reload leaves this cluster as it is; where it stands in the file does not matter.
-    fn is_still(&self, configuration: &meshgate_config::Cluster) -> bool {
-        let mine = &self.configuration;
-        mine.name == configuration.name
-            && mine.endpoints == configuration.endpoints
-            && mine.load_balancer == configuration.load_balancer
-            && mine.connect_timeout == configuration.connect_timeout
-            && mine.idle_timeout == configuration.idle_timeout
+    fn is_still(&self, configuration: &meshgate_config::Cluster, shared: &Arc<SharedCluster>) -> bool {
+        let mut moved = self.configuration.clone();
+        moved.at = configuration.at;
+        moved == *configuration && Arc::ptr_eq(&self.shared, shared)
     }
+}
+
+/// Whether the load balancer looks at requests in flight.
+fn counts_in_flight(balancer: &LoadBalancer) -> bool {
+    match balancer {
+        LoadBalancer::LeastRequest | LoadBalancer::PeakEwma => true,
+        LoadBalancer::RingHash(by) | LoadBalancer::Maglev(by) => by.max_load.is_some(),
+        LoadBalancer::RoundRobin | LoadBalancer::Random => false,
+    }
+}
+
+fn hash_address(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(address) => hash(&address.octets()),
+        IpAddr::V6(address) => hash(&address.octets()),
+    }
+}
+
+fn cookie<'r>(request: &'r RequestHead, name: &str) -> Option<&'r [u8]> {
+    let fields = request.headers.get_all(http::header::COOKIE).iter();
+    let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+    pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+fn query<'r>(request: &'r RequestHead, name: &str) -> Option<&'r str> {
+    let pairs = request.path.query().into_iter().flat_map(|query| query.split('&'));
+    pairs.into_iter().find_map(|pair| match pair.split_once('=') {
+        Some((key, value)) => (key == name).then_some(value),
+        None => (pair == name).then_some(""),
+    })
 }
 
 impl fmt::Debug for Cluster {
@@ -76,16 +171,18 @@ pub struct Clusters {
 }
 
 impl Clusters {
-    /// The configured clusters. A cluster that `previous` holds with the same settings is taken over, so that a reload
-    /// keeps its connections.
-    pub fn new(configuration: &[meshgate_config::Cluster], previous: Option<&Clusters>) -> Clusters {
-        let by_name = configuration
-            .iter()
-            .map(|configuration| {
+    /// The configured clusters, each with its shared state. A cluster that `previous` holds with the same settings is taken
+    /// over, so that a reload keeps its connections.
+    pub fn new<'c>(
+        configured: impl Iterator<Item = (&'c meshgate_config::Cluster, &'c Arc<SharedCluster>)>,
+        previous: Option<&Clusters>,
+    ) -> Clusters {
+        let by_name = configured
+            .map(|(configuration, shared)| {
                 let kept = previous
                     .and_then(|clusters| clusters.find(&configuration.name))
-                    .filter(|cluster| cluster.is_still(configuration));
-                let cluster = kept.unwrap_or_else(|| Rc::new(Cluster::new(configuration)));
+                    .filter(|cluster| cluster.is_still(configuration, shared));
+                let cluster = kept.unwrap_or_else(|| Rc::new(Cluster::new(configuration, shared)));
                 (cluster.name.clone(), cluster)
             })
             .collect();

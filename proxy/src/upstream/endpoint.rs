@@ -4,25 +4,52 @@ use std::cell::Cell;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::balance::Candidate;
+use super::levels::Standing;
 use super::pool::Pool;
+use super::shared::SharedEndpoint;
 
 /// One server of a cluster.
 pub struct Endpoint {
-    address: SocketAddr,
+    /// Its number among the cluster's.
+    index: usize,
+    weight: f64,
+    priority: u32,
+    shared: Arc<SharedEndpoint>,
+    standing: Standing,
     pool: Rc<Pool>,
     in_flight: Cell<usize>,
+    /// The load balancer looks at requests in flight of all workers.
+    counted: bool,
 }
 
 impl Endpoint {
-    pub(super) fn new(address: SocketAddr, idle_timeout: Duration) -> Endpoint {
-        Endpoint { address, pool: Pool::new(idle_timeout), in_flight: Cell::new(0) }
+    pub(super) fn new(
+        index: usize,
+        configuration: &meshgate_config::Endpoint,
+        shared: &Arc<SharedEndpoint>,
+        idle_timeout: Duration,
+        counted: bool,
+    ) -> Endpoint {
+        let weight = f64::from(configuration.weight.max(1));
+        Endpoint {
+            index,
+            weight,
+            priority: configuration.priority,
+            shared: Arc::clone(shared),
+            standing: Standing::new(weight),
+            pool: Pool::new(idle_timeout),
+            in_flight: Cell::new(0),
+            counted,
+        }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.shared.address()
     }
 
     /// Exchanges of this worker that it works on right now.
@@ -39,19 +66,64 @@ impl Endpoint {
         &self.pool
     }
 
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
+
+    pub(super) fn priority(&self) -> u32 {
+        self.priority
+    }
+
+    /// Its weight as configured, without slow start.
+    pub(super) fn full_weight(&self) -> f64 {
+        self.weight
+    }
+
+    pub(super) fn shared(&self) -> &Arc<SharedEndpoint> {
+        &self.shared
+    }
+
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    pub(super) fn is_usable(&self) -> bool {
+        self.standing.is_usable()
+    }
+
     pub(super) fn begin(&self) {
         self.in_flight.set(self.in_flight.get() + 1);
+        if self.counted {
+            self.shared.begin();
+        }
     }
 
     pub(super) fn end(&self) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        if self.counted {
+            self.shared.end();
+        }
+    }
+}
+
+impl Candidate for Rc<Endpoint> {
+    fn weight(&self) -> f64 {
+        self.standing.weight()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.shared.in_flight()
+    }
+
+    fn latency(&self) -> f64 {
+        self.shared.latency().seconds()
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint")
-            .field("address", &self.address)
+            .field("address", &self.address())
             .field("in_flight", &self.in_flight.get())
             .field("idle_connections", &self.pool.len())
             .finish()

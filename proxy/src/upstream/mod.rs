@@ -10,14 +10,19 @@ pub mod cluster;
 pub mod connect;
 pub mod endpoint;
 pub mod error;
+mod levels;
+mod outlier;
 pub mod pool;
 mod send;
+mod shared;
 mod tcp;
 
 pub use cluster::{Cluster, Clusters};
 pub use endpoint::Endpoint;
 pub use error::{UpstreamError, UpstreamErrorKind};
+pub use outlier::Outcome;
 pub use send::{Upstream, UpstreamBody};
+pub use shared::{SharedCluster, SharedClusters};
 pub use tcp::TcpConnection;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -17,6 +18,7 @@ use super::cluster::Cluster;
 use super::connect::{self, Connection};
 use super::endpoint::Endpoint;
 use super::error::{UpstreamError, UpstreamErrorKind};
+use super::outlier::Outcome;
 use crate::message::body::describe;
 use crate::message::{Body, BodyError, BodyFault, BodyReason};
 
@@ -41,17 +43,26 @@ impl Upstream {
         cluster: &Cluster,
         request: Request<Body>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let endpoint = self.pick(cluster)?;
-        self.send_to(cluster, &endpoint, request).await
+        let endpoint = self.pick(cluster, None)?;
+        let sent = Instant::now();
+        let response = self.send_to(cluster, &endpoint, request).await;
+        let outcome = match &response {
+            Ok(response) => Some(Outcome::of(response.status().as_u16())),
+            Err(error) => Outcome::of_failure(error),
+        };
+        if let Some(outcome) = outcome {
+            cluster.report(&endpoint, outcome, sent.elapsed());
+        }
+        response
     }
 
-    /// The endpoint that the cluster's load balancer chooses now.
+    /// The endpoint that the cluster's load balancer chooses now, for a request with this [`Cluster::key`].
     ///
     /// # Errors
-    /// There is none.
-    pub fn pick(&self, cluster: &Cluster) -> Result<Rc<Endpoint>, UpstreamError> {
+    /// There is none that may be used.
+    pub fn pick(&self, cluster: &Cluster, key: Option<u64>) -> Result<Rc<Endpoint>, UpstreamError> {
         let none = || UpstreamError::new(UpstreamErrorKind::NoEndpoint, None, "");
-        cluster.pick().cloned().ok_or_else(none)
+        cluster.pick(key).ok_or_else(none)
     }
 
     /// As [`send`](Self::send), to an endpoint chosen before.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use tokio::net::TcpStream;
 
@@ -9,6 +10,7 @@ use super::cluster::Cluster;
 use super::connect;
 use super::endpoint::Endpoint;
 use super::error::UpstreamError;
+use super::outlier::Outcome;
 use super::send::{Turn, Upstream};
 
 /// An open connection to an endpoint, counted there for as long as it lasts.
@@ -40,7 +42,10 @@ impl Upstream {
         endpoint: &Rc<Endpoint>,
     ) -> Result<TcpConnection, UpstreamError> {
         let turn = Turn::new(endpoint);
-        let stream = connect::open(endpoint.address(), cluster.connect_timeout()).await?;
-        Ok(TcpConnection { stream, _turn: turn })
+        let began = Instant::now();
+        let opened = connect::open(endpoint.address(), cluster.connect_timeout()).await;
+        let outcome = if opened.is_ok() { Outcome::Success } else { Outcome::NoAnswer };
+        cluster.report(endpoint, outcome, began.elapsed());
+        Ok(TcpConnection { stream: opened?, _turn: turn })
     }
 }

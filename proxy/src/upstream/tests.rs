@@ -33,8 +33,14 @@ fn run(test: impl Future<Output = ()>) {
 pub(super) fn configuration(endpoints: &[SocketAddr]) -> meshgate_config::Cluster {
     meshgate_config::Cluster {
         name: "backend".to_owned(),
-        endpoints: endpoints.to_vec(),
+        endpoints: endpoints
+            .iter()
+            .map(|address| meshgate_config::Endpoint { address: *address, weight: 1, priority: 0 })
+            .collect(),
         load_balancer: meshgate_config::LoadBalancer::RoundRobin,
+        slow_start: None,
+        outlier_detection: None,
+        panic_threshold: 0,
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(60),
         at: meshgate_config::Position::default(),
@@ -59,8 +65,13 @@ impl Endpoint {
     }
 
     pub(super) fn cluster(&self) -> Rc<Cluster> {
-        Rc::new(Cluster::new(&configuration(&[self.address])))
+        fresh(&configuration(&[self.address]))
     }
+}
+
+/// A cluster that nothing is known of yet.
+pub(super) fn fresh(configuration: &meshgate_config::Cluster) -> Rc<Cluster> {
+    Rc::new(Cluster::new(configuration, &SharedClusters::default().of(configuration)))
 }
 
 pub(super) struct Played {
@@ -455,15 +466,14 @@ fn a_request_body_that_breaks_is_the_senders_fault_before_and_after_the_response
 #[test]
 fn nowhere_to_go() {
     run(async {
-        let empty = Cluster::new(&configuration(&[]));
+        let empty = fresh(&configuration(&[]));
         let error = Upstream::default().send(&empty, get()).await.unwrap_err();
         assert_eq!((error.kind.clone(), error.endpoint), (UpstreamErrorKind::NoEndpoint, None));
         assert!(error.nothing_sent());
 
         // Bound and closed again: nobody listens there.
         let refused = Endpoint::new().await.address;
-        let error =
-            Upstream::default().send(&Cluster::new(&configuration(&[refused])), get()).await.unwrap_err();
+        let error = Upstream::default().send(&fresh(&configuration(&[refused])), get()).await.unwrap_err();
         assert_eq!((error.kind.clone(), error.endpoint), (UpstreamErrorKind::ConnectFailed, Some(refused)));
         assert!(error.nothing_sent());
     });
@@ -485,7 +495,7 @@ fn a_connection_attempt_ends_in_time() {
         }
         let mut configuration = configuration(&[address]);
         configuration.connect_timeout = Duration::from_millis(50);
-        let error = Upstream::default().send(&Cluster::new(&configuration), get()).await.unwrap_err();
+        let error = Upstream::default().send(&fresh(&configuration), get()).await.unwrap_err();
         assert_eq!(error.kind, UpstreamErrorKind::ConnectTimeout);
     });
 }
@@ -496,7 +506,7 @@ fn idle_connections_are_closed_in_time() {
         let endpoint = Endpoint::new().await;
         let mut configuration = configuration(&[endpoint.address]);
         configuration.idle_timeout = Duration::from_millis(80);
-        let cluster = Cluster::new(&configuration);
+        let cluster = fresh(&configuration);
         let (response, played) = with(&cluster, get(), async {
             let mut played = endpoint.accept().await;
             played.head().await;
@@ -514,15 +524,23 @@ fn idle_connections_are_closed_in_time() {
 #[test]
 fn a_reload_keeps_the_connections_of_what_did_not_change() {
     let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-    let first = [configuration(&[address(1)])];
-    let clusters = Clusters::new(&first, None);
-    let same = Clusters::new(&first, Some(&clusters));
-    let changed = Clusters::new(&[configuration(&[address(2)])], Some(&clusters));
+    let mut shared = SharedClusters::default();
+    let mut clusters = |configuration: &meshgate_config::Cluster, previous: Option<&Clusters>| {
+        let shared = shared.of(configuration);
+        Clusters::new([(configuration, &shared)].into_iter(), previous)
+    };
+    let first = configuration(&[address(1)]);
+    let built = clusters(&first, None);
+    let same = clusters(
+        &meshgate_config::Cluster { at: meshgate_config::Position { line: 7, column: 1 }, ..first },
+        Some(&built),
+    );
+    let changed = clusters(&configuration(&[address(2)]), Some(&built));
     let found = |clusters: &Clusters| clusters.find("backend").unwrap();
-    assert!(Rc::ptr_eq(&found(&clusters), &found(&same)));
-    assert!(!Rc::ptr_eq(&found(&clusters), &found(&changed)));
+    assert!(Rc::ptr_eq(&found(&built), &found(&same)));
+    assert!(!Rc::ptr_eq(&found(&built), &found(&changed)));
     assert_eq!(found(&changed).endpoints()[0].address(), address(2));
-    assert!(clusters.find("other").is_none());
+    assert!(built.find("other").is_none());
 }
 
 #[test]

@@ -13,6 +13,7 @@ async fn pages_have_their_content_types() {
         ("/ready", "text/plain"),
         ("/metrics", "text/plain; version=0.0.4"),
         ("/config", "application/json"),
+        ("/clusters", "application/json"),
         ("/filters", "application/json"),
         ("/reload", "application/json"),
     ] {
@@ -29,7 +30,7 @@ async fn what_is_not_there_is_refused() {
     let gate = Meshgate::chain("").start().await;
     let mut admin = Client::http1(gate.admin_address()).await;
     assert_eq!(admin.get("/nothing").await.status, 404);
-    for page in ["/", "/ready", "/metrics", "/config", "/filters"] {
+    for page in ["/", "/ready", "/metrics", "/config", "/clusters", "/filters"] {
         let reply = admin.call(Ask::post(page, "")).await;
         assert_eq!((reply.status.as_u16(), reply.header("allow")), (405, "GET, HEAD"), "{page}");
     }

@@ -9,6 +9,7 @@
 
 mod access_log; // what is written about each request, in both formats
 mod admin; // the admin API: its endpoints, and what it refuses
+mod balancing; // load balancers and outlier detection
 mod bodies; // streaming with back-pressure, early answers, bodies broken off
 mod check; // `meshgate check`: exit codes, and the messages for bad files, compared with golden files
 mod drain; // SIGTERM, once and twice

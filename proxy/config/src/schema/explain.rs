@@ -244,7 +244,7 @@ pub(super) fn shown(node: &Node) -> String {
 }
 
 /// How a value becomes one of the wanted type.
-fn type_hint(wanted: &str, format: Option<&str>, node: &Node) -> Option<String> {
+pub(super) fn type_hint(wanted: &str, format: Option<&str>, node: &Node) -> Option<String> {
     match (wanted, &node.kind) {
         ("string", Kind::Number(_, written)) => match format {
             Some("duration") => Some(format!("add a unit: `{written}s` or `{written}ms`")),

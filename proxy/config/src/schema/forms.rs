@@ -7,9 +7,9 @@ use jsonschema::error::{ValidationError, ValidationErrorKind as Is};
 use serde_json::Value;
 
 use super::Problem;
-use super::explain::{Explainer, meant, one_of, problem, shown, type_description};
+use super::explain::{Explainer, meant, one_of, problem, shown, type_description, type_hint};
 use super::walk::{Applies, parts, target};
-use crate::tree::Kind;
+use crate::tree::{Kind, Node};
 use crate::words::{list, quoted};
 
 type Errors = Vec<ValidationError<'static>>;
@@ -24,13 +24,17 @@ pub(super) fn explain(
     let path = error.instance_path().as_str();
     let node = explainer.node(path);
     let subject = explainer.subject(path);
-    if let Some(options) = constants(branches, path) {
-        let (message, hint) = one_of(&subject, node.as_text(), Some(node), &options);
+    let of_type: Vec<&Errors> =
+        branches.iter().filter(|errors| !errors.iter().any(|e| is_type(e, path))).collect();
+    if let Some(options) = constants(&of_type, path).filter(|options| !options.is_empty()) {
+        let (mut message, mut hint) = one_of(&subject, node.as_text(), Some(node), &options);
+        if of_type.len() < branches.len() {
+            message = format!("{subject} has none of the forms it can have: {}", shown(node));
+            hint = hint.or_else(|| describe_all(explainer.schema, error.schema_path().as_str()));
+        }
         found.push(Problem { hint, ..problem(node.at, path, message) });
         return;
     }
-    let of_type: Vec<&Errors> =
-        branches.iter().filter(|errors| !errors.iter().any(|e| is_type(e, path))).collect();
     if of_type.is_empty() {
         let wanted = describe_branches(explainer.schema, error.schema_path().as_str());
         let wanted = list(&wanted, "or");
@@ -38,7 +42,8 @@ pub(super) fn explain(
             Kind::Null => format!("{subject} is empty, it must be {wanted}"),
             _ => format!("{subject} must be {wanted}, not {}", shown(node)),
         };
-        found.push(Problem { wrong_type: true, ..problem(node.at, path, message) });
+        let hint = type_hint_of_forms(explainer.schema, error.schema_path().as_str(), node);
+        found.push(Problem { hint, wrong_type: true, ..problem(node.at, path, message) });
         return;
     }
     if let Some(best) = closest(&of_type, path) {
@@ -66,7 +71,7 @@ fn is_type(error: &ValidationError<'_>, path: &str) -> bool {
 }
 
 /// The values allowed, if every form is nothing but a constant.
-fn constants(branches: &[Errors], path: &str) -> Option<Vec<Value>> {
+fn constants(branches: &[&Errors], path: &str) -> Option<Vec<Value>> {
     let mut options = Vec::new();
     for errors in branches {
         let mut constant = false;
@@ -165,6 +170,19 @@ fn collect_keys<'s>(root: &'s Value, schema: &'s Value, known: &mut BTreeSet<&'s
 pub(super) fn describe_all(root: &Value, keyword: &str) -> Option<String> {
     let forms = describe_branches(root, keyword);
     (!forms.is_empty()).then(|| format!("write {}", list(&forms, "or")))
+}
+
+/// How the value becomes one of a form that is a single value.
+fn type_hint_of_forms(root: &Value, keyword: &str, node: &Node) -> Option<String> {
+    let branches = root.pointer(keyword).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    branches.iter().find_map(|branch| {
+        let schema = meant(root, branch);
+        let wanted = schema
+            .get("type")
+            .and_then(Value::as_str)
+            .filter(|wanted| !matches!(*wanted, "object" | "array"))?;
+        type_hint(wanted, schema.get("format").and_then(Value::as_str), node)
+    })
 }
 
 /// Each form in a few words, each once.

@@ -7,7 +7,7 @@ use meshgate_wasm::RequestHead;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
-use super::super::tests::{Endpoint, configuration};
+use super::super::tests::{Endpoint, configuration, fresh};
 use super::*;
 
 type Outcome = Result<HttpCallResponse, CallFailure>;
@@ -122,7 +122,7 @@ fn mishaps_look_as_filters_expect() {
         assert_eq!(large.await.unwrap().unwrap_err(), CallFailure::TooLarge);
 
         let closed: SocketAddr = Endpoint::new().await.address;
-        let cluster = Rc::new(Cluster::new(&configuration(&[closed])));
+        let cluster = fresh(&configuration(&[closed]));
         let refused = started(&upstream, &cluster, call("", HeaderMap::new(), None)).await.unwrap().unwrap();
         assert_eq!(refused.head.status, 503);
         assert_eq!(refused.body, "upstream connect error");

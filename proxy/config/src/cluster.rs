@@ -1,0 +1,207 @@
+//! How requests are spread over a cluster's endpoints, and which of these are left out: the parts of a cluster's entry that are
+//! more than one value. Used by the file's form and by the model alike, where both are the same.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::file::EndpointText;
+use crate::units::DurationText;
+
+/// One server of a cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its share of the requests beside the other endpoints' weights.
+    pub weight: u32,
+    /// It is used while too few endpoints of a lower number can be.
+    pub priority: u32,
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadBalancer {
+    /// One after the other, by weight.
+    #[default]
+    RoundRobin,
+    /// Of two drawn at random, the one with fewer requests in flight.
+    LeastRequest,
+    /// Of two drawn at random, the one that answers faster: its latency of late times its requests in flight.
+    PeakEwma,
+    /// One drawn at random, by weight.
+    Random,
+    /// Always the same endpoint for the same key: a ring, in which an endpoint that comes or goes moves only its own keys.
+    RingHash(HashBy),
+    /// As `ring_hash`, but spread more evenly; an endpoint that comes or goes moves a few other keys too.
+    Maglev(HashBy),
+}
+
+/// What decides the endpoint, and how far one may be loaded beside the others.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct HashBy {
+    /// The part of the request that is the key. A request without it goes to any endpoint.
+    pub by: HashKey,
+    /// An endpoint whose requests in flight would be more than this many times the average passes its key on to the next
+    /// endpoint. Default: no bound.
+    #[serde(default)]
+    #[schemars(with = "f64", range(min = 1, max = 1000))]
+    pub max_load: Option<f64>,
+}
+
+/// A part of a request.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum HashKey {
+    /// The first value of a header field.
+    Header(#[schemars(length(min = 1))] String),
+    /// The value of a cookie.
+    Cookie(#[schemars(length(min = 1))] String),
+    /// The value of a query parameter, as it is written.
+    Query(#[schemars(length(min = 1))] String),
+    /// The client's IP address.
+    SourceAddress,
+}
+
+/// When endpoints are left out for a while by what they answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutlierDetection {
+    /// So many answers of 5xx in a row eject, or requests without an answer, unless those are counted apart.
+    pub consecutive_errors: Option<u32>,
+    /// So many answers of 502, 503 or 504 in a row eject.
+    pub consecutive_gateway_errors: Option<u32>,
+    /// So many requests without an answer in a row eject.
+    pub consecutive_local_errors: Option<u32>,
+    /// Success rates are compared.
+    pub success_rate: Option<SuccessRate>,
+    /// How often success rates are compared and old ejections forgiven.
+    pub interval: Duration,
+    /// How long the first ejection lasts.
+    pub ejection_time: Duration,
+    /// How long any ejection lasts at most.
+    pub max_ejection_time: Duration,
+    /// Most endpoints ejected at a time, in percent; one always may be.
+    pub max_ejection_percent: u32,
+}
+
+/// Ejects endpoints whose share of successes is far below the average.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct SuccessRate {
+    /// An endpoint with fewer requests in an interval is not compared. Default: 100.
+    #[serde(default = "SuccessRate::requests")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests: u32,
+    /// With fewer endpoints to compare nothing is done. Default: 5.
+    #[serde(default = "SuccessRate::endpoints")]
+    #[schemars(range(min = 2, max = 100_000))]
+    pub endpoints: u32,
+    /// So many standard deviations below the average are too many. Default: 1.9.
+    #[serde(default = "SuccessRate::deviations")]
+    #[schemars(range(min = 0.1, max = 100))]
+    pub deviations: f64,
+}
+
+impl SuccessRate {
+    fn requests() -> u32 {
+        100
+    }
+
+    fn endpoints() -> u32 {
+        5
+    }
+
+    fn deviations() -> f64 {
+        1.9
+    }
+}
+
+/// `{address: 127.0.0.1:9001, weight: 3}`
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "read from the tree, which knows positions")]
+pub(crate) enum EndpointForm {
+    /// `IP:PORT` or `HOST:PORT`.
+    Address(#[schemars(with = "EndpointText")] String),
+    /// An address and more.
+    Entry(EndpointEntry),
+}
+
+/// `{address: 127.0.0.1:9001, weight: 3}`
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "read from the tree, which knows positions")]
+pub(crate) struct EndpointEntry {
+    /// `IP:PORT` or `HOST:PORT`.
+    #[schemars(with = "EndpointText")]
+    address: String,
+    /// Its share of the requests beside the other endpoints' weights. Default: 1.
+    #[serde(default)]
+    #[schemars(with = "u32", range(min = 1, max = 1000))]
+    weight: Option<u32>,
+    /// Endpoints of priority 1 are used while too few of priority 0 can be, and so on. Default: 0.
+    #[serde(default)]
+    #[schemars(with = "u32", range(min = 0, max = 15))]
+    priority: Option<u32>,
+}
+
+/// `outlier_detection: {consecutive_errors: 5, ejection_time: 30s}`
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OutlierEntry {
+    /// So many answers of 5xx in a row eject an endpoint; a request that got no answer counts as one, unless
+    /// `consecutive_local_errors` is given. 0: none do. Default: 5.
+    #[serde(default)]
+    #[schemars(with = "u32", range(min = 0, max = 1_000_000))]
+    consecutive_errors: Option<u32>,
+    /// So many answers of 502, 503 or 504 in a row eject an endpoint. Default: none do.
+    #[serde(default)]
+    #[schemars(with = "u32", range(min = 1, max = 1_000_000))]
+    consecutive_gateway_errors: Option<u32>,
+    /// So many requests in a row that got no answer (connection failed, reset, too late) eject an endpoint, and are no
+    /// errors for the other counts. Default: they are.
+    #[serde(default)]
+    #[schemars(with = "u32", range(min = 1, max = 1_000_000))]
+    consecutive_local_errors: Option<u32>,
+    /// Ejects endpoints whose share of successes is far below the average. Default: none.
+    #[serde(default)]
+    #[schemars(with = "SuccessRate")]
+    success_rate: Option<SuccessRate>,
+    /// How often success rates are compared, and an ejection forgiven. Default: 10s.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    interval: Option<DurationText>,
+    /// How long an ejection lasts, times the number of the endpoint's ejections of late. Default: 30s.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    ejection_time: Option<DurationText>,
+    /// How long it lasts at most. Default: 5m.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    max_ejection_time: Option<DurationText>,
+    /// Most endpoints ejected at a time, in percent; one always may be. Default: 10.
+    #[serde(default)]
+    #[schemars(with = "u32", range(min = 0, max = 100))]
+    max_ejection_percent: Option<u32>,
+}
+
+impl OutlierEntry {
+    pub(crate) fn with_defaults(self) -> OutlierDetection {
+        let lasting = |written: Option<DurationText>, default| written.map_or(default, |written| written.0);
+        OutlierDetection {
+            consecutive_errors: Some(self.consecutive_errors.unwrap_or(5)).filter(|count| *count > 0),
+            consecutive_gateway_errors: self.consecutive_gateway_errors,
+            consecutive_local_errors: self.consecutive_local_errors,
+            success_rate: self.success_rate,
+            interval: lasting(self.interval, Duration::from_secs(10)),
+            ejection_time: lasting(self.ejection_time, Duration::from_secs(30)),
+            max_ejection_time: lasting(self.max_ejection_time, Duration::from_secs(300)),
+            max_ejection_percent: self.max_ejection_percent.unwrap_or(10),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Load balancing and outlier detection, seen from the clients and the endpoints.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use http::{Response, StatusCode};
+use meshgate_tests::{Ask, Backend, Client, Meshgate, full, until};
+
+async fn backends(count: usize) -> Vec<Backend> {
+    let mut backends = Vec::new();
+    for number in 1..=count {
+        backends.push(Backend::echo(&format!("b{number}")).await);
+    }
+    backends
+}
+
+/// Answers 500, always.
+async fn broken() -> Backend {
+    let answer = async |_, _| {
+        let mut answer = Response::new(full("broken"));
+        *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        Ok(answer)
+    };
+    Backend::answering("broken", answer).await
+}
+
+fn addresses(backends: &[&Backend]) -> Vec<SocketAddr> {
+    backends.iter().map(|backend| backend.address()).collect()
+}
+
+fn refs(backends: &[Backend]) -> Vec<&Backend> {
+    backends.iter().collect()
+}
+
+/// Sends so many requests, each on a connection of its own, so that every worker gets some; counts the backends' names.
+async fn answers(gate: &Meshgate, requests: usize) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for _ in 0..requests {
+        let reply = gate.get("/").await;
+        let name = if reply.status == 200 { reply.header("x-backend") } else { reply.status.as_str() };
+        *counts.entry(name.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+#[tokio::test]
+async fn weights_are_kept_exactly_by_round_robin() {
+    let backends = backends(2).await;
+    let endpoints = format!(
+        "[{{address: {}, weight: 3}}, {{address: {}, weight: 1}}]",
+        backends[0].address(),
+        backends[1].address()
+    );
+    let gate = Meshgate::with(&format!(
+        "admin: {{address: 127.0.0.1:0}}\naccess_log: {{format: json}}\nworkers: 1\n\
+         listeners: [{{name: web, address: 127.0.0.1:0, cluster: one}}]\n\
+         clusters: [{{name: one, endpoints: {endpoints}}}]\n"
+    ))
+    .start()
+    .await;
+    let counts = answers(&gate, 80).await;
+    assert!((59..=61).contains(&counts["b1"]) && (19..=21).contains(&counts["b2"]), "{counts:?}");
+}
+
+#[tokio::test]
+async fn endpoint_that_fails_is_left_out_by_all_workers_and_comes_back_in_time() {
+    let (good, bad) = (backends(3).await, broken().await);
+    let mut all = refs(&good);
+    all.push(&bad);
+    let detection = "outlier_detection: {consecutive_errors: 5, ejection_time: 2s, max_ejection_percent: 50}";
+    let gate = Meshgate::chain("").workers(2).cluster_of("one", &addresses(&all), detection).start().await;
+
+    // Until the fifth failure in a row it gets its share; both workers count.
+    until("the endpoint is ejected", || async {
+        gate.get("/").await;
+        (bad.requests() == 5).then_some(())
+    })
+    .await;
+    let ejected = Instant::now();
+    let counts = answers(&gate, 120).await;
+    if ejected.elapsed() < Duration::from_secs(2) {
+        assert_eq!(counts.get("500"), None, "{counts:?}");
+        assert_eq!(bad.requests(), 5);
+    }
+    let page = gate.admin("/clusters").await.json();
+    let shown = &page["clusters"][0]["endpoints"][3];
+    assert_eq!(
+        (&shown["address"], &shown["ejections"]),
+        (&bad.address().to_string().into(), &1.into()),
+        "{page}"
+    );
+    let labels = [("cluster", "one"), ("endpoint", &*bad.address().to_string())];
+    assert_eq!(gate.metrics().await.sum("meshgate_endpoint_ejections_total", &labels), 1.0);
+    let warning = "endpoint ejected cluster=one";
+    gate.log().wait(warning, |line| line.contains(warning).then_some(())).await;
+
+    until("the endpoint is tried again", || async {
+        gate.get("/").await;
+        (bad.requests() > 5).then_some(())
+    })
+    .await;
+    assert!(ejected.elapsed() >= Duration::from_millis(1_900), "back after {:?}", ejected.elapsed());
+}
+
+#[tokio::test]
+async fn endpoint_that_refuses_connections_costs_few_requests() {
+    let good = backends(3).await;
+    let gone = Backend::echo("gone").await.address();
+    let mut all = addresses(&refs(&good));
+    all.push(gone);
+    let detection = "outlier_detection: {consecutive_local_errors: 3}";
+    let gate = Meshgate::chain("").cluster_of("one", &all, detection).start().await;
+    let counts = answers(&gate, 200).await;
+    assert_eq!(counts.get("503"), Some(&3), "{counts:?}");
+}
+
+#[tokio::test]
+async fn what_is_known_of_an_endpoint_outlives_a_reload() {
+    let (good, bad) = (backends(2).await, broken().await);
+    let detection = "outlier_detection: {max_ejection_percent: 50}";
+    let setup = |all: &[&Backend]| Meshgate::chain("").cluster_of("one", &addresses(all), detection);
+    let gate = setup(&[&good[0], &bad]).start().await;
+    answers(&gate, 20).await;
+    assert_eq!(bad.requests(), 5);
+
+    let before = gate.reload().await;
+    gate.edit("meshgate.yaml", setup(&[&bad, &good[0], &good[1]]).yaml());
+    gate.reloaded(&before).await;
+    let counts = answers(&gate, 20).await;
+    assert_eq!(counts, BTreeMap::from([("b1".to_owned(), 10), ("b2".to_owned(), 10)]));
+    assert_eq!(bad.requests(), 5);
+}
+
+#[tokio::test]
+async fn same_key_goes_to_the_same_endpoint_on_every_worker() {
+    let backends = backends(5).await;
+    for balancer in ["ring_hash: {by: {header: x-user}}", "maglev: {by: {header: x-user}}"] {
+        let gate = Meshgate::chain("")
+            .workers(2)
+            .cluster_of("one", &addresses(&refs(&backends)), &format!("load_balancer: {{{balancer}}}"))
+            .start()
+            .await;
+        let mut homes = BTreeMap::<String, usize>::new();
+        for user in 0..40 {
+            let ask = || Ask::get("/").header("x-user", &format!("user {user}"));
+            let home = gate.call(ask()).await.header("x-backend").to_owned();
+            for _ in 0..4 {
+                assert_eq!(gate.call(ask()).await.header("x-backend"), home, "user {user}");
+            }
+            let mut http2 = Client::http2(gate.address()).await;
+            assert_eq!(http2.call(ask()).await.header("x-backend"), home, "user {user} over HTTP/2");
+            *homes.entry(home).or_default() += 1;
+        }
+        assert_eq!(homes.len(), 5, "{homes:?}");
+    }
+}
+
+#[tokio::test]
+async fn slow_endpoint_gets_little_of_peak_ewma() {
+    let fast = backends(2).await;
+    // Slow beside an answer over loopback, and fast enough not to hold up the test.
+    let slow = Backend::answering("slow", async |_, _| {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        Ok(Response::new(full("slow")))
+    })
+    .await;
+    let mut all = refs(&fast);
+    all.push(&slow);
+    let gate =
+        Meshgate::chain("").cluster_of("one", &addresses(&all), "load_balancer: peak_ewma").start().await;
+    answers(&gate, 300).await;
+    // A new endpoint is taken for one of 30 ms, so each is tried; the slow one then loses every draw.
+    assert!(slow.requests() <= 30, "{} of 300", slow.requests());
+}
