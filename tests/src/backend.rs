@@ -1,16 +1,16 @@
-//! Upstream servers over HTTP/1.1 that answer as a test says and remember what they saw. For single bytes see `RawBackend`.
+//! Upstream servers over HTTP/1.1 or HTTP/2 that answer as a test says and remember what they saw. For single bytes see `RawBackend`.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
@@ -77,6 +77,29 @@ impl Backend {
         A: Fn(Seen, Request<Incoming>) -> F + Clone + Send + 'static,
         F: Future<Output = Answer> + Send + 'static,
     {
+        Backend::speaking(Version::HTTP_11, name, answer).await
+    }
+
+    /// `answering` over HTTP/2 with prior knowledge.
+    pub async fn http2<A, F>(name: &str, answer: A) -> Backend
+    where
+        A: Fn(Seen, Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        Backend::speaking(Version::HTTP_2, name, answer).await
+    }
+
+    /// `echo` over HTTP/2.
+    pub async fn http2_echo(name: &str) -> Backend {
+        let named = name.to_owned();
+        Backend::http2(name, move |seen, request| describe(named.clone(), seen, request)).await
+    }
+
+    async fn speaking<A, F>(version: Version, name: &str, answer: A) -> Backend
+    where
+        A: Fn(Seen, Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let record = Arc::new(Record {
@@ -85,7 +108,7 @@ impl Backend {
             accepted: AtomicUsize::new(0),
             open: watch::Sender::new(0),
         });
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&record), answer)).abort_handle();
+        let accepting = tokio::spawn(accept(listener, version, Arc::clone(&record), answer)).abort_handle();
         Backend { name: name.to_owned(), address, record, accepting }
     }
 
@@ -135,7 +158,7 @@ impl Drop for Backend {
     }
 }
 
-async fn accept<A, F>(listener: TcpListener, record: Arc<Record>, answer: A)
+async fn accept<A, F>(listener: TcpListener, version: Version, record: Arc<Record>, answer: A)
 where
     A: Fn(Seen, Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Answer> + Send + 'static,
@@ -145,12 +168,12 @@ where
         let (stream, _) = listener.accept().await.expect("accept");
         let connection = record.accepted.fetch_add(1, Ordering::SeqCst) + 1;
         record.open.send_modify(|open| *open += 1);
-        connections.spawn(serve(stream, connection, Arc::clone(&record), answer.clone()));
+        connections.spawn(serve(stream, version, connection, Arc::clone(&record), answer.clone()));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn serve<A, F>(stream: TcpStream, connection: usize, record: Arc<Record>, answer: A)
+async fn serve<A, F>(stream: TcpStream, version: Version, connection: usize, record: Arc<Record>, answer: A)
 where
     A: Fn(Seen, Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Answer> + Send + 'static,
@@ -169,7 +192,12 @@ where
         answer(seen, request)
     });
     // An error here is the peer leaving or an answer that the test broke off on purpose.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let stream = TokioIo::new(stream);
+    if version == Version::HTTP_2 {
+        let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await;
+    } else {
+        let _ = http1::Builder::new().serve_connection(stream, service).await;
+    }
     record.open.send_modify(|open| *open -= 1);
 }
 

@@ -30,8 +30,14 @@ pub struct Envoy {
 #[derive(Default)]
 pub struct EnvoySetup {
     filters: Vec<(String, Vec<u8>, String)>,
-    clusters: Vec<(String, SocketAddr)>,
+    clusters: Vec<Cluster>,
     tcp: bool,
+}
+
+struct Cluster {
+    name: String,
+    endpoint: SocketAddr,
+    http2: bool,
 }
 
 impl Envoy {
@@ -71,7 +77,13 @@ impl EnvoySetup {
 
     /// Adds a cluster of one endpoint. The first one gets all requests.
     pub fn cluster(mut self, name: &str, address: SocketAddr) -> EnvoySetup {
-        self.clusters.push((name.to_owned(), address));
+        self.clusters.push(Cluster { name: name.to_owned(), endpoint: address, http2: false });
+        self
+    }
+
+    /// Adds a cluster of one endpoint that speaks HTTP/2.
+    pub fn http2_cluster(mut self, name: &str, address: SocketAddr) -> EnvoySetup {
+        self.clusters.push(Cluster { name: name.to_owned(), endpoint: address, http2: true });
         self
     }
 
@@ -130,7 +142,7 @@ impl EnvoySetup {
     }
 
     fn default_cluster(&self) -> &str {
-        self.clusters.first().map_or("", |(name, _)| name.as_str())
+        self.clusters.first().map_or("", |cluster| cluster.name.as_str())
     }
 
     fn wasm_filters(&self, folder: &Path, kind: &str) -> Vec<Value> {
@@ -209,7 +221,11 @@ fn wasm_filter(kind: &str, (name, _, configuration): &(String, Vec<u8>, String),
     })
 }
 
-fn cluster((name, endpoint): &(String, SocketAddr)) -> Value {
+fn cluster(Cluster { name, endpoint, http2 }: &Cluster) -> Value {
+    let protocol = match http2 {
+        true => json!({"http2_protocol_options": {}}),
+        false => json!({"http_protocol_options": {"enable_trailers": true}}),
+    };
     json!({
         "name": name,
         "connect_timeout": "5s",
@@ -220,7 +236,7 @@ fn cluster((name, endpoint): &(String, SocketAddr)) -> Value {
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {"http_protocol_options": {"enable_trailers": true}},
+                "explicit_http_config": protocol,
             },
         },
     })

@@ -131,6 +131,7 @@ fn cluster(entry: ClusterEntry, endpoints: Vec<Endpoint>, at: Position) -> Clust
     Cluster {
         name: entry.name.0,
         endpoints,
+        protocol: entry.protocol,
         load_balancer: entry.load_balancer,
         slow_start: entry.slow_start.map(|time| time.0),
         outlier_detection: entry.outlier_detection.map(OutlierEntry::with_defaults),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::cluster::{EndpointForm, LoadBalancer, OutlierEntry};
 use crate::isolation::{Capabilities, Isolation};
 use crate::limits::{LimitsEntry, WasmEntry};
-use crate::model::{AccessLogFormat, OnError, Protocol};
+use crate::model::{AccessLogFormat, ClusterProtocol, OnError, Protocol};
 use crate::units::{DurationText, SizeText};
 
 /// A Meshgate configuration.
@@ -193,6 +193,9 @@ pub(crate) struct ClusterEntry {
     /// is loaded. An empty list answers every request with 503.
     #[expect(dead_code, reason = "read from the tree, which knows positions")]
     endpoints: Vec<EndpointForm>,
+    /// What its endpoints speak: `http2` for gRPC. Default: http1.
+    #[serde(default)]
+    pub(crate) protocol: ClusterProtocol,
     /// How an endpoint is chosen. Default: round_robin.
     #[serde(default)]
     pub(crate) load_balancer: LoadBalancer,

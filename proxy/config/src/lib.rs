@@ -38,8 +38,8 @@ pub use isolation::{Capabilities, Clock, Isolation, PropertyGroup};
 pub use limits::{FilterLimits, WasmBounds};
 pub use load::{Load, load, load_text};
 pub use model::{
-    AccessLog, AccessLogFormat, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain,
-    FilterConfiguration, FilterUse, Listener, OnError, Protocol,
+    AccessLog, AccessLogFormat, AccessLogOutput, Admin, Chain, ChainId, Cluster, ClusterProtocol, Config,
+    Drain, FilterConfiguration, FilterUse, Listener, OnError, Protocol,
 };
 pub use modules::{ModuleSource, Modules};
 pub use source::{Position, Source};

@@ -45,11 +45,17 @@ pub struct FilterLimits {
     pub http_calls: u32,
     /// HTTP calls under way, of one exchange.
     pub stream_http_calls: u32,
-    /// Longest time of an HTTP call.
+    /// gRPC calls and streams under way, of the filter on one worker.
+    pub grpc_calls: u32,
+    /// gRPC calls and streams under way, of one exchange.
+    pub stream_grpc_calls: u32,
+    /// Bytes that wait to be sent on one gRPC stream.
+    pub grpc_queue: u64,
+    /// Longest time of a call.
     pub call_time: Duration,
-    /// Most bytes of a call's response body.
+    /// Most bytes of a call's response body, and of a gRPC message that comes.
     pub call_body: u64,
-    /// HTTP calls in a row, each made while the one before is served.
+    /// Calls in a row, each made while the one before is served.
     pub call_depth: u32,
     /// Metrics without labels.
     pub metrics: u32,
@@ -89,6 +95,9 @@ impl Default for FilterLimits {
             log_lines: 100,
             http_calls: 256,
             stream_http_calls: 8,
+            grpc_calls: 256,
+            stream_grpc_calls: 8,
+            grpc_queue: 1 << 20,
             call_time: Duration::from_secs(30),
             call_body: 1 << 20,
             call_depth: 3,
@@ -157,13 +166,22 @@ pub(crate) struct LimitsEntry {
     /// HTTP calls under way, of one exchange. Default: 8.
     #[schemars(with = "u32", range(max = 100_000))]
     stream_http_calls: Option<u32>,
-    /// Longest time of an HTTP call. Default: 30s.
+    /// gRPC calls and streams under way, of the filter on one worker. Default: 256.
+    #[schemars(with = "u32", range(max = 100_000))]
+    grpc_calls: Option<u32>,
+    /// gRPC calls and streams under way, of one exchange. Default: 8.
+    #[schemars(with = "u32", range(max = 100_000))]
+    stream_grpc_calls: Option<u32>,
+    /// Bytes that wait to be sent on one gRPC stream. Default: 1MiB.
+    #[schemars(with = "SizeText")]
+    grpc_queue: Option<SizeText>,
+    /// Longest time of a call. Default: 30s.
     #[schemars(with = "DurationText")]
     call_time: Option<DurationText>,
-    /// Most bytes of a call's response body. Default: 1MiB.
+    /// Most bytes of a call's response body, and of a gRPC message that comes. Default: 1MiB.
     #[schemars(with = "SizeText")]
     call_body: Option<SizeText>,
-    /// HTTP calls in a row, each made while the one before is served. Default: 3.
+    /// Calls in a row, each made while the one before is served. Default: 3.
     #[schemars(with = "u32", range(max = 100))]
     call_depth: Option<u32>,
     /// Metrics without labels. Default: 1000.
@@ -214,6 +232,9 @@ impl LimitsEntry {
             log_lines: self.log_lines.unwrap_or(default.log_lines),
             http_calls: self.http_calls.unwrap_or(default.http_calls),
             stream_http_calls: self.stream_http_calls.unwrap_or(default.stream_http_calls),
+            grpc_calls: self.grpc_calls.unwrap_or(default.grpc_calls),
+            stream_grpc_calls: self.stream_grpc_calls.unwrap_or(default.stream_grpc_calls),
+            grpc_queue: bytes(self.grpc_queue, default.grpc_queue),
             call_time: lasts(self.call_time, default.call_time),
             call_body: bytes(self.call_body, default.call_body),
             call_depth: self.call_depth.unwrap_or(default.call_depth),
@@ -310,7 +331,7 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
         size(limits, "total_memory", 64 << 10, 1 << 40, report);
         size(limits, "body", 0, 1 << 30, report);
         size(limits, "copied", 64 << 10, 1 << 40, report);
-        for key in ["call_body", "shared_bytes", "queue_bytes"] {
+        for key in ["call_body", "grpc_queue", "shared_bytes", "queue_bytes"] {
             size(limits, key, 0, 1 << 40, report);
         }
         for key in WHOLE {
@@ -329,7 +350,7 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
 }
 
 /// Limits that are whole numbers.
-const WHOLE: [&str; 13] = [
+const WHOLE: [&str; 15] = [
     "cpu_percent",
     "contexts",
     "crashes",
@@ -337,6 +358,8 @@ const WHOLE: [&str; 13] = [
     "log_lines",
     "http_calls",
     "stream_http_calls",
+    "grpc_calls",
+    "stream_grpc_calls",
     "call_depth",
     "metrics",
     "series",

@@ -221,6 +221,8 @@ pub struct Cluster {
     pub name: String,
     /// Its endpoints, in the file's order, each once; a host name stands for all its addresses at load.
     pub endpoints: Vec<Endpoint>,
+    /// What the endpoints speak.
+    pub protocol: ClusterProtocol,
     /// How an endpoint is chosen.
     pub load_balancer: LoadBalancer,
     /// How long an endpoint that is new, or was ejected, gets fewer requests.
@@ -235,4 +237,15 @@ pub struct Cluster {
     pub idle_timeout: Duration,
     /// Where its name is written.
     pub at: Position,
+}
+
+/// What the endpoints of a cluster speak.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum ClusterProtocol {
+    /// HTTP/1.1: one request at a time on each connection.
+    #[default]
+    Http1,
+    /// HTTP/2 in cleartext, with prior knowledge: many requests at once on each connection. What gRPC needs.
+    Http2,
 }

@@ -195,6 +195,15 @@ fn upstream_verdict(error: &UpstreamError) -> Verdict {
             Flag::UpstreamConnectFailure,
             "upstream_connect_timeout",
         ),
+        UpstreamErrorKind::Overflow => {
+            upstream(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "upstream_overflow")
+        }
+        UpstreamErrorKind::Refused => {
+            upstream(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamReset, "upstream_refused_request")
+        }
+        UpstreamErrorKind::StreamReset { .. } => {
+            upstream(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamReset, "upstream_reset_before_response")
+        }
         UpstreamErrorKind::Reset { .. } => upstream(
             StatusCode::SERVICE_UNAVAILABLE,
             Flag::UpstreamTermination,
@@ -238,6 +247,9 @@ fn upstream_body(kind: &UpstreamErrorKind) -> &'static str {
     match kind {
         UpstreamErrorKind::NoEndpoint => "no healthy upstream",
         UpstreamErrorKind::ConnectFailed | UpstreamErrorKind::ConnectTimeout => "upstream connection failure",
+        UpstreamErrorKind::Overflow => "too many requests wait for upstream",
+        UpstreamErrorKind::Refused => "upstream refused the request",
+        UpstreamErrorKind::StreamReset { .. } => "upstream reset the request before a response",
         UpstreamErrorKind::Reset { .. } => "upstream connection ended before a response",
         UpstreamErrorKind::Protocol => "upstream response is not valid HTTP",
         UpstreamErrorKind::RequestBody(error) => request_body_words(error),

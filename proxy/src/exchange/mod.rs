@@ -14,6 +14,7 @@ use std::task::Poll;
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use meshgate_config::ClusterProtocol;
 use meshgate_wasm::{Attributes, HttpStream, ResponseHead};
 
 use self::body::{Download, Received, frame};
@@ -59,7 +60,9 @@ fn open(
     let raw = Arrived::of(&parts);
     let head = match request_arrived(parts, peer, &listener.forwarding) {
         Ok(head) => head,
-        Err(rejection) => return Err(Box::new(raw.reject(&listener, peer, rejection))),
+        Err((rejection, headers)) => {
+            return Err(Box::new(raw.reject(&listener, peer, rejection, &headers)));
+        }
     };
     let mut attributes = Attributes::new(Rc::clone(&peer.connection));
     attributes.call_depth = depth;
@@ -106,14 +109,18 @@ async fn forward(
         return Err(ExchangeError::RequestBody(error).into());
     }
     let headers = std::mem::take(&mut head.headers);
-    let spare = (upload.is_end_stream() && head.method.is_idempotent()).then(|| headers.clone());
+    let idempotent = head.method.is_idempotent();
+    let may_be_sent_again = idempotent || cluster.protocol() == ClusterProtocol::Http2;
+    let spare = (upload.is_end_stream() && may_be_sent_again).then(|| headers.clone());
     let request = upstream_request(&head, headers, Body::stream(upload));
     let mut response = attempt(exchange, cluster, request, deadline).await;
     if let (Some(headers), Err(End::Error(ExchangeError::Upstream(error)))) = (spare, &response)
-        && error.kind == (UpstreamErrorKind::Reset { reused: true })
+        && (error.kind == UpstreamErrorKind::Refused
+            || (idempotent && error.kind == (UpstreamErrorKind::Reset { reused: true })))
     {
-        // The endpoint closed an idle connection while the request was on its way to it. That is nobody's failure, and
-        // RFC 9110 section 9.2.2 allows a proxy to send such a request again.
+        // The endpoint closed an idle connection while the request was on its way to it, or says that it has not begun
+        // with the request. That is nobody's failure, and RFC 9110 section 9.2.2 and RFC 9113 section 8.7 allow a proxy
+        // to send such a request again.
         let request = upstream_request(&head, headers, Body::empty());
         response = attempt(exchange, cluster, request, deadline).await;
     }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Response, Uri, Version, header, request};
-use http_body::Frame;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version, header, request};
+use http_body::{Body as _, Frame};
 use meshgate_wasm::{LocalResponse, RequestHead, ResponseHead};
 
 use super::error::{ExchangeError, Verdict};
@@ -15,7 +15,7 @@ use super::reply::Reply;
 use super::{Closed, End};
 use crate::filter::{Stop, Stream};
 use crate::message::forwarding::{X_FORWARDED_FOR, X_REQUEST_ID};
-use crate::message::{Body, Peer, Rejection, ResponseFlag};
+use crate::message::{Body, Peer, Rejection, ResponseFlag, local_response};
 use crate::snapshot::Listener;
 use crate::telemetry::AccessRecord;
 use crate::upstream::{Cluster, Endpoint, Outcome, UpstreamBody};
@@ -89,10 +89,9 @@ impl Exchange {
                 ResponseHead { status: response.status, headers: std::mem::take(&mut response.headers) }
             }
             // Cannot be: `show` put it there, and hostcalls only edit it.
-            None => ResponseHead {
-                status: http::StatusCode::INTERNAL_SERVER_ERROR,
-                headers: http::HeaderMap::new(),
-            },
+            None => {
+                ResponseHead { status: http::StatusCode::INTERNAL_SERVER_ERROR, headers: HeaderMap::new() }
+            }
         }
     }
 
@@ -272,11 +271,20 @@ impl Arrived {
     }
 
     /// Answers and logs a request whose head is not acceptable. No filter sees it.
-    pub(super) fn reject(&self, listener: &Listener, peer: &Peer, rejection: Rejection) -> Response<Body> {
-        let Verdict { status, flag, details, .. } = ExchangeError::Head(rejection).verdict();
+    pub(super) fn reject(
+        &self,
+        listener: &Listener,
+        peer: &Peer,
+        rejection: Rejection,
+        headers: &HeaderMap,
+    ) -> Response<Body> {
+        let error = ExchangeError::Head(rejection);
+        let Verdict { flag, details, .. } = error.verdict();
+        let mut response = local_response(&self.method, headers, error.response());
+        let status = response.status().as_u16();
         let flags = flag.map_or("", ResponseFlag::letters);
         listener.metrics.begin();
-        listener.metrics.end(status.as_u16(), flags);
+        listener.metrics.end(status, flags);
         tracing::debug!(listener = %listener.name, reason = rejection.reason, "request refused");
         if listener.access_log.is_on() {
             listener.access_log.write(&AccessRecord {
@@ -284,11 +292,11 @@ impl Arrived {
                 method: self.method.as_str(),
                 path: self.path(),
                 protocol: protocol(self.version),
-                status: status.as_u16(),
+                status,
                 flags,
                 details,
                 bytes_received: 0,
-                bytes_sent: rejection.reason.len() as u64,
+                bytes_sent: response.body().size_hint().exact().unwrap_or(0),
                 duration: Duration::ZERO,
                 upstream_time: None,
                 forwarded_for: None,
@@ -302,13 +310,9 @@ impl Arrived {
                 listener: &listener.name,
             });
         }
-        let mut response = Response::new(Body::full(rejection.reason));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         if self.version < Version::HTTP_2 {
             // Where this message ends and the next begins may be what is wrong with it.
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

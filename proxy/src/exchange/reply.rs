@@ -33,7 +33,7 @@ impl Reply {
 
     /// A response of our own, in the form that this request understands.
     pub(super) fn local(request: &RequestHead, response: LocalResponse) -> Reply {
-        let (parts, body) = local_response(request, response).into_parts();
+        let (parts, body) = local_response(&request.method, &request.headers, response).into_parts();
         let head = ResponseHead { status: parts.status, headers: parts.headers };
         Reply { head, body, deadline: Deadline::new(None) }
     }

@@ -143,6 +143,11 @@ pub enum BodyReason {
     TooLarge,
     /// Nothing came, or not enough, for too long.
     Timeout,
+    /// The sender reset its stream, with this code of HTTP/2.
+    Reset {
+        /// The code.
+        code: u32,
+    },
     /// Somebody decided that this body must not go on.
     Aborted,
 }
@@ -167,6 +172,16 @@ impl BodyError {
     /// What hyper says about a client's body.
     pub fn downstream(error: &hyper::Error) -> BodyError {
         BodyError::new(BodyFault::Downstream, BodyReason::of(error), describe(error))
+    }
+
+    /// What is said about the body of an endpoint that speaks HTTP/2.
+    pub fn upstream_http2(error: &h2::Error) -> BodyError {
+        let reason = match error.reason() {
+            Some(_) if error.is_library() => BodyReason::Protocol,
+            Some(code) if error.is_remote() => BodyReason::Reset { code: code.into() },
+            _ => BodyReason::Closed,
+        };
+        BodyError::new(BodyFault::Upstream, reason, describe(error))
     }
 
     /// What hyper says about an endpoint's body.
@@ -206,6 +221,7 @@ impl fmt::Display for BodyError {
             BodyReason::Protocol => "malformed",
             BodyReason::TooLarge => "too large",
             BodyReason::Timeout => "timed out",
+            BodyReason::Reset { .. } => "reset before its end",
             BodyReason::Aborted => "aborted",
         };
         write!(f, "{fault} body {reason}: {}", self.details)

@@ -16,6 +16,8 @@ pub enum ResponseFlag {
     UpstreamConnectFailure,
     /// UC: the connection to the endpoint ended before a response.
     UpstreamTermination,
+    /// UO: too many requests wait for a connection to the endpoint.
+    UpstreamOverflow,
     /// NR: nobody decided a route.
     NoRoute,
     /// DC: the client went away.
@@ -35,13 +37,14 @@ pub enum ResponseFlag {
 }
 
 impl ResponseFlag {
-    const ALL: [ResponseFlag; 14] = [
+    const ALL: [ResponseFlag; 15] = [
         ResponseFlag::NoHealthyUpstream,
         ResponseFlag::UpstreamTimeout,
         ResponseFlag::LocalReset,
         ResponseFlag::UpstreamReset,
         ResponseFlag::UpstreamConnectFailure,
         ResponseFlag::UpstreamTermination,
+        ResponseFlag::UpstreamOverflow,
         ResponseFlag::NoRoute,
         ResponseFlag::DownstreamTermination,
         ResponseFlag::StreamIdleTimeout,
@@ -61,6 +64,7 @@ impl ResponseFlag {
             Self::UpstreamReset => 0x10,
             Self::UpstreamConnectFailure => 0x20,
             Self::UpstreamTermination => 0x40,
+            Self::UpstreamOverflow => 0x80,
             Self::NoRoute => 0x100,
             Self::DownstreamTermination => 0x4000,
             Self::StreamIdleTimeout => 0x1_0000,
@@ -81,6 +85,7 @@ impl ResponseFlag {
             Self::UpstreamReset => "UR",
             Self::UpstreamConnectFailure => "UF",
             Self::UpstreamTermination => "UC",
+            Self::UpstreamOverflow => "UO",
             Self::NoRoute => "NR",
             Self::DownstreamTermination => "DC",
             Self::StreamIdleTimeout => "SI",

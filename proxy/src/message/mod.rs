@@ -10,6 +10,7 @@ pub mod detach;
 pub mod fields;
 pub mod flags;
 pub mod forwarding;
+pub mod grpc;
 pub mod local_response;
 pub mod path;
 pub mod receive;

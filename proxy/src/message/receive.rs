@@ -39,20 +39,37 @@ impl Rejection {
 }
 
 /// Checks a request's head and makes it ours.
+///
+/// # Errors
+/// Why it goes no further, and what is left of its fields.
 pub fn request_arrived(
     parts: request::Parts,
     peer: &Peer,
     forwarding: &Forwarding,
-) -> Result<RequestHead, Rejection> {
+) -> Result<RequestHead, (Rejection, HeaderMap)> {
     let request::Parts { method, uri, version, mut headers, .. } = parts;
-    check_method(&method)?;
-    let seen = Seen::of(&headers);
-    check_framing(version, &headers, &seen)?;
-    let authority = take_authority(&uri, version, &mut headers, &seen)?;
-    let path = take_path(&method, uri)?;
-    clean(&mut headers, &seen)?;
-    forwarding.mark(&mut headers, peer, seen.provenance);
-    Ok(RequestHead { method, scheme: peer.scheme.clone(), authority, path, version, headers })
+    match accept(&method, uri, version, &mut headers) {
+        Ok((authority, path, seen)) => {
+            forwarding.mark(&mut headers, peer, seen.provenance);
+            Ok(RequestHead { method, scheme: peer.scheme.clone(), authority, path, version, headers })
+        }
+        Err(rejection) => Err((rejection, headers)),
+    }
+}
+
+fn accept(
+    method: &Method,
+    uri: Uri,
+    version: Version,
+    headers: &mut HeaderMap,
+) -> Result<(HeaderValue, PathAndQuery, Seen), Rejection> {
+    check_method(method)?;
+    let seen = Seen::of(headers);
+    check_framing(version, headers, &seen)?;
+    let authority = take_authority(&uri, version, headers, &seen)?;
+    let path = take_path(method, uri)?;
+    clean(headers, &seen)?;
+    Ok((authority, path, seen))
 }
 
 /// What one walk over the names found, so that a usual request costs no further look-ups.

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use crate::admin::{ClusterSummary, FilterSummary, SnapshotSummary};
 use crate::snapshot::Snapshot;
-use meshgate_config::{Config, FilterConfiguration, FilterLimits, FilterUse, Isolation, Protocol};
+use meshgate_config::{
+    ClusterProtocol, Config, FilterConfiguration, FilterLimits, FilterUse, Isolation, Protocol,
+};
 
 /// The snapshot in the words of the admin API.
 pub(super) fn summarize(snapshot: &Snapshot, file: &Path) -> SnapshotSummary {
@@ -70,6 +72,10 @@ fn configuration(config: &Config) -> Value {
                 "weight": endpoint.weight,
                 "priority": endpoint.priority,
             })).collect::<Vec<_>>(),
+            "protocol": match cluster.protocol {
+                ClusterProtocol::Http1 => "http1",
+                ClusterProtocol::Http2 => "http2",
+            },
             "connect_timeout_ms": cluster.connect_timeout.as_millis() as u64,
             "idle_timeout_ms": cluster.idle_timeout.as_millis() as u64,
         })).collect::<Vec<_>>(),
@@ -121,6 +127,9 @@ fn limits(limits: &FilterLimits) -> Value {
         "log_lines": limits.log_lines,
         "http_calls": limits.http_calls,
         "stream_http_calls": limits.stream_http_calls,
+        "grpc_calls": limits.grpc_calls,
+        "stream_grpc_calls": limits.stream_grpc_calls,
+        "grpc_queue": limits.grpc_queue,
         "call_time_ms": ms(limits.call_time),
         "call_body": limits.call_body,
         "call_depth": limits.call_depth,

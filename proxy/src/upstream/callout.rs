@@ -18,8 +18,8 @@ use crate::message::{Body, BodyError, call_depth, response_arrived, upstream_req
 /// How long a call may take if nobody says.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Calls that a worker has under way at most.
-const MAX_CALLS: usize = 1024;
+/// Calls that a worker has under way at most, those of gRPC included.
+pub(super) const MAX_CALLS: usize = 1024;
 
 /// Sends `call` to `cluster` from a task of its own and delivers the outcome, never before this returns.
 ///
@@ -56,12 +56,13 @@ fn begin(
     Ok(())
 }
 
-struct Counted {
+/// Counts a call of a filter for as long as it lives.
+pub(super) struct Counted {
     under_way: Rc<Cell<usize>>,
 }
 
 impl Counted {
-    fn new(under_way: &Rc<Cell<usize>>) -> Counted {
+    pub(super) fn new(under_way: &Rc<Cell<usize>>) -> Counted {
         under_way.set(under_way.get() + 1);
         Counted { under_way: under_way.clone() }
     }
@@ -127,10 +128,14 @@ async fn exchange(
             UpstreamErrorKind::NoEndpoint => {
                 Ok(synthetic(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream"))
             }
-            UpstreamErrorKind::ConnectFailed | UpstreamErrorKind::ConnectTimeout => {
+            UpstreamErrorKind::ConnectFailed
+            | UpstreamErrorKind::ConnectTimeout
+            | UpstreamErrorKind::Overflow => {
                 Ok(synthetic(StatusCode::SERVICE_UNAVAILABLE, "upstream connect error"))
             }
             UpstreamErrorKind::Reset { .. }
+            | UpstreamErrorKind::StreamReset { .. }
+            | UpstreamErrorKind::Refused
             | UpstreamErrorKind::Protocol
             | UpstreamErrorKind::RequestBody(_) => Err(CallFailure::Reset),
         },

@@ -61,6 +61,11 @@ impl Cluster {
         &self.endpoints
     }
 
+    /// What its endpoints speak.
+    pub fn protocol(&self) -> meshgate_config::ClusterProtocol {
+        self.configuration.protocol
+    }
+
     /// How long a connection attempt may take.
     pub(super) fn connect_timeout(&self) -> Duration {
         self.configuration.connect_timeout

@@ -1,4 +1,5 @@
 //! Connections to endpoints: opening one, speaking HTTP/1.1 on it, closing it at once when it must not be used again.
+//! HTTP/2 is in `http2`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -42,26 +43,8 @@ impl Drop for Connection {
     }
 }
 
-/// Opens a connection within `timeout`, on which nothing is spoken yet.
-pub(super) async fn open(address: SocketAddr, timeout: Duration) -> Result<TcpStream, UpstreamError> {
-    let failed = |kind, details: String| UpstreamError::new(kind, Some(address), details);
-    let stream = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(failed(connect_kind(&error), error.to_string())),
-        Err(_) => {
-            return Err(failed(UpstreamErrorKind::ConnectTimeout, format!("no answer within {timeout:?}")));
-        }
-    };
-    // Without it the second of two small writes would wait for the peer's delayed acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        return Err(failed(UpstreamErrorKind::ConnectFailed, error.to_string()));
-    }
-    Ok(stream)
-}
-
 /// Opens a connection for HTTP/1.1 within `timeout`.
 pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> Result<Connection, UpstreamError> {
-    let failed = |kind, details: String| UpstreamError::new(kind, Some(address), details);
     let stream = open(address, timeout).await?;
     let local_address = stream.local_addr().ok();
     let (sender, connection) = http1::Builder::new()
@@ -69,10 +52,31 @@ pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> Result<Co
         .max_header_size(MAX_HEAD)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| failed(UpstreamErrorKind::ConnectFailed, error.to_string()))?;
+        .map_err(|error| failed(address, UpstreamErrorKind::ConnectFailed, error.to_string()))?;
     // Its errors reach the exchange through the sender or the body; what happens to an idle connection is no news.
     let task = tokio::task::spawn_local(async move { connection.await.ok() }).abort_handle();
     Ok(Connection { sender, task, local_address, reused: false })
+}
+
+/// Opens a socket within `timeout`.
+pub(super) async fn open(address: SocketAddr, timeout: Duration) -> Result<TcpStream, UpstreamError> {
+    let stream = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(failed(address, connect_kind(&error), error.to_string())),
+        Err(_) => {
+            let details = format!("no answer within {timeout:?}");
+            return Err(failed(address, UpstreamErrorKind::ConnectTimeout, details));
+        }
+    };
+    // Without it the second of two small writes would wait for the peer's delayed acknowledgement.
+    match stream.set_nodelay(true) {
+        Ok(()) => Ok(stream),
+        Err(error) => Err(failed(address, UpstreamErrorKind::ConnectFailed, error.to_string())),
+    }
+}
+
+fn failed(address: SocketAddr, kind: UpstreamErrorKind, details: String) -> UpstreamError {
+    UpstreamError::new(kind, Some(address), details)
 }
 
 fn connect_kind(error: &io::Error) -> UpstreamErrorKind {

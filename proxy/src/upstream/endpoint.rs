@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::balance::Candidate;
+use super::http2;
 use super::levels::Standing;
 use super::pool::Pool;
 use super::shared::SharedEndpoint;
@@ -21,6 +22,7 @@ pub struct Endpoint {
     shared: Arc<SharedEndpoint>,
     standing: Standing,
     pool: Rc<Pool>,
+    http2: Rc<http2::Connections>,
     in_flight: Cell<usize>,
     /// The load balancer looks at requests in flight of all workers.
     counted: bool,
@@ -42,6 +44,7 @@ impl Endpoint {
             shared: Arc::clone(shared),
             standing: Standing::new(weight),
             pool: Pool::new(idle_timeout),
+            http2: http2::Connections::new(configuration.address, idle_timeout),
             in_flight: Cell::new(0),
             counted,
         }
@@ -59,7 +62,12 @@ impl Endpoint {
 
     /// Connections of this worker that wait for the next request.
     pub fn idle_connections(&self) -> usize {
-        self.pool.len()
+        self.pool.len() + self.http2.idle()
+    }
+
+    /// Its connections for HTTP/2.
+    pub(super) fn http2(&self) -> &Rc<http2::Connections> {
+        &self.http2
     }
 
     pub(super) fn pool(&self) -> &Rc<Pool> {
@@ -125,7 +133,7 @@ impl fmt::Debug for Endpoint {
         f.debug_struct("Endpoint")
             .field("address", &self.address())
             .field("in_flight", &self.in_flight.get())
-            .field("idle_connections", &self.pool.len())
+            .field("idle_connections", &self.idle_connections())
             .finish()
     }
 }

@@ -25,6 +25,16 @@ pub enum UpstreamErrorKind {
     ConnectFailed,
     /// The connection was not there in time.
     ConnectTimeout,
+    /// All connections are in use, as many as there may be, and too many requests wait for one, or too long.
+    Overflow,
+    /// The endpoint says that it has not begun with the request (HTTP/2's REFUSED_STREAM, or GOAWAY): any request may be
+    /// sent again as if it had not been sent.
+    Refused,
+    /// The endpoint reset the request's stream, with this code of HTTP/2.
+    StreamReset {
+        /// The code.
+        code: u32,
+    },
     /// The connection ended before a response head.
     Reset {
         /// The connection had served a request before: an endpoint that closes an idle connection looks like this,
@@ -51,6 +61,7 @@ impl UpstreamError {
         matches!(
             self.kind,
             UpstreamErrorKind::NoEndpoint
+                | UpstreamErrorKind::Overflow
                 | UpstreamErrorKind::ConnectFailed
                 | UpstreamErrorKind::ConnectTimeout
         )
@@ -63,6 +74,9 @@ impl fmt::Display for UpstreamError {
             UpstreamErrorKind::NoEndpoint => "no endpoint",
             UpstreamErrorKind::ConnectFailed => "connection failed",
             UpstreamErrorKind::ConnectTimeout => "connection timed out",
+            UpstreamErrorKind::Overflow => "too many requests wait for a connection",
+            UpstreamErrorKind::Refused => "request refused before it was begun",
+            UpstreamErrorKind::StreamReset { .. } => "stream reset before a response",
             UpstreamErrorKind::Reset { reused: false } => "connection ended before a response",
             UpstreamErrorKind::Reset { reused: true } => "reused connection ended before a response",
             UpstreamErrorKind::Protocol => "response is not valid HTTP",

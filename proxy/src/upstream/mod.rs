@@ -2,6 +2,7 @@
 //!
 //! `Upstream::send` picks an endpoint, takes a connection and sends. It tries again by itself only when nothing of the
 //! request left the process; everything else is the caller's decision, who sees in `UpstreamError` what happened.
+//! Over HTTP/1.1 a request has a connection to itself (`pool`), over HTTP/2 it has a stream (`http2`).
 //! All of it lives on one worker: no lock, no `Send`.
 
 pub mod balance;
@@ -10,6 +11,8 @@ pub mod cluster;
 pub mod connect;
 pub mod endpoint;
 pub mod error;
+pub mod grpc;
+mod http2;
 mod levels;
 mod outlier;
 pub mod pool;

@@ -39,9 +39,11 @@ impl Outcome {
     /// What an attempt that failed says about its endpoint; nothing if others are to blame.
     pub fn of_failure(error: &UpstreamError) -> Option<Outcome> {
         match &error.kind {
-            // An idle connection that closes is nobody's failure; the others never came to an endpoint or broke before it.
+            // An idle connection that closes is nobody's failure, nor is a server that goes and says so; the others never came to an endpoint or broke before it.
             UpstreamErrorKind::Reset { reused: true }
             | UpstreamErrorKind::NoEndpoint
+            | UpstreamErrorKind::Overflow
+            | UpstreamErrorKind::Refused
             | UpstreamErrorKind::RequestBody(_) => None,
             _ => Some(Outcome::NoAnswer),
         }

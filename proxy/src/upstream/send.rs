@@ -13,11 +13,13 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use meshgate_config::ClusterProtocol;
 
 use super::cluster::Cluster;
 use super::connect::{self, Connection};
 use super::endpoint::Endpoint;
 use super::error::{UpstreamError, UpstreamErrorKind};
+use super::http2;
 use super::outlier::Outcome;
 use crate::message::body::describe;
 use crate::message::{Body, BodyError, BodyFault, BodyReason};
@@ -43,9 +45,22 @@ impl Upstream {
         cluster: &Cluster,
         request: Request<Body>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        self.send_over(cluster.protocol(), cluster, request).await
+    }
+
+    /// As [`send`](Self::send), over this protocol.
+    pub(super) async fn send_over(
+        &self,
+        protocol: ClusterProtocol,
+        cluster: &Cluster,
+        request: Request<Body>,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let endpoint = self.pick(cluster, None)?;
         let sent = Instant::now();
-        let response = self.send_to(cluster, &endpoint, request).await;
+        let response = match protocol {
+            ClusterProtocol::Http1 => self.send_http1(cluster, &endpoint, request).await,
+            ClusterProtocol::Http2 => self.send_http2(cluster, &endpoint, request).await,
+        };
         let outcome = match &response {
             Ok(response) => Some(Outcome::of(response.status().as_u16())),
             Err(error) => Outcome::of_failure(error),
@@ -72,6 +87,30 @@ impl Upstream {
         endpoint: &Rc<Endpoint>,
         request: Request<Body>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        match cluster.protocol() {
+            ClusterProtocol::Http1 => self.send_http1(cluster, endpoint, request).await,
+            ClusterProtocol::Http2 => self.send_http2(cluster, endpoint, request).await,
+        }
+    }
+
+    async fn send_http2(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Rc<Endpoint>,
+        request: Request<Body>,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let turn = Turn::new(endpoint);
+        let (response, lease) = http2::send(endpoint.http2(), request, cluster.connect_timeout()).await?;
+        let lease = Lease { held: Held::Http2(lease), turn };
+        accept(response.map(Source::Http2), lease)
+    }
+
+    async fn send_http1(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Rc<Endpoint>,
+        request: Request<Body>,
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let (head, body) = request.into_parts();
         let (body, progress) = RequestBody::new(body, &head.headers);
         let mut request = Request::from_parts(head, body);
@@ -82,7 +121,10 @@ impl Upstream {
                 None => connect::connect(endpoint.address(), cluster.connect_timeout()).await?,
             };
             match connection.sender.try_send_request(request).await {
-                Ok(response) => return accept(response, Lease { connection, progress, turn }),
+                Ok(response) => {
+                    let lease = Lease { held: Held::Http1 { connection, progress }, turn };
+                    return accept(response.map(Source::Http1), lease);
+                }
                 Err(mut error) => match error.take_message() {
                     // The connection was gone before a byte of the request was written to it.
                     Some(unsent) if connection.reused => request = unsent,
@@ -101,7 +143,7 @@ impl Upstream {
     }
 }
 
-/// Says what happened to a request that was sent, at least in part, and got no response head.
+/// Says what happened to a request that was sent over HTTP/1.1, at least in part, and got no response head.
 fn classify(error: &hyper::Error, reused: bool, progress: Option<&Progress>) -> UpstreamErrorKind {
     if let Some(broken) = progress.and_then(Progress::failure) {
         UpstreamErrorKind::RequestBody(broken)
@@ -120,17 +162,17 @@ fn classify(error: &hyper::Error, reused: bool, progress: Option<&Progress>) -> 
 }
 
 /// Takes a response head in.
-fn accept(response: Response<Incoming>, lease: Lease) -> Result<Response<UpstreamBody>, UpstreamError> {
+fn accept(response: Response<Source>, lease: Lease) -> Result<Response<UpstreamBody>, UpstreamError> {
     let endpoint = lease.turn.endpoint.address();
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         // Nobody asked: the field `upgrade` is never forwarded.
         let details = "switched protocols unasked";
         return Err(UpstreamError::new(UpstreamErrorKind::Protocol, Some(endpoint), details));
     }
-    let local_address = lease.connection.local_address;
-    Ok(response.map(|incoming| {
-        let mut body = UpstreamBody { incoming, endpoint, local_address, lease: Some(lease) };
-        if body.incoming.is_end_stream() {
+    let local_address = lease.local_address();
+    Ok(response.map(|source| {
+        let mut body = UpstreamBody { source, endpoint, local_address, lease: Some(lease) };
+        if body.is_end_stream() {
             body.release();
         }
         body
@@ -155,30 +197,58 @@ impl Drop for Turn {
     }
 }
 
-/// A connection on loan to one exchange. Dropping it closes the connection.
+/// What one exchange holds of an endpoint. Dropping it closes the connection, or resets the stream.
 struct Lease {
-    connection: Connection,
-    progress: Option<Rc<Progress>>,
+    held: Held,
     turn: Turn,
 }
 
+enum Held {
+    /// A connection on loan.
+    Http1 { connection: Connection, progress: Option<Rc<Progress>> },
+    /// A stream.
+    Http2(http2::Lease),
+}
+
 impl Lease {
-    /// Gives the connection back if the whole request was sent too.
+    fn local_address(&self) -> Option<SocketAddr> {
+        match &self.held {
+            Held::Http1 { connection, .. } => connection.local_address,
+            Held::Http2(lease) => lease.local_address(),
+        }
+    }
+
+    /// The response is complete: gives the connection back if the whole request was sent too. An endpoint that answers
+    /// before has heard enough.
     fn release(self) {
-        let sent = self.progress.is_none_or(|progress| progress.is_complete());
-        if sent {
-            self.turn.endpoint.pool().put(self.connection);
+        if let Held::Http1 { connection, progress } = self.held
+            && progress.is_none_or(|progress| progress.is_complete())
+        {
+            self.turn.endpoint.pool().put(connection);
+        }
+    }
+
+    /// Why the request's body broke, if it did.
+    fn failure(&self) -> Option<BodyError> {
+        match &self.held {
+            Held::Http1 { progress, .. } => progress.as_deref().and_then(Progress::failure),
+            Held::Http2(lease) => lease.failure(),
         }
     }
 }
 
 /// The body of an endpoint's response. At its clean end the connection goes back to the pool; dropped before, it is
-/// closed.
+/// closed. Over HTTP/2 that goes for the stream.
 pub struct UpstreamBody {
-    incoming: Incoming,
+    source: Source,
     endpoint: SocketAddr,
     local_address: Option<SocketAddr>,
     lease: Option<Lease>,
+}
+
+enum Source {
+    Http1(Incoming),
+    Http2(http2::Http2Body),
 }
 
 impl UpstreamBody {
@@ -198,12 +268,9 @@ impl UpstreamBody {
         }
     }
 
-    /// hyper blames the connection; if the request's body broke first, that is the cause.
-    fn fail(&mut self, error: &hyper::Error) -> BodyError {
-        let lease = self.lease.take();
-        lease
-            .and_then(|lease| lease.progress.as_deref().and_then(Progress::failure))
-            .unwrap_or_else(|| BodyError::upstream(error))
+    /// The endpoint is to blame, unless the request's body broke first: then that is the cause.
+    fn fail(&mut self, error: BodyError) -> BodyError {
+        self.lease.take().and_then(|lease| lease.failure()).unwrap_or(error)
     }
 }
 
@@ -216,15 +283,20 @@ impl http_body::Body for UpstreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        match ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
+        let frame = match &mut this.source {
+            Source::Http1(incoming) => ready!(Pin::new(incoming).poll_frame(cx))
+                .map(|frame| frame.map_err(|error| BodyError::upstream(&error))),
+            Source::Http2(body) => ready!(Pin::new(body).poll_frame(cx)),
+        };
+        match frame {
             Some(Ok(frame)) => {
                 // Whoever knows the length may not ask again after the last byte.
-                if this.incoming.is_end_stream() {
+                if this.is_end_stream() {
                     this.release();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => Poll::Ready(Some(Err(this.fail(&error)))),
+            Some(Err(error)) => Poll::Ready(Some(Err(this.fail(error)))),
             None => {
                 this.release();
                 Poll::Ready(None)
@@ -233,11 +305,17 @@ impl http_body::Body for UpstreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.source {
+            Source::Http1(incoming) => incoming.is_end_stream(),
+            Source::Http2(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.source {
+            Source::Http1(incoming) => incoming.size_hint(),
+            Source::Http2(body) => body.size_hint(),
+        }
     }
 }
 

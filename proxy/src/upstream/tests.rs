@@ -23,7 +23,7 @@ use crate::message::{Body, BodyError, BodyFault, BodyReason};
 /// Longer than anything here takes; a test that waits for it has failed.
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn run(test: impl Future<Output = ()>) {
+pub(super) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         tokio::time::timeout(LIMIT, test).await.expect("the test takes too long")
@@ -37,6 +37,7 @@ pub(super) fn configuration(endpoints: &[SocketAddr]) -> meshgate_config::Cluste
             .iter()
             .map(|address| meshgate_config::Endpoint { address: *address, weight: 1, priority: 0 })
             .collect(),
+        protocol: meshgate_config::ClusterProtocol::Http1,
         load_balancer: meshgate_config::LoadBalancer::RoundRobin,
         slow_start: None,
         outlier_detection: None,
@@ -110,20 +111,20 @@ impl Played {
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-fn get() -> Request<Body> {
+pub(super) fn get() -> Request<Body> {
     Request::builder().uri("/").header("host", "a").body(Body::empty()).unwrap()
 }
 
-fn post(body: Body) -> Request<Body> {
+pub(super) fn post(body: Body) -> Request<Body> {
     Request::builder().method(Method::POST).uri("/").header("host", "a").body(body).unwrap()
 }
 
-async fn bytes(response: Response<UpstreamBody>) -> Result<Bytes, BodyError> {
+pub(super) async fn bytes(response: Response<UpstreamBody>) -> Result<Bytes, BodyError> {
     response.into_body().collect().await.map(http_body_util::Collected::to_bytes)
 }
 
 /// Sends while the endpoint plays its part.
-async fn with<T>(
+pub(super) async fn with<T>(
     cluster: &Cluster,
     request: Request<Body>,
     play: impl Future<Output = T>,
@@ -135,7 +136,7 @@ async fn with<T>(
 /// A request body that a test feeds.
 struct Fed(mpsc::Receiver<Result<Frame<Bytes>, BodyError>>);
 
-fn fed() -> (mpsc::Sender<Result<Frame<Bytes>, BodyError>>, Body) {
+pub(super) fn fed() -> (mpsc::Sender<Result<Frame<Bytes>, BodyError>>, Body) {
     let (sender, receiver) = mpsc::channel(8);
     (sender, Body::stream(Fed(receiver)))
 }

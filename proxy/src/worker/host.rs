@@ -1,4 +1,4 @@
-//! What the worker offers to the filters' VMs: HTTP calls, timers, the `meshgate.*` functions and the log.
+//! What the worker offers to the filters' VMs: HTTP and gRPC calls, timers, the `meshgate.*` functions and the log.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -6,15 +6,15 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use meshgate_wasm::{
-    CallError, ForeignCaller, Host, HttpCall, HttpCallReply, LogLevel, PluginSpec, Status, TickHandle,
-    VmError,
+    CallError, ForeignCaller, GrpcEvents, GrpcRequest, GrpcSender, Host, HttpCall, HttpCallReply, LogLevel,
+    PluginSpec, Status, TickHandle, VmError,
 };
 use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::filter::foreign_function;
 use crate::filter::guest_log;
-use crate::upstream::{Clusters, Upstream, callout};
+use crate::upstream::{Clusters, Upstream, callout, grpc};
 
 /// The worker's side of the VMs' needs.
 pub(super) struct WorkerHost {
@@ -103,6 +103,17 @@ impl Host for WorkerHost {
         let cluster = self.clusters.borrow().find(&call.cluster).ok_or(CallError::UnknownCluster)?;
         tracing::trace!(plugin = %plugin.name, cluster = %call.cluster, "HTTP call");
         callout::start(&self.upstream, cluster, call, reply)
+    }
+
+    fn grpc(
+        &self,
+        plugin: &PluginSpec,
+        request: GrpcRequest,
+        events: GrpcEvents,
+    ) -> Result<Box<dyn GrpcSender>, CallError> {
+        let cluster = self.clusters.borrow().find(&request.cluster).ok_or(CallError::UnknownCluster)?;
+        tracing::trace!(plugin = %plugin.name, cluster = %request.cluster, path = %request.path, "gRPC");
+        grpc::start(&self.upstream, cluster, request, events)
     }
 
     fn tick(&self, plugin: TickHandle, period: Option<Duration>) {

@@ -15,6 +15,8 @@ pub(crate) struct Root {
     pub(crate) vm: Weak<Vm>,
     /// HTTP calls of the plugin under way.
     pub(crate) http_calls: Rc<Cell<u32>>,
+    /// gRPC calls and streams of the plugin under way.
+    pub(crate) grpc_calls: Rc<Cell<u32>>,
     /// `proxy_on_done` returned false; `proxy_done` is awaited.
     pub(crate) pending: Cell<bool>,
 }
@@ -26,6 +28,7 @@ impl Root {
             core: core.clone(),
             vm,
             http_calls: core.usage.http_calls.clone(),
+            grpc_calls: core.usage.grpc_calls.clone(),
             pending: Cell::new(false),
         }
     }
@@ -46,6 +49,7 @@ pub(crate) struct Stream {
     pub(crate) response_body: RefCell<BodyBuffer>,
     pub(crate) marks: Cell<Marks>,
     pub(crate) http_calls: Cell<u32>,
+    pub(crate) grpc_calls: Cell<u32>,
     pub(crate) pending: Cell<bool>,
 }
 

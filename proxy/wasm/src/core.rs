@@ -63,6 +63,8 @@ pub(crate) struct Usage {
     pub(crate) share: Share,
     /// HTTP calls under way.
     pub(crate) http_calls: Rc<Cell<u32>>,
+    /// gRPC calls and streams under way.
+    pub(crate) grpc_calls: Rc<Cell<u32>>,
     start_deadline: Cell<Deadline>,
     log_second: Cell<Option<Instant>>,
     log_lines: Cell<u32>,
@@ -78,6 +80,7 @@ impl Usage {
             quarantine: Quarantine::new(),
             share: Share::new(spec.limits.cpu_percent),
             http_calls: Rc::default(),
+            grpc_calls: Rc::default(),
             start_deadline: Cell::new(Deadline::new(spec.limits.start_time)),
             log_second: Cell::new(None),
             log_lines: Cell::new(0),

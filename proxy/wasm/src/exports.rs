@@ -13,6 +13,8 @@ pub(crate) enum HeadersFn {
 
 /// Root context, token, numbers of headers, body bytes and trailers.
 pub(crate) type CallResponseFn = TypedFunc<(u32, u32, u32, u32, u32), ()>;
+/// Root context, id, and a number: of fields, of bytes, or the status.
+pub(crate) type GrpcFn = TypedFunc<(u32, u32, u32), ()>;
 pub(crate) type BodyFn = TypedFunc<(u32, u32, u32), u32>;
 pub(crate) type TrailersFn = TypedFunc<(u32, u32), u32>;
 /// Stream context, and who closed.
@@ -26,6 +28,10 @@ pub(crate) struct Exports {
     pub(crate) tick: Option<TypedFunc<u32, ()>>,
     pub(crate) queue_ready: Option<TypedFunc<(u32, u32), ()>>,
     pub(crate) http_call_response: Option<CallResponseFn>,
+    pub(crate) grpc_initial_metadata: Option<GrpcFn>,
+    pub(crate) grpc_receive: Option<GrpcFn>,
+    pub(crate) grpc_trailing_metadata: Option<GrpcFn>,
+    pub(crate) grpc_close: Option<GrpcFn>,
     pub(crate) foreign_function: Option<TypedFunc<(u32, u32, u32), ()>>,
     pub(crate) request_headers: Option<HeadersFn>,
     pub(crate) request_body: Option<BodyFn>,
@@ -54,6 +60,10 @@ impl Exports {
             tick: find(instance, store, true, "proxy_on_tick"),
             queue_ready: find(instance, store, true, "proxy_on_queue_ready"),
             http_call_response: find(instance, store, true, "proxy_on_http_call_response"),
+            grpc_initial_metadata: find(instance, store, true, "proxy_on_grpc_receive_initial_metadata"),
+            grpc_receive: find(instance, store, true, "proxy_on_grpc_receive"),
+            grpc_trailing_metadata: find(instance, store, true, "proxy_on_grpc_receive_trailing_metadata"),
+            grpc_close: find(instance, store, true, "proxy_on_grpc_close"),
             foreign_function: find(
                 instance,
                 store,

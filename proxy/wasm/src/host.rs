@@ -9,6 +9,7 @@ use http::HeaderMap;
 use crate::callout::HttpCallReply;
 use crate::error::VmError;
 use crate::exchange::{Exchange, RequestHead, ResponseHead};
+use crate::grpc::{GrpcEvents, GrpcRequest, GrpcSender};
 use crate::metrics::SeriesSpec;
 use crate::plugin::PluginSpec;
 use crate::status::{LogLevel, Status};
@@ -22,6 +23,21 @@ pub trait Host {
     /// # Errors
     /// Why the call cannot be made; the guest is told at once, and nothing is to be delivered.
     fn http_call(&self, plugin: &PluginSpec, call: HttpCall, reply: HttpCallReply) -> Result<(), CallError>;
+
+    /// Starts a gRPC call or opens a stream. What comes back is delivered later, from a fresh stack, by the events;
+    /// dropping the sender cancels, and nothing is delivered any more. Without an implementation no cluster exists.
+    ///
+    /// # Errors
+    /// Why it cannot be started; the guest is told at once, and nothing is to be delivered.
+    fn grpc(
+        &self,
+        plugin: &PluginSpec,
+        request: GrpcRequest,
+        events: GrpcEvents,
+    ) -> Result<Box<dyn GrpcSender>, CallError> {
+        let _ = (plugin, request, events);
+        Err(CallError::UnknownCluster)
+    }
 
     /// Arms the plugin's timer, replacing the one it had (same [`TickHandle::key`]), or stops it (`None`).
     /// Every `period` call [`TickHandle::tick`], until it returns false.
@@ -105,10 +121,10 @@ pub struct HttpCall {
     pub depth: u32,
 }
 
-/// Why an HTTP call cannot be made.
+/// Why a call cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallError {
-    /// There is no cluster of that name (the guest sees BAD_ARGUMENT).
+    /// There is no cluster of that name (the guest sees BAD_ARGUMENT for an HTTP call, PARSE_FAILURE for gRPC).
     UnknownCluster,
     /// Too many calls under way, or the like (the guest sees INTERNAL_FAILURE).
     CannotStart,

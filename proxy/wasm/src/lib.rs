@@ -2,7 +2,7 @@
 //!
 //! Who uses it: the proxy's workers, and the control plane to try a module before it is pushed. The crate knows
 //! no sockets, no HTTP library and no clusters. What it needs from its surroundings it asks of two traits:
-//! [`Host`], one per worker (HTTP calls, timers, foreign functions, log), and [`Exchange`], one per request or TCP
+//! [`Host`], one per worker (HTTP and gRPC calls, timers, foreign functions, log), and [`Exchange`], one per request or TCP
 //! connection.
 //!
 //! The way in: [`Engine`] compiles bytes to a [`Module`]; each worker has [`Vms`], which turns a [`PluginSpec`]
@@ -25,6 +25,7 @@ mod exchange;
 mod exports;
 mod fields;
 mod growth;
+mod grpc;
 mod host;
 mod hostcalls;
 mod ledger;
@@ -61,6 +62,7 @@ pub use capabilities::{Capabilities, PropertyGroup, PropertyGroups};
 pub use engine::{Engine, EngineOptions};
 pub use error::{EngineError, Frame, ModuleError, StartError, VmError};
 pub use exchange::{Exchange, HttpStream, LocalResponse, RequestHead, ResponseHead};
+pub use grpc::{GrpcEvents, GrpcKind, GrpcMetadata, GrpcRequest, GrpcSendError, GrpcSender, GrpcStatus};
 pub use host::{CallError, CallFailure, ForeignCaller, Host, HttpCall, HttpCallResponse};
 pub use ledger::Ledger;
 pub use limits::{Limit, Limits};

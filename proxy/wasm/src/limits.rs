@@ -41,12 +41,18 @@ pub struct Limits {
     pub http_calls: u32,
     /// HTTP calls under way, of one stream. Default 8.
     pub stream_http_calls: u32,
-    /// The longest an HTTP call may take. Default 30 s.
+    /// The longest an HTTP call or a gRPC call may take. Default 30 s.
     pub call_time: Duration,
-    /// The most bytes of a call's response body. Default 1 MiB. The embedder's to enforce.
+    /// The most bytes of a call's response body, and of a gRPC message that comes. Default 1 MiB. The embedder's to enforce.
     pub call_body: u64,
-    /// How many HTTP calls may stand in a row, each made while the one before is served. Default 3.
+    /// How many calls may stand in a row, each made while the one before is served. Default 3.
     pub call_depth: u32,
+    /// gRPC calls and streams under way, of the plugin. Default 256.
+    pub grpc_calls: u32,
+    /// gRPC calls and streams under way, of one stream context. Default 8.
+    pub stream_grpc_calls: u32,
+    /// Bytes that wait to be sent on one gRPC stream. Default 1 MiB. The embedder's to enforce.
+    pub grpc_queue: u64,
     /// Metrics that plugins of this name may define by `proxy_define_metric`. Default 1,000.
     pub metrics: u32,
     /// Labelled series that plugins of this name may define. Default 5,000.
@@ -87,6 +93,9 @@ impl Default for Limits {
             call_time: Duration::from_secs(30),
             call_body: 1 << 20,
             call_depth: 3,
+            grpc_calls: 256,
+            stream_grpc_calls: 8,
+            grpc_queue: 1 << 20,
             metrics: 1_000,
             series: 5_000,
             shared_keys: 10_000,
@@ -166,9 +175,15 @@ limits! {
     HttpCalls => "http_calls",
     /// Too many calls of one stream under way.
     StreamHttpCalls => "stream_http_calls",
+    /// Too many gRPC calls and streams of the plugin under way.
+    GrpcCalls => "grpc_calls",
+    /// Too many gRPC calls and streams of one stream context under way.
+    StreamGrpcCalls => "stream_grpc_calls",
+    /// Too many bytes waited to be sent on a gRPC stream.
+    GrpcQueue => "grpc_queue",
     /// A call asked for a longer timeout than there may be, and got the longest.
     CallTime => "call_time",
-    /// A call's response was too large.
+    /// A call's response, or a gRPC message that came, was too large.
     CallBody => "call_body",
     /// A call made while a call was served, and so on.
     CallDepth => "call_depth",

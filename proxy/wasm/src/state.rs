@@ -13,6 +13,7 @@ use crate::body::BodyBuffer;
 use crate::contexts::{Contexts, Entry, Stream};
 use crate::engine::TICK;
 use crate::growth::Growth;
+use crate::grpc::{GrpcEvent, GrpcTable};
 use crate::host::{CallFailure, Host, HttpCallResponse};
 use crate::limits::Limit;
 use crate::module::AbiVersion;
@@ -36,7 +37,7 @@ pub(crate) struct VmState {
     pub(crate) allocate: Option<TypedFunc<u32, u32>>,
     pub(crate) contexts: Contexts,
     pub(crate) metrics: MetricTable,
-    pub(crate) next_token: u32,
+    pub(crate) grpc: GrpcTable,
     pub(crate) running: Running,
     /// Contexts for which the guest called `proxy_done`; to be ended when the callback has returned.
     pub(crate) ended: Vec<u32>,
@@ -60,6 +61,8 @@ pub(crate) struct Running {
     deadline: Deadline,
     /// During `proxy_on_http_call_response`.
     pub(crate) call: Option<Result<Rc<HttpCallResponse>, CallFailure>>,
+    /// During the callbacks of gRPC.
+    pub(crate) grpc: Option<GrpcEvent>,
     /// During `proxy_on_foreign_function`: buffer 8.
     pub(crate) argument: Option<Bytes>,
 }
@@ -118,6 +121,7 @@ impl Running {
             copied_left: u64::MAX,
             deadline: Deadline::new(Duration::from_secs(1)),
             call: None,
+            grpc: None,
             argument: None,
         }
     }

@@ -87,6 +87,7 @@ impl StreamContext {
             response_body: RefCell::new(BodyBuffer::new(limit)),
             marks: Cell::default(),
             http_calls: Cell::new(0),
+            grpc_calls: Cell::new(0),
             pending: Cell::new(false),
         };
         let stream = vm.add_stream(stream, &plugin.core)?;

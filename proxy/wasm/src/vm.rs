@@ -164,6 +164,8 @@ impl Vm {
             state.contexts.streams().filter_map(|stream| stream.exchange.upgrade()).collect()
         };
         self.with_state(exchanges).unwrap_or_default().iter().for_each(|exchange| exchange.wake());
+        // Nobody is left to hear of them.
+        drop(self.with_state(|state| state.grpc.remove_all()));
         core.failed(&error, limit);
         error
     }
@@ -255,6 +257,7 @@ impl Vm {
         }
         self.remove(entry);
         if let Entry::Root(root) = entry {
+            drop(self.with_state(|state| state.grpc.remove_all_of(root)));
             root.core.unbind(self);
         }
     }

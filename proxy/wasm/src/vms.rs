@@ -12,6 +12,7 @@ use crate::core::Core;
 use crate::engine::Engine;
 use crate::error::StartError;
 use crate::growth::Growth;
+use crate::grpc::GrpcTable;
 use crate::host::Host;
 use crate::limits::Limit;
 use crate::phase::Phase;
@@ -152,7 +153,7 @@ impl Set {
             allocate: None,
             contexts: Contexts::new(),
             metrics: MetricTable::default(),
-            next_token: 0,
+            grpc: GrpcTable::default(),
             running: Running::new(),
             ended: Vec::new(),
             growth: Growth::new(&spec.limits, &core.usage.ledger, self.shared.bounds(), core.slot.stats()),

@@ -20,7 +20,7 @@ use self::known::KNOWN;
 use self::probe::Argument::{Bytes, Long, Number, Slot, Value as Returned};
 use self::probe::{Call, Phase, probe, property};
 use self::world::{
-    COMPARED_BY_FORM, Observed, REQUESTS, Request, WITH_TRAILERS, WITHOUT_TRAILERS, World, marked,
+    COMPARED_BY_FORM, GET, Observed, REQUESTS, Request, WITH_TRAILERS, WITHOUT_TRAILERS, World, marked,
 };
 
 #[tokio::test]
@@ -175,6 +175,52 @@ async fn call_in_each_phase() {
         let requests = if phase.ends_with("body") { WITHOUT_TRAILERS } else { REQUESTS };
         scenarios.push(Scenario::plain(name, json!({"call": call})).requests(requests));
     }
+    compare(scenarios).await;
+}
+
+#[tokio::test]
+async fn grpc_calls() {
+    let called = |method: &str, more: Value| {
+        let mut configuration = json!({"method": method, "send": ["hello"]});
+        configuration.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let name = format!("grpc call {method} {more}").leak();
+        Scenario::new(name, vec![("grpc", configuration)]).requests(GET)
+    };
+    let mut scenarios = vec![
+        called("Unary", json!({})),
+        called("Fields", json!({"metadata": {"x-own": "a"}, "timeout_ms": 1500})),
+        called("Fields", json!({"as_message": true})),
+        called("Unary", json!({"cluster": "nowhere"})),
+        called("Unary", json!({"cluster": "gone"})),
+        called("Unary", json!({"cancel": "start", "again": true})),
+        called("Silent", json!({"timeout_ms": 200})),
+    ];
+    let failing =
+        ["Refuse", "NoSuch", "Status404", "Html", "NoStatus", "NoTrailers", "NoMessage", "TwoMessages"];
+    let broken = ["Compressed", "Cut", "ResetEarly", "ResetLate"];
+    scenarios.extend(failing.into_iter().chain(broken).map(|method| called(method, json!({}))));
+    compare(scenarios).await;
+}
+
+#[tokio::test]
+async fn grpc_streams() {
+    let streamed = |method: &str, more: Value| {
+        let mut configuration = json!({"stream": true, "method": method, "send": ["one", "two"]});
+        configuration.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let name = format!("grpc stream {method} {more}").leak();
+        Scenario::new(name, vec![("grpc", configuration)]).requests(GET)
+    };
+    let mut scenarios = vec![
+        streamed("Stream", json!({})),
+        streamed("Stream", json!({"lockstep": true, "then": "close"})),
+        streamed("Early", json!({"send": ["one"], "then": "nothing"})),
+        streamed("Stream", json!({"then": "nothing", "cancel": "message"})),
+        streamed("Unary", json!({"cluster": "nowhere"})),
+        streamed("Unary", json!({"cluster": "gone"})),
+    ];
+    let failing =
+        ["Refuse", "NoSuch", "Status404", "NoStatus", "NoTrailers", "Compressed", "ResetEarly", "ResetLate"];
+    scenarios.extend(failing.map(|method| streamed(method, json!({}))));
     compare(scenarios).await;
 }
 

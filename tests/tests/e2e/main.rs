@@ -17,6 +17,7 @@ mod envoy; // the same filters in Envoy, side by side, where it is installed
 mod examples; // every example's README, command by command
 mod failures; // each way an exchange can fail: its status, its flag, and who notices
 mod forwarding; // fields that a proxy drops, adds or rewrites
+mod grpc; // HTTP/2 to endpoints, gRPC through the proxy and from filters
 mod harness; // the harness itself
 mod headers; // the standard filter `headers`
 mod hostile; // filters that loop, trap, grow or lie, in every callback

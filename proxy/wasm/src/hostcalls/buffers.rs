@@ -2,8 +2,11 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+
 use super::{Functions, functions};
 use crate::contexts::Stream;
+use crate::grpc::GrpcEvent;
 use crate::memory::{Call, Outcome, Stop};
 use crate::state::{Body, VmState};
 use crate::status::Status;
@@ -20,6 +23,7 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
 
 /// A buffer's number.
 const CALL_RESPONSE_BODY: u32 = 4;
+const GRPC_MESSAGE: u32 = 5;
 const VM_CONFIGURATION: u32 = 6;
 const PLUGIN_CONFIGURATION: u32 = 7;
 const CALL_DATA: u32 = 8;
@@ -44,6 +48,7 @@ fn read(call: &mut Call<'_>, buffer: u32, start: u32, length: u32, address_at: u
             Some(Ok(response)) => response.body.clone(),
             _ => return Err(Status::NotFound.into()),
         },
+        GRPC_MESSAGE => grpc_message(state).ok_or(Status::NotFound)?.clone(),
         CALL_DATA => state.running.argument.clone().ok_or(Status::NotFound)?,
         _ => return Err(missing(buffer)),
     };
@@ -96,6 +101,7 @@ fn status(call: &mut Call<'_>, buffer: u32, size_at: u32, flags_at: u32) -> Outc
             Some(Ok(response)) => response.body.len(),
             _ => return Err(Status::NotFound.into()),
         },
+        GRPC_MESSAGE => grpc_message(call.state()).ok_or(Status::NotFound)?.len(),
         CALL_DATA => call.state().running.argument.as_ref().ok_or(Status::NotFound)?.len(),
         _ => return Err(missing(buffer)),
     };
@@ -122,6 +128,14 @@ fn stream(call: &mut Call<'_>) -> Result<(Rc<Stream>, crate::phase::Phase), Stop
     let state = call.state();
     let stream = state.stream().cloned().ok_or(Status::NotFound)?;
     Ok((stream, state.running.phase))
+}
+
+/// The message that `proxy_on_grpc_receive` is about.
+fn grpc_message(state: &VmState) -> Option<&Bytes> {
+    match &state.running.grpc {
+        Some(GrpcEvent::Message(message)) => Some(message),
+        _ => None,
+    }
 }
 
 /// The buffers that are a stream's own.

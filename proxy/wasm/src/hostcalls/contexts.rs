@@ -1,6 +1,9 @@
 //! Contexts: which one hostcalls act on, and its end.
 
+use bytes::Bytes;
+
 use super::{Functions, functions};
+use crate::grpc::GrpcEvent;
 use crate::memory::{Call, Outcome};
 use crate::status::Status;
 
@@ -35,11 +38,16 @@ fn done(call: &mut Call<'_>) -> Outcome {
     Ok(())
 }
 
-/// Of the last call: 11 "reset" for an HTTP call that failed, as Envoy has it.
+/// Of the call that this callback is about: 11 "reset" for an HTTP call that failed, as Envoy has it; what a gRPC call
+/// or stream was closed with.
 fn status(call: &mut Call<'_>, code_at: u32, address_at: u32, size_at: u32) -> Outcome {
-    let failed = matches!(call.state().running.call, Some(Err(_)));
-    let (code, message): (u32, &[u8]) = if failed { (11, b"reset") } else { (0, b"") };
+    let running = &call.state().running;
+    let (code, message) = match (&running.call, &running.grpc) {
+        (Some(Err(_)), _) => (11, Bytes::from_static(b"reset")),
+        (_, Some(GrpcEvent::Closed(status))) => (status.code, status.message.clone()),
+        _ => (0, Bytes::new()),
+    };
     call.check((code_at, 4))?;
-    call.give(message, address_at, size_at)?;
+    call.give(&message, address_at, size_at)?;
     call.write_u32(code_at, code)
 }

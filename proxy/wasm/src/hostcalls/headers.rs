@@ -8,6 +8,7 @@ use http::HeaderMap;
 use super::{Functions, functions};
 use crate::exchange::{Exchange, HttpStream};
 use crate::fields;
+use crate::grpc::{GrpcEvent, GrpcMetadata};
 use crate::host::{CallFailure, HttpCallResponse};
 use crate::memory::{Call, Outcome, Span, Stop};
 use crate::module::AbiVersion;
@@ -63,6 +64,7 @@ impl Map {
 enum Source {
     Exchange(Rc<dyn Exchange>),
     Call(Result<Rc<HttpCallResponse>, CallFailure>),
+    Grpc(Rc<GrpcMetadata>),
     Nothing,
 }
 
@@ -72,6 +74,13 @@ impl Source {
             Map::CallResponseHeaders | Map::CallResponseTrailers => {
                 call.state().running.call.clone().map_or(Source::Nothing, Source::Call)
             }
+            Map::GrpcInitialMetadata | Map::GrpcTrailingMetadata => match (map, &call.state().running.grpc) {
+                (Map::GrpcInitialMetadata, Some(GrpcEvent::Initial(metadata)))
+                | (Map::GrpcTrailingMetadata, Some(GrpcEvent::Trailing(metadata))) => {
+                    Source::Grpc(metadata.clone())
+                }
+                _ => Source::Nothing,
+            },
             _ => {
                 let exchange = call.state().stream().and_then(|stream| stream.exchange.upgrade());
                 exchange.map_or(Source::Nothing, Source::Exchange)
@@ -96,6 +105,10 @@ impl Source {
             (Map::RequestTrailers, _) => View::Plain(http?.request_trailers.as_ref()?),
             (Map::ResponseHeaders, _) => View::Response(http?.response.as_ref()?),
             (Map::ResponseTrailers, _) => View::Plain(http?.response_trailers.as_ref()?),
+            (_, Source::Grpc(metadata)) => match &**metadata {
+                GrpcMetadata::Head(head) => View::Response(head),
+                GrpcMetadata::Fields(fields) => View::Plain(fields),
+            },
             (Map::CallResponseHeaders, Source::Call(Ok(response))) => View::Response(&response.head),
             (Map::CallResponseHeaders, Source::Call(Err(failure))) => View::Failure(failure.reason()),
             (Map::CallResponseTrailers, Source::Call(Ok(response))) => {

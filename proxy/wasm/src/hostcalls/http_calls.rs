@@ -10,6 +10,7 @@ use crate::callout::HttpCallReply;
 use crate::contexts::Stream;
 use crate::core::Core;
 use crate::fields;
+use crate::grpc::Class;
 use crate::host::{CallError, HttpCall};
 use crate::limits::Limit;
 use crate::memory::{Allowed, Call, Outcome, Span, run};
@@ -65,9 +66,7 @@ fn start(call: &mut Call<'_>, request: &Request, id_at: u32) -> Outcome {
         core.exceeded(limit);
         return Err(Status::InternalFailure.into());
     }
-    // Guests keep contexts by token, so tokens do not come again while they may be remembered.
-    state.next_token = state.next_token.checked_add(1).filter(|token| *token <= i32::MAX as u32).unwrap_or(1);
-    let token = state.next_token;
+    let token = state.grpc.next(Class::Http);
     let host = Rc::clone(&state.host);
     let reply = HttpCallReply::new(token, &root, stream.as_ref());
     match host.http_call(&core.spec, outgoing, reply) {
@@ -78,7 +77,7 @@ fn start(call: &mut Call<'_>, request: &Request, id_at: u32) -> Outcome {
 }
 
 /// How many calls led to the exchange that the stream belongs to.
-fn depth(stream: Option<&Stream>) -> u32 {
+pub(super) fn depth(stream: Option<&Stream>) -> u32 {
     let exchange = stream.and_then(|stream| stream.exchange.upgrade());
     // Borrowed only by an embedder that breaks its contract.
     exchange.and_then(|exchange| Some(exchange.http()?.try_borrow().ok()?.attributes.call_depth)).unwrap_or(0)

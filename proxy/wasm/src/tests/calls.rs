@@ -1,8 +1,7 @@
-//! HTTP calls, ticks, foreign functions, gRPC.
+//! HTTP calls, ticks, foreign functions.
 
 use std::time::Duration;
 
-use super::puppet::Allocator;
 use super::world::*;
 use crate::pairs;
 use crate::*;
@@ -37,7 +36,7 @@ fn a_call_is_answered_on_the_plugin_which_resumes_the_stream() {
     );
     world.take();
     assert_eq!(stream.on_request_headers(true).unwrap(), HeadersAction::StopAllWatermark);
-    assert_eq!(world.take()[1..], [Event::Status(0), Event::Peek(vec![1, 0, 0, 0])]);
+    assert_eq!(world.take()[1..], [Event::Status(0), Event::Peek(vec![4, 0, 0, 0])]);
     let (sent, reply) = world.host.calls.borrow_mut().pop().unwrap();
     assert_eq!((sent.request.method.as_str(), sent.request.path.as_str()), ("GET", "/x?y"));
     assert_eq!((sent.request.authority.to_str().unwrap(), &sent.body[..]), ("z", &b"body"[..]));
@@ -62,7 +61,7 @@ fn a_call_is_answered_on_the_plugin_which_resumes_the_stream() {
     );
     reply.deliver(Ok(call_response(204, "answer")));
     let events = world.take();
-    assert_eq!(events[0], Event::Callback("proxy_on_http_call_response", vec![1, 1, 1, 6, 0]));
+    assert_eq!(events[0], Event::Callback("proxy_on_http_call_response", vec![1, 4, 1, 6, 0]));
     assert_eq!((&events[2], &events[4]), (&Event::Peek(b"204".to_vec()), &Event::Peek(b"answer".to_vec())));
     assert_eq!(events.iter().filter(|event| **event == Event::Wake).count(), 1);
     assert_eq!(events.last(), Some(&Event::Status(2)), "read-only");
@@ -102,7 +101,7 @@ fn a_failed_call_has_no_response_but_a_reason() {
     reply.deliver(Err(CallFailure::Timeout));
     let events = world.take();
     let expected = [
-        Event::Callback("proxy_on_http_call_response", vec![1, 1, 0, 0, 0]),
+        Event::Callback("proxy_on_http_call_response", vec![1, 4, 0, 0, 0]),
         Event::Status(0),
         Event::Peek(vec![11]),
         Event::Peek(b"reset".to_vec()),
@@ -182,14 +181,14 @@ fn tokens_differ_and_answers_never_reach_the_dead() {
     world.take();
     stream.on_request_headers(true).unwrap();
     let tokens: Vec<_> = world.take().into_iter().filter(|event| matches!(event, Event::Peek(_))).collect();
-    assert_eq!(tokens, [Event::Peek(vec![1, 0, 0, 0]), Event::Peek(vec![2, 0, 0, 0])]);
+    assert_eq!(tokens, [Event::Peek(vec![4, 0, 0, 0]), Event::Peek(vec![8, 0, 0, 0])]);
     let (_, second) = world.host.calls.borrow_mut().pop().unwrap();
     let (_, first) = world.host.calls.borrow_mut().pop().unwrap();
     drop(stream);
     world.take();
     // The stream is gone, the plugin is there: it is told, as it may keep something by the token.
     second.deliver(Ok(call_response(200, "")));
-    assert_eq!(world.take(), [Event::Callback("proxy_on_http_call_response", vec![1, 2, 1, 0, 0])]);
+    assert_eq!(world.take(), [Event::Callback("proxy_on_http_call_response", vec![1, 8, 1, 0, 0])]);
     drop(plugin);
     world.take();
     first.deliver(Ok(call_response(200, "")));
@@ -271,19 +270,4 @@ fn events_of_foreign_functions_are_read_as_a_buffer() {
     world.script("proxy_on_request_headers", vec![read]);
     stream.on_request_headers(true).unwrap();
     assert_eq!(world.statuses(), [1]);
-}
-
-#[test]
-fn grpc_is_refused_in_words_guests_know() {
-    let world = World::new();
-    let twelve = Step::Call("proxy_grpc_call", vec![0; 12], Allocator::Sound);
-    let nine = Step::Call("proxy_grpc_stream", vec![0; 9], Allocator::Sound);
-    let statuses = world.run(vec![
-        twelve,
-        nine,
-        call("proxy_grpc_send", [1, 0, 0, 0]),
-        call("proxy_grpc_cancel", [1]),
-        call("proxy_grpc_close", [1]),
-    ]);
-    assert_eq!(statuses, [4, 4, 1, 1, 1]);
 }

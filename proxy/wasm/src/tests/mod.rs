@@ -2,6 +2,7 @@
 
 mod buffers;
 mod calls;
+mod grpc;
 mod headers;
 mod isolation;
 mod lifecycle;

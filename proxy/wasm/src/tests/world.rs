@@ -39,6 +39,9 @@ pub(super) enum Event {
     Wake,
 }
 
+/// A message and whether it was the last, or that the sender was dropped.
+pub(super) type Sent = Option<(Option<Bytes>, bool)>;
+
 /// The fake worker.
 #[derive(Default)]
 pub(super) struct FakeHost {
@@ -46,6 +49,9 @@ pub(super) struct FakeHost {
     scripts: RefCell<HashMap<&'static str, VecDeque<Vec<Step>>>>,
     steps: RefCell<VecDeque<Step>>,
     pub(super) calls: RefCell<Vec<(HttpCall, HttpCallReply)>>,
+    pub(super) grpc: RefCell<Vec<(GrpcRequest, GrpcEvents)>>,
+    /// What guests sent on streams.
+    pub(super) grpc_sent: Rc<RefCell<Vec<Sent>>>,
     pub(super) ticks: RefCell<Vec<(TickHandle, Option<Duration>)>>,
     pub(super) panics: Cell<bool>,
 }
@@ -100,6 +106,22 @@ impl Host for FakeHost {
         }
     }
 
+    fn grpc(
+        &self,
+        _: &PluginSpec,
+        request: GrpcRequest,
+        events: GrpcEvents,
+    ) -> Result<Box<dyn GrpcSender>, CallError> {
+        match request.cluster.as_str() {
+            "known" => {
+                self.grpc.borrow_mut().push((request, events));
+                Ok(Box::new(FakeSender(Rc::clone(&self.grpc_sent))))
+            }
+            "busy" => Err(CallError::CannotStart),
+            _ => Err(CallError::UnknownCluster),
+        }
+    }
+
     fn tick(&self, plugin: TickHandle, period: Option<Duration>) {
         self.ticks.borrow_mut().push((plugin, period));
     }
@@ -140,6 +162,25 @@ impl Host for FakeHost {
 
     fn failed(&self, _: &PluginSpec, error: &VmError) {
         self.record(Event::Failed(error.cause(), error.to_string()));
+    }
+}
+
+/// A sending side that takes everything but the word "full".
+struct FakeSender(Rc<RefCell<Vec<Sent>>>);
+
+impl GrpcSender for FakeSender {
+    fn send(&self, message: Option<Bytes>, last: bool) -> Result<(), GrpcSendError> {
+        if message.as_deref() == Some(b"full") {
+            return Err(GrpcSendError::Full);
+        }
+        self.0.borrow_mut().push(Some((message, last)));
+        Ok(())
+    }
+}
+
+impl Drop for FakeSender {
+    fn drop(&mut self) {
+        self.0.borrow_mut().push(None);
     }
 }
 

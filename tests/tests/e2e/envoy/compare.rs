@@ -98,6 +98,8 @@ impl Scenario {
         for (name, address) in world.clusters() {
             setup = setup.cluster_of(name, &[address], "");
         }
+        let (name, address) = world.http2_cluster();
+        setup = setup.cluster_of(name, &[address], "protocol: http2");
         setup.start().await
     }
 
@@ -109,6 +111,8 @@ impl Scenario {
         for (name, address) in world.clusters() {
             setup = setup.cluster(name, address);
         }
+        let (name, address) = world.http2_cluster();
+        setup = setup.http2_cluster(name, address);
         setup.start().await
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use http::{HeaderMap, HeaderValue, Method, Response};
 use http_body_util::BodyExt;
-use meshgate_tests::{Answer, Ask, Backend, Body, Seen, full, streamed};
+use meshgate_tests::{Answer, Ask, Backend, Body, Seen, full, grpc_backend, streamed};
 
 /// What was seen of one request: part by part, so that differences can be named.
 pub(super) type Observed = BTreeMap<String, String>;
@@ -40,6 +40,9 @@ pub(super) const REQUESTS: &[Request] = &[
     },
 ];
 
+/// The first one only, where the request does not matter.
+pub(super) const GET: &[Request] = REQUESTS.split_at(1).0;
+
 /// Where a body is held for a call, trailers are left out: they reach a filter although it holds the body, and what it
 /// answers to them lets the body go. Whether that happens before or after the call's response is a matter of chance.
 pub(super) const WITHOUT_TRAILERS: &[Request] = REQUESTS.split_at(REQUESTS.len() - 1).0;
@@ -68,8 +71,20 @@ pub(super) fn show(observed: &mut Observed, kind: &str, fields: &HeaderMap) {
         if name.as_str().starts_with(COMPARED_BY_FORM) {
             values = form(&values);
         }
+        if name.as_str() == "x-grpc" {
+            values = without_words(&values);
+        }
         observed.insert(format!("{kind} {name}"), values);
     }
+}
+
+/// What the guest `grpc` tells, but for the words beside a status: each proxy has its own.
+fn without_words(events: &str) -> String {
+    let shorten = |event: &str| match event.strip_prefix("close(").and_then(|rest| rest.split_once(' ')) {
+        Some((code, _)) => format!("close({code})"),
+        None => event.to_owned(),
+    };
+    events.split("; ").map(shorten).collect::<Vec<_>>().join("; ")
 }
 
 /// Hexadecimal digits become `#`; several of them become one, but for a whole 8-byte number.
@@ -89,6 +104,7 @@ pub(super) struct World {
     called: Backend,
     silent: Backend,
     gone: SocketAddr,
+    grpc: Backend,
     received: Received,
 }
 
@@ -118,6 +134,7 @@ impl World {
             })
             .await,
             silent: Backend::answering("silent", async |_, _| std::future::pending().await).await,
+            grpc: grpc_backend("grpc").await,
             gone: std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
             received,
         }
@@ -126,6 +143,11 @@ impl World {
     pub(super) fn clusters(&self) -> [(&'static str, SocketAddr); 4] {
         let Self { one, called, silent, gone, .. } = self;
         [("one", one.address()), ("called", called.address()), ("silent", silent.address()), ("gone", *gone)]
+    }
+
+    /// The one that speaks HTTP/2, and gRPC.
+    pub(super) fn http2_cluster(&self) -> (&'static str, SocketAddr) {
+        ("grpc", self.grpc.address())
     }
 
     /// What the backends received as a whole since the last time.

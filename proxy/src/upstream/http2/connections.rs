@@ -1,0 +1,217 @@
+//! An endpoint's HTTP/2 connections on one worker: who gets a stream on which, and who waits.
+//!
+//! The oldest connection with room is used first, so the others grow idle and are closed when the load lessens.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::connection::{Connection, Crowd};
+use crate::upstream::error::{UpstreamError, UpstreamErrorKind};
+
+/// Most connections per endpoint and worker: a peer that allows one request at a time on each gets no more of them.
+const MAX_CONNECTIONS: usize = 64;
+/// Most requests that wait for room on one, per endpoint and worker.
+const MAX_WAITING: usize = 1_024;
+/// The age of an idle connection is counted in sweeps, so that keeping one costs no look at the clock.
+const SWEEPS_PER_TIMEOUT: u32 = 8;
+
+/// An endpoint's connections.
+pub(in crate::upstream) struct Connections {
+    address: SocketAddr,
+    open: RefCell<Vec<Rc<Connection>>>,
+    crowd: Rc<Crowd>,
+    /// One is being opened; another one at the same time would only be more than needed.
+    opening: Cell<bool>,
+    /// How often opening one failed, and why the last time.
+    failures: Cell<u64>,
+    failure: RefCell<Option<UpstreamError>>,
+    idle_timeout: Duration,
+    sweep: Cell<u32>,
+    sweeping: Cell<bool>,
+}
+
+/// Room for one request on a connection, for as long as it is held.
+pub(super) struct Room {
+    pub(super) connection: Rc<Connection>,
+    connections: Rc<Connections>,
+}
+
+impl Connections {
+    pub(in crate::upstream) fn new(address: SocketAddr, idle_timeout: Duration) -> Rc<Connections> {
+        Rc::new(Connections {
+            address,
+            open: RefCell::default(),
+            crowd: Rc::default(),
+            opening: Cell::new(false),
+            failures: Cell::new(0),
+            failure: RefCell::new(None),
+            idle_timeout,
+            sweep: Cell::new(0),
+            sweeping: Cell::new(false),
+        })
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Those on which nothing happens.
+    pub(in crate::upstream) fn idle(&self) -> usize {
+        self.open.borrow().iter().filter(|connection| connection.streams.get() == 0).count()
+    }
+
+    /// All of them.
+    #[cfg(test)]
+    pub(in crate::upstream) fn len(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    /// Room for a request, on a connection that is there or on a new one. Waits at most `timeout`.
+    pub(super) async fn room(self: &Rc<Self>, timeout: Duration) -> Result<Room, UpstreamError> {
+        if let Some(room) = self.take() {
+            return Ok(room);
+        }
+        if self.crowd.waiting.get() >= MAX_WAITING {
+            return Err(self.failed(UpstreamErrorKind::Overflow, "too many requests wait"));
+        }
+        let _waiting = Waiting::new(&self.crowd);
+        self.wait(timeout).await
+    }
+
+    async fn wait(self: &Rc<Self>, timeout: Duration) -> Result<Room, UpstreamError> {
+        let failures = self.failures.get();
+        let deadline = Instant::now() + timeout;
+        loop {
+            let changed = self.crowd.changed.notified();
+            if let Some(room) = self.take() {
+                return Ok(room);
+            }
+            // Whoever waited while opening one failed has failed too: a queue of timeouts helps nobody.
+            if self.failures.get() != failures
+                && let Some(error) = self.failure.borrow().clone()
+            {
+                return Err(error);
+            }
+            if !self.opening.get() && self.open.borrow().len() < MAX_CONNECTIONS {
+                self.add(timeout).await?;
+                // Nothing was waited for since it opened. A peer that closes it at once is not tried again and again.
+                let closed =
+                    || self.failed(UpstreamErrorKind::ConnectFailed, "closed as soon as it was open");
+                return self.take().ok_or_else(closed);
+            } else if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return Err(self.failed(UpstreamErrorKind::Overflow, &format!("no room within {timeout:?}")));
+            }
+        }
+    }
+
+    /// Opens a connection. If this is given up, the next one who waits opens it.
+    async fn add(self: &Rc<Self>, timeout: Duration) -> Result<(), UpstreamError> {
+        let _opening = Opening::new(self);
+        let opened =
+            tokio::time::timeout(timeout, Connection::open(self.address, &self.crowd, timeout)).await;
+        let late =
+            || self.failed(UpstreamErrorKind::ConnectTimeout, &format!("no answer within {timeout:?}"));
+        match opened.unwrap_or_else(|_| Err(late())) {
+            Ok(connection) => {
+                connection.idle_since.set(self.sweep.get());
+                self.open.borrow_mut().push(connection);
+                self.start_sweeping();
+                Ok(())
+            }
+            Err(error) => {
+                self.failures.set(self.failures.get() + 1);
+                self.failure.replace(Some(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Room on a connection that is there, if there is any. Forgets those that are closed.
+    fn take(self: &Rc<Self>) -> Option<Room> {
+        let mut open = self.open.borrow_mut();
+        open.retain(|connection| !connection.is_closed());
+        let connection = open.iter().find(|connection| connection.has_room())?;
+        connection.streams.set(connection.streams.get() + 1);
+        Some(Room { connection: Rc::clone(connection), connections: Rc::clone(self) })
+    }
+
+    fn failed(&self, kind: UpstreamErrorKind, details: &str) -> UpstreamError {
+        UpstreamError::new(kind, Some(self.address), details)
+    }
+
+    fn start_sweeping(self: &Rc<Self>) {
+        if !self.sweeping.replace(true) {
+            tokio::task::spawn_local(sweep(Rc::downgrade(self), self.idle_timeout / SWEEPS_PER_TIMEOUT));
+        }
+    }
+
+    /// Lets go of what grew too old or was closed by the peer. False when nothing is left.
+    fn close_expired(&self) -> bool {
+        let now = self.sweep.get().wrapping_add(1);
+        self.sweep.set(now);
+        let mut open = self.open.borrow_mut();
+        open.retain(|connection| {
+            let expired = now.wrapping_sub(connection.idle_since.get()) > SWEEPS_PER_TIMEOUT;
+            !connection.is_closed() && (connection.streams.get() > 0 || !expired)
+        });
+        !open.is_empty()
+    }
+}
+
+/// Runs while there are connections.
+async fn sweep(connections: Weak<Connections>, period: Duration) {
+    loop {
+        tokio::time::sleep(period).await;
+        let Some(connections) = connections.upgrade() else { return };
+        if !connections.close_expired() {
+            connections.sweeping.set(false);
+            return;
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let connection = &self.connection;
+        connection.streams.set(connection.streams.get().saturating_sub(1));
+        connection.idle_since.set(self.connections.sweep.get());
+        self.connections.crowd.one();
+    }
+}
+
+/// Counts one who waits.
+struct Waiting<'a>(&'a Crowd);
+
+impl Waiting<'_> {
+    fn new(crowd: &Crowd) -> Waiting<'_> {
+        crowd.waiting.set(crowd.waiting.get() + 1);
+        Waiting(crowd)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get().saturating_sub(1));
+    }
+}
+
+/// Marks that a connection is being opened.
+struct Opening<'a>(&'a Connections);
+
+impl Opening<'_> {
+    fn new(connections: &Connections) -> Opening<'_> {
+        connections.opening.set(true);
+        Opening(connections)
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.opening.set(false);
+        self.0.crowd.all();
+    }
+}

@@ -1,0 +1,102 @@
+//! One request on an HTTP/2 connection, and what became of it.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::Reason;
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Response, Uri, Version, request};
+use http_body::Body as _;
+
+use super::body::Http2Body;
+use super::connections::{Connections, Room};
+use super::upload::Upload;
+use crate::message::{Body, BodyError, detach};
+use crate::upstream::error::{UpstreamError, UpstreamErrorKind};
+
+/// What an exchange holds of its connection. Dropped before the response's end, it resets the stream.
+pub(in crate::upstream) struct Lease {
+    upload: Option<Upload>,
+    room: Room,
+}
+
+impl Lease {
+    /// Our side of the connection.
+    pub(in crate::upstream) fn local_address(&self) -> Option<SocketAddr> {
+        self.room.connection.local_address
+    }
+
+    /// Why the request's body broke, if it did: what the response says about it is then only the consequence.
+    pub(in crate::upstream) fn failure(&self) -> Option<BodyError> {
+        self.upload.as_ref().and_then(Upload::failure)
+    }
+}
+
+/// Sends a request, whose target is in origin form and which has a `host`, and waits for the head of its response.
+/// Dropping the future resets the stream.
+pub(in crate::upstream) async fn send(
+    connections: &Rc<Connections>,
+    request: Request<Body>,
+    connect_timeout: Duration,
+) -> Result<(Response<Http2Body>, Lease), UpstreamError> {
+    let endpoint = connections.address();
+    let failed = |kind, details: String| UpstreamError::new(kind, Some(endpoint), details);
+    let (head, body) = request.into_parts();
+    let request = Request::from_parts(translated(head, endpoint), ());
+    let whole = body.is_end_stream();
+    let room = connections.room(connect_timeout).await?;
+    let reused = room.connection.used.replace(true);
+    // The connection was looked at just now, and nothing has been waited for since: it takes the request.
+    let sent = room.connection.sender().send_request(request, whole);
+    let (response, stream) = sent.map_err(|error| failed(kind(&error, reused), error.to_string()))?;
+    let upload = (!whole).then(|| Upload::start(body, stream));
+    let lease = Lease { upload, room };
+    match response.await {
+        Ok(response) => {
+            let (head, stream) = response.into_parts();
+            let body = Http2Body::new(stream, &head.headers);
+            Ok((Response::from_parts(head, body), lease))
+        }
+        Err(error) => {
+            let kind = lease.failure().map_or_else(|| kind(&error, reused), UpstreamErrorKind::RequestBody);
+            Err(failed(kind, error.to_string()))
+        }
+    }
+}
+
+/// The head in HTTP/2's form: the authority in the target, and no field that belongs to an HTTP/1.1 connection.
+fn translated(mut head: request::Parts, endpoint: SocketAddr) -> request::Parts {
+    let host = head.headers.remove(HOST);
+    for name in [CONNECTION, TRANSFER_ENCODING] {
+        head.headers.remove(name);
+    }
+    // Header compression remembers what was sent for as long as the connection lives.
+    detach(&mut head.headers);
+    let authority = host
+        .and_then(|host| Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes())).ok())
+        .or_else(|| Authority::try_from(endpoint.to_string()).ok());
+    let mut target = head.uri.into_parts();
+    target.scheme = Some(Scheme::HTTP);
+    target.authority = authority;
+    target.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+    head.uri = Uri::from_parts(target).unwrap_or_default();
+    head.version = Version::HTTP_2;
+    head
+}
+
+/// Says what happened to a request that got no response head.
+fn kind(error: &h2::Error, reused: bool) -> UpstreamErrorKind {
+    let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+    if error.is_remote() && (refused || error.is_go_away()) {
+        // GOAWAY ends only streams that the peer has not begun with, and never will.
+        return UpstreamErrorKind::Refused;
+    }
+    match error.reason() {
+        Some(_) if error.is_library() => UpstreamErrorKind::Protocol,
+        Some(reason) if error.is_remote() => UpstreamErrorKind::StreamReset { code: reason.into() },
+        _ => UpstreamErrorKind::Reset { reused },
+    }
+}
