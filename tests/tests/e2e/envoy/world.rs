@@ -15,7 +15,7 @@ pub(super) type Observed = BTreeMap<String, String>;
 pub(super) const IGNORED: [&str; 7] =
     ["date", "server", "via", "x-forwarded-for", "x-forwarded-proto", "x-request-id", "x-test-id"];
 /// The same, by prefix.
-pub(super) const IGNORED_PREFIX: &str = "x-envoy-";
+pub(super) const IGNORED_PREFIXES: [&str; 2] = ["x-envoy-", "x-meshgate-"];
 /// Response fields whose values are compared by their form: digits and letters of hexadecimal numbers count as equal.
 pub(super) const COMPARED_BY_FORM: &str = "x-form-";
 
@@ -63,7 +63,9 @@ pub(super) fn marked(ask: Ask) -> Ask {
 /// Puts fields into `observed`, one part for each name.
 pub(super) fn show(observed: &mut Observed, kind: &str, fields: &HeaderMap) {
     for name in fields.keys() {
-        if IGNORED.contains(&name.as_str()) || name.as_str().starts_with(IGNORED_PREFIX) {
+        if IGNORED.contains(&name.as_str())
+            || IGNORED_PREFIXES.iter().any(|start| name.as_str().starts_with(start))
+        {
             continue;
         }
         let values = fields.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
