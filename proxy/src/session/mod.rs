@@ -11,6 +11,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use meshgate_wasm::Connection;
 use tokio::net::TcpStream;
@@ -77,6 +78,9 @@ async fn first_bytes(record: &Record, pair: &mut Pair, idle: &mut Idle) -> Resul
     .await
 }
 
+/// How long a session that ends while it connects waits for what the socket has to say.
+const LAST_LOOK: Duration = Duration::from_millis(10);
+
 /// Connects to an endpoint of the cluster that the filters, or the listener, chose. What the client sends meanwhile is
 /// taken as far as there is room for it, so that a client that leaves is noticed.
 async fn connect(record: &Record, pair: &mut Pair) -> Result<(), End> {
@@ -94,7 +98,18 @@ async fn connect(record: &Record, pair: &mut Pair) -> Result<(), End> {
         let _ = pair.poll_downstream(record, cx)?;
         Poll::Pending
     })
-    .await?;
+    .await;
+    let connected = match connected {
+        Ok(connected) => connected,
+        Err(end @ End::Upstream(_)) => return Err(end),
+        Err(end) => {
+            // The endpoint may have accepted the connection before we heard of it, and is to see how the session ended.
+            if let Ok(Ok(connected)) = tokio::time::timeout(LAST_LOOK, connecting).await {
+                pair.endpoint = Some(connected);
+            }
+            return Err(end);
+        }
+    };
     record.connected(&connected);
     pair.endpoint = Some(connected);
     Ok(())
