@@ -130,6 +130,14 @@ impl CompiledModules {
             return Ok(module.clone());
         }
         let module = engine.compile_within(name, &file.bytes, bounds)?;
+        if !module.stubs().is_empty() {
+            let imports = module.stubs().join(", ");
+            tracing::warn!(
+                filter = name,
+                imports,
+                "the module imports functions that this host does not offer"
+            );
+        }
         self.modules.insert(file.hash, module.clone());
         Ok(module)
     }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use meshgate_config::{ChainId, Config, Diagnostic, Diagnostics, FilterUse, Position, Protocol};
-use meshgate_wasm::{Callbacks, Engine, Plugin, PluginSpec, StartError, Vms};
+use meshgate_wasm::{Callbacks, Direction, Engine, ListenerFacts, Node, Plugin, PluginSpec, StartError, Vms};
 use sha2::{Digest, Sha256};
 
 use crate::filter::{Chain, ClusterNames, Filter};
@@ -51,10 +51,16 @@ impl Snapshot {
         engine: &Engine,
         clusters: &mut SharedClusters,
     ) -> Result<Snapshot, Diagnostics> {
+        let facts = &config.node;
+        let node = Arc::new(Node {
+            id: facts.id.clone(),
+            cluster: facts.cluster.clone(),
+            metadata: facts.metadata.clone(),
+        });
         let mut errors = Vec::new();
         let mut specs = |filters: &[FilterUse]| -> Vec<Arc<PluginSpec>> {
             let spec = |filter: &FilterUse| {
-                specs::of(filter, &config.wasm, files, compiled, engine)
+                specs::of(filter, &config.wasm, &node, files, compiled, engine)
                     .map(Arc::new)
                     .map_err(|reason| errors.push(config.source.diagnostic(filter.at, reason, None)))
                     .ok()
@@ -205,6 +211,8 @@ pub struct Listener {
     pub cluster_names: ClusterNames,
     /// Its timeouts and limits.
     pub config: meshgate_config::Listener,
+    /// What filters may know of it; none if there is nothing to know.
+    pub facts: Option<Rc<ListenerFacts>>,
     /// How far clients are believed.
     pub forwarding: Forwarding,
     /// The way to the endpoints.
@@ -245,6 +253,7 @@ impl WorkerSnapshot {
                 clusters: clusters.clone(),
                 cluster_names: Rc::clone(&names),
                 config: listener.clone(),
+                facts: facts(listener),
                 forwarding: Forwarding::default(),
                 upstream: Rc::clone(&shared.upstream),
                 access_log: Rc::clone(&shared.access_log),
@@ -257,6 +266,16 @@ impl WorkerSnapshot {
         Services { snapshot: &snapshot, vms, seat: shared.seat }.start(&mut plugins)?;
         Ok(WorkerSnapshot { snapshot, listeners, clusters, plugins })
     }
+}
+
+fn facts(listener: &meshgate_config::Listener) -> Option<Rc<ListenerFacts>> {
+    let direction = match listener.direction {
+        meshgate_config::Direction::Unspecified => Direction::Unspecified,
+        meshgate_config::Direction::Inbound => Direction::Inbound,
+        meshgate_config::Direction::Outbound => Direction::Outbound,
+    };
+    let none = direction == Direction::Unspecified && listener.metadata.is_empty();
+    (!none).then(|| Rc::new(ListenerFacts { direction, metadata: listener.metadata.clone() }))
 }
 
 fn cluster_names(clusters: &Clusters) -> ClusterNames {

@@ -30,6 +30,11 @@ pub fn stamp(version: u32) -> Vec<u8> {
     ))
 }
 
+/// A module of these imports and these functions and data; below 4096 the memory is theirs.
+pub fn written(imports: &str, code: &str) -> Vec<u8> {
+    assemble(&format!("(module {imports} {FRAME} {code})"))
+}
+
 /// A way to misbehave.
 #[derive(Clone, Copy, Debug)]
 pub enum Misdeed {

@@ -39,7 +39,7 @@ pub use command::{Finished, binary, repository, run};
 pub use deadline::{DEADLINE, until, within};
 pub use envoy::{Envoy, EnvoySetup};
 pub use grpc::{framed, grpc_backend, messages};
-pub use hand_written::{Misdeed, STREAM_CALLBACKS, hostile, stamp};
+pub use hand_written::{Misdeed, STREAM_CALLBACKS, hostile, stamp, written};
 pub use lines::Lines;
 pub use load::{Load, Tally, Unanswered};
 pub use meshgate::{Meshgate, Stopped};

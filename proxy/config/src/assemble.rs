@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::{Endpoint, OutlierEntry};
-use crate::file::{AccessLogEntry, ClusterEntry, DrainEntry, File, ListenerEntry};
+use crate::file::{AccessLogEntry, ClusterEntry, DrainEntry, File, ListenerEntry, NodeEntry};
 use crate::files::Files;
 use crate::model::{
-    AccessLog, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain, FilterUse, Listener, Protocol,
+    AccessLog, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain, FilterUse, Listener,
+    NodeFacts, Protocol,
 };
 use crate::tree::Node;
 use crate::units::DurationText;
@@ -60,6 +61,7 @@ pub(crate) fn assemble(
         admin: file.admin.map(|admin| Admin { address: admin.address, at: admin_at }),
         access_log: file.access_log.map(|entry| access_log(entry, files)).unwrap_or_default(),
         workers: file.workers,
+        node: file.node.map(node).unwrap_or_default(),
         drain: Drain { timeout: or(file.drain.and_then(|DrainEntry { timeout }| timeout), DRAIN) },
         listeners,
         services: resolved.services,
@@ -93,6 +95,11 @@ fn without_filters(chains: &mut Vec<Chain>) -> ChainId {
     }))
 }
 
+fn node(entry: NodeEntry) -> NodeFacts {
+    let NodeEntry { id, cluster, metadata } = entry;
+    NodeFacts { id, cluster, metadata }
+}
+
 fn access_log(entry: AccessLogEntry, files: &Files) -> AccessLog {
     let output = match entry.to.as_deref() {
         None | Some("stdout") => AccessLogOutput::Stdout,
@@ -123,6 +130,8 @@ fn listener(entry: ListenerEntry, chain: ChainId, at: Position) -> Listener {
         // Its bounds have been checked.
         max_header_bytes: usize::try_from(max_header_bytes).unwrap_or(usize::MAX),
         max_request_body: entry.max_request_body.map(|size| size.0),
+        direction: entry.direction,
+        metadata: entry.metadata,
         at,
     }
 }
@@ -138,6 +147,7 @@ fn cluster(entry: ClusterEntry, endpoints: Vec<Endpoint>, at: Position) -> Clust
         panic_threshold: entry.panic_threshold.unwrap_or(0),
         connect_timeout: or(entry.connect_timeout, CONNECT_TIMEOUT),
         idle_timeout: or(entry.idle_timeout, IDLE_TIMEOUT),
+        metadata: entry.metadata,
         at,
     }
 }

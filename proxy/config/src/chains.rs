@@ -116,6 +116,7 @@ impl Builder<'_, '_, '_> {
             isolation: filter.isolation,
             vm: filter.vm,
             singleton: filter.singleton,
+            surroundings: filter.surroundings,
             configuration: FilterConfiguration::Text(String::new()),
             chains: Vec::new(),
             clusters: Vec::new(),

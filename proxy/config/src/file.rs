@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
+use crate::Compatibility;
 use crate::cluster::{EndpointForm, LoadBalancer, OutlierEntry};
 use crate::isolation::{Capabilities, Isolation};
 use crate::limits::{LimitsEntry, WasmEntry};
-use crate::model::{AccessLogFormat, ClusterProtocol, OnError, Protocol};
+use crate::model::{AccessLogFormat, ClusterProtocol, Direction, Metadata, OnError, Protocol};
 use crate::units::{DurationText, SizeText};
 
 /// A Meshgate configuration.
@@ -29,6 +30,10 @@ pub(crate) struct File {
     #[serde(default)]
     #[schemars(with = "usize", range(min = 1, max = 1024))]
     pub(crate) workers: Option<usize>,
+    /// What this proxy is, for filters to read.
+    #[serde(default)]
+    #[schemars(with = "NodeEntry")]
+    pub(crate) node: Option<NodeEntry>,
     /// What happens at shutdown.
     #[serde(default)]
     #[schemars(with = "DrainEntry")]
@@ -80,6 +85,21 @@ pub(crate) struct AccessLogEntry {
     #[serde(default)]
     #[schemars(with = "String", length(min = 1))]
     pub(crate) to: Option<String>,
+}
+
+/// `node: {id: gateway-1, cluster: gateways, metadata: {REGION: north}}`
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeEntry {
+    /// Which one it is: the property `xds.node.id`.
+    #[serde(default)]
+    pub(crate) id: String,
+    /// The group of proxies it belongs to: the property `xds.node.cluster`.
+    #[serde(default)]
+    pub(crate) cluster: String,
+    /// Anything else: the properties below `xds.node.metadata`.
+    #[serde(default)]
+    pub(crate) metadata: Metadata,
 }
 
 /// `drain: {timeout: 30s}`
@@ -146,6 +166,13 @@ pub(crate) struct ListenerEntry {
     #[serde(default)]
     #[schemars(with = "SizeText")]
     pub(crate) max_request_body: Option<SizeText>,
+    /// Where its traffic goes, for filters that ask: the property `xds.listener_direction`. Default: unspecified.
+    #[serde(default)]
+    pub(crate) direction: Direction,
+    /// For filters: the properties below `xds.listener_metadata.filter_metadata`, maps by the name of who reads them.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Metadata>")]
+    pub(crate) metadata: Metadata,
 }
 
 /// `stamp: {module: ./stamp.wasm, on_error: skip}`
@@ -168,6 +195,18 @@ pub(crate) struct FilterEntry {
     /// What the filter may use.
     #[serde(default)]
     pub(crate) limits: LimitsEntry,
+    /// Which of its root contexts a module that holds several makes: the property `plugin_root_id`. Default: empty.
+    #[serde(default)]
+    pub(crate) root_id: String,
+    /// What its VM is started with: a string as it stands, anything else as JSON. Default: nothing.
+    #[serde(default)]
+    pub(crate) vm_configuration: serde_json::Value,
+    /// Environment variables that its module sees. It never sees the process's.
+    #[serde(default)]
+    pub(crate) environment: BTreeMap<String, String>,
+    /// Which way it wants it where Proxy-Wasm hosts differ.
+    #[serde(default)]
+    pub(crate) compatibility: Compatibility,
     /// What the filter may do. Default: everything.
     #[serde(default)]
     pub(crate) may: Capabilities,
@@ -221,6 +260,10 @@ pub(crate) struct ClusterEntry {
     #[serde(default)]
     #[schemars(with = "DurationText")]
     pub(crate) idle_timeout: Option<DurationText>,
+    /// For filters: the properties below `xds.cluster_metadata.filter_metadata`, maps by the name of who reads them.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Metadata>")]
+    pub(crate) metadata: Metadata,
 }
 
 /// A name: any characters but spaces and control characters.

@@ -11,7 +11,7 @@ use crate::files::Files;
 use crate::isolation::{Capabilities, Isolation};
 use crate::limits::FilterLimits;
 use crate::manifest;
-use crate::model::OnError;
+use crate::model::{FilterConfiguration, OnError, Surroundings};
 use crate::schema::Checker;
 use crate::tree::{Entry, Node};
 use crate::words::{quoted, suggestion};
@@ -29,6 +29,7 @@ pub(crate) struct Filter {
     pub(crate) isolation: Isolation,
     pub(crate) vm: String,
     pub(crate) singleton: bool,
+    pub(crate) surroundings: Surroundings,
     pub(crate) schema: Schema,
     /// Where its module is named.
     at: Position,
@@ -100,6 +101,7 @@ impl<'m> Filters<'m> {
             isolation: Isolation::default(),
             vm: String::new(),
             singleton: false,
+            surroundings: Surroundings::default(),
             schema: Schema::Any,
             at,
             used: true,
@@ -141,6 +143,12 @@ impl<'m> Filters<'m> {
             isolation: settings.isolation,
             vm: settings.vm.map(|name| name.0).unwrap_or_default(),
             singleton: settings.singleton,
+            surroundings: Surroundings {
+                root_id: settings.root_id,
+                vm_configuration: FilterConfiguration::of(settings.vm_configuration),
+                environment: settings.environment.into_iter().collect(),
+                compatibility: settings.compatibility,
+            },
             schema: Schema::Any,
             at: entry.at,
             used: false,

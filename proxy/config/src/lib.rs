@@ -11,6 +11,7 @@
 mod assemble;
 mod chains;
 mod cluster;
+mod compatibility;
 mod diagnostic;
 mod file;
 mod files;
@@ -32,6 +33,9 @@ mod words;
 mod yaml;
 
 pub use cluster::{Endpoint, HashBy, HashKey, LoadBalancer, OutlierDetection, SuccessRate};
+pub use compatibility::{
+    AbsentMaps, Allocator, Compatibility, FailedCalls, NullValues, PropertyForm, StopIteration,
+};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use file::schema;
 pub use isolation::{Capabilities, Clock, Isolation, PropertyGroup};
@@ -39,7 +43,8 @@ pub use limits::{FilterLimits, WasmBounds};
 pub use load::{Load, load, load_text};
 pub use model::{
     AccessLog, AccessLogFormat, AccessLogOutput, Admin, Chain, ChainId, Cluster, ClusterProtocol, Config,
-    Drain, FilterConfiguration, FilterUse, Listener, OnError, Protocol,
+    Direction, Drain, FilterConfiguration, FilterUse, Listener, Metadata, NodeFacts, OnError, Protocol,
+    Surroundings,
 };
 pub use modules::{ModuleSource, Modules};
 pub use source::{Position, Source};

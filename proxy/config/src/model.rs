@@ -10,7 +10,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::cluster::{Endpoint, LoadBalancer, OutlierDetection};
-use crate::{Capabilities, FilterLimits, Isolation, ModuleSource, Position, Source, WasmBounds};
+use crate::{
+    Capabilities, Compatibility, FilterLimits, Isolation, ModuleSource, Position, Source, WasmBounds,
+};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub struct Config {
     pub access_log: AccessLog,
     /// Number of worker threads; `None`: one per core.
     pub workers: Option<usize>,
+    /// What the proxy is, for filters to read.
+    pub node: NodeFacts,
     /// What happens at shutdown.
     pub drain: Drain,
     /// Sockets to accept on, in the file's order.
@@ -85,6 +89,20 @@ pub enum AccessLogOutput {
     Off,
 }
 
+/// Named values for filters to read, nested as in JSON.
+pub type Metadata = serde_json::Map<String, serde_json::Value>;
+
+/// What a proxy is told about itself.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct NodeFacts {
+    /// Which one it is.
+    pub id: String,
+    /// The group of proxies it belongs to.
+    pub cluster: String,
+    /// Anything else.
+    pub metadata: Metadata,
+}
+
 /// What happens at shutdown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Drain {
@@ -121,6 +139,10 @@ pub struct Listener {
     pub max_header_bytes: usize,
     /// Most bytes in a request's body; `None`: no limit.
     pub max_request_body: Option<u64>,
+    /// Where its traffic goes, for filters to read.
+    pub direction: Direction,
+    /// Anything else for filters to read: maps by the name of who reads them.
+    pub metadata: Metadata,
     /// Where its address is written.
     pub at: Position,
 }
@@ -134,6 +156,19 @@ pub enum Protocol {
     Http,
     /// Anything: bytes are passed on as they come.
     Tcp,
+}
+
+/// Where a listener's traffic goes, seen from the application beside the proxy.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Neither to nor from it: a gateway.
+    #[default]
+    Unspecified,
+    /// To the application.
+    Inbound,
+    /// From the application.
+    Outbound,
 }
 
 /// Names a chain of the same [`Config`]: its index in [`Config::chains`].
@@ -171,6 +206,8 @@ pub struct FilterUse {
     pub vm: String,
     /// As a service: runs once in the process.
     pub singleton: bool,
+    /// What its module finds around it.
+    pub surroundings: Surroundings,
     /// What the module is configured with.
     pub configuration: FilterConfiguration,
     /// The sub-chains in the configuration, by their key.
@@ -205,11 +242,44 @@ pub enum FilterConfiguration {
 }
 
 impl FilterConfiguration {
+    /// A string as it stands, nothing as nothing, anything else as JSON.
+    pub(crate) fn of(value: serde_json::Value) -> Self {
+        match value {
+            serde_json::Value::Null => Self::Text(String::new()),
+            serde_json::Value::String(text) => Self::Text(text),
+            other => Self::Json(other),
+        }
+    }
+
     /// The bytes given to `on_configure`.
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Text(text) => text.clone().into_bytes(),
             Self::Json(value) => value.to_string().into_bytes(),
+        }
+    }
+}
+
+/// What a filter's module finds around it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Surroundings {
+    /// Which of its root contexts a module that holds several makes; mostly empty.
+    pub root_id: String,
+    /// What `on_vm_start` is given.
+    pub vm_configuration: FilterConfiguration,
+    /// Environment variables, sorted.
+    pub environment: Vec<(String, String)>,
+    /// Which way it wants it where hosts differ.
+    pub compatibility: Compatibility,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self {
+            root_id: String::new(),
+            vm_configuration: FilterConfiguration::Text(String::new()),
+            environment: Vec::new(),
+            compatibility: Compatibility::default(),
         }
     }
 }
@@ -235,6 +305,8 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// Anything for filters to read: maps by the name of who reads them.
+    pub metadata: Metadata,
     /// Where its name is written.
     pub at: Position,
 }

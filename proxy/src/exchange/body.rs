@@ -77,7 +77,7 @@ where
     let Some(announced) = headers.get(CONTENT_LENGTH) else { return Ok(()) };
     let announced = announced.to_str().ok().and_then(|length| length.parse::<u64>().ok());
     let arriving = body.source_length();
-    let length = if !body.is_filtered() || body.is_end_stream() {
+    let length = if !body.is_filtered() || body.is_bodiless() {
         arriving
     } else {
         let length = match poll_fn(|cx| body.poll_first(cx)).await? {
@@ -104,9 +104,7 @@ pub(super) struct Download {
 }
 
 impl Download {
-    /// `from`: how many filters the head ran through, and the body will.
-    pub(super) fn new(exchange: &Rc<Exchange>, body: Body, deadline: Deadline, from: usize) -> Download {
-        let body = FilteredBody::response(&exchange.stream, body, from);
+    pub(super) fn new(exchange: &Rc<Exchange>, body: FilteredBody<Body>, deadline: Deadline) -> Download {
         Download { exchange: Rc::clone(exchange), body, deadline }
     }
 

@@ -22,7 +22,7 @@ use self::deadline::Deadline;
 pub use self::error::{ExchangeError, Fault, Verdict};
 use self::record::{Arrived, Destination, Exchange};
 use self::reply::Reply;
-use crate::filter::{FilteredBody, Stop, Stream, StreamParts};
+use crate::filter::{FilteredBody, Interrupted, Stop, Stream, StreamParts};
 use crate::message::{Body, BodyError, Peer, call_depth, detach, request_arrived, upstream_request};
 use crate::snapshot::Listener;
 use crate::upstream::{Cluster, UpstreamBody, UpstreamErrorKind};
@@ -66,6 +66,7 @@ fn open(
     };
     let mut attributes = Attributes::new(Rc::clone(&peer.connection));
     attributes.call_depth = depth;
+    attributes.listener.clone_from(&listener.facts);
     let stream = Stream::new(StreamParts {
         http: HttpStream::new(head, attributes),
         chain: Rc::clone(&listener.chain),
@@ -78,7 +79,10 @@ fn open(
 async fn request(exchange: &Exchange, body: Body) -> Result<Reply, End> {
     let stream = &exchange.stream;
     let mut deadline = Deadline::new(None);
-    stream.run_request_head(body.is_end_stream()).await?;
+    let bodiless = body.is_end_stream();
+    let limit = exchange.listener.config.max_request_body;
+    let mut upload = FilteredBody::request(stream, Received::new(stream, body, limit));
+    stream.run_request_head(&mut upload).await.map_err(End::of_request)?;
     let cluster = match exchange.destination()? {
         Destination::Cluster(cluster, timeout) => {
             deadline.limit(timeout);
@@ -86,11 +90,9 @@ async fn request(exchange: &Exchange, body: Body) -> Result<Reply, End> {
         }
         Destination::Direct(response) => return Ok(exchange.local_reply(response)),
     };
-    if body.is_end_stream() {
+    if bodiless {
         stream.end_request();
     }
-    let limit = exchange.listener.config.max_request_body;
-    let upload = FilteredBody::request(stream, Received::new(stream, body, limit));
     let response = forward(exchange, &cluster, upload, &mut deadline).await?;
     Ok(Reply::upstream(response, deadline)?)
 }
@@ -137,7 +139,7 @@ async fn attempt(
     let stream = &exchange.stream;
     let upstream = &exchange.listener.upstream;
     let endpoint = upstream.pick(cluster, exchange.key(cluster)).map_err(ExchangeError::Upstream)?;
-    exchange.begin_attempt(endpoint.address());
+    exchange.begin_attempt(cluster, endpoint.address());
     let mut send = pin!(upstream.send_to(cluster, &endpoint, request));
     let response = poll_fn(|cx| {
         if let Poll::Ready(response) = send.as_mut().poll(cx) {
@@ -163,15 +165,16 @@ async fn respond(exchange: &Rc<Exchange>, mut reply: Reply) -> Result<Response<B
     let stream = &exchange.stream;
     let mut above = stream.reached();
     loop {
-        let Reply { head, body, deadline } = reply;
+        let Reply { head, body, mut deadline } = reply;
         exchange.show(head);
-        if let Err((next, stop)) = stream.run_response_head(above, body.is_end_stream()).await {
-            reply = exchange.instead(End::Stop(stop))?;
+        let mut body = FilteredBody::response(stream, body, above);
+        if let Err((next, interrupted)) = stream.run_response_head(&mut body, |cx| deadline.poll(cx)).await {
+            reply = exchange.instead(End::of_response(interrupted))?;
             above = next;
             continue;
         }
         let mut head = exchange.response_head();
-        let mut download = Download::new(exchange, body, deadline, above);
+        let mut download = Download::new(exchange, body, deadline);
         match download.frame(&mut head).await {
             Ok(()) => {
                 stream.begin_response();
@@ -206,6 +209,21 @@ enum End {
 }
 
 impl End {
+    fn of_request(interrupted: Interrupted) -> End {
+        match interrupted {
+            Interrupted::Stop(stop) => End::Stop(stop),
+            Interrupted::Body(error) => ExchangeError::RequestBody(error).into(),
+            Interrupted::Expired => ExchangeError::Timeout.into(),
+        }
+    }
+
+    fn of_response(interrupted: Interrupted) -> End {
+        match interrupted {
+            Interrupted::Body(error) => ExchangeError::ResponseBody(error).into(),
+            other => End::of_request(other),
+        }
+    }
+
     fn of_response_body(stream: &Stream, error: BodyError) -> End {
         match stream.check() {
             Err(stop) => End::Stop(stop),

@@ -62,11 +62,16 @@ impl Exchange {
                 Some(response) => return Ok(Destination::Direct(response)),
                 None => (decision.cluster, decision.timeout),
             },
-            None => (listener.cluster.clone().ok_or(ExchangeError::NoRoute)?, None),
+            None => {
+                let chosen = self.stream.connection_cluster().or_else(|| listener.cluster.clone());
+                (chosen.ok_or(ExchangeError::NoRoute)?, None)
+            }
         };
         let cluster = listener.clusters.find(&name);
         let cluster = cluster.ok_or_else(|| ExchangeError::NoCluster(name.to_string()))?;
-        self.stream.http().borrow_mut().attributes.cluster = Some(name);
+        let attributes = &mut self.stream.http().borrow_mut().attributes;
+        attributes.cluster = Some(name);
+        attributes.cluster_metadata = cluster.metadata().cloned();
         Ok(Destination::Cluster(cluster, timeout.or(listener.config.request_timeout)))
     }
 
@@ -105,11 +110,13 @@ impl Exchange {
         self.stream.http().borrow_mut().response = Some(head);
     }
 
-    pub(super) fn begin_attempt(&self, endpoint: SocketAddr) {
+    pub(super) fn begin_attempt(&self, cluster: &Cluster, endpoint: SocketAddr) {
         self.sent_at.set(Some(Instant::now()));
         let attributes = &mut self.stream.http().borrow_mut().attributes;
         attributes.attempts += 1;
         attributes.upstream_address = Some(endpoint);
+        attributes.upstream_endpoints = Some(cluster.endpoints().len() as u64);
+        attributes.upstream_failure = None;
     }
 
     pub(super) fn end_attempt(
@@ -125,9 +132,16 @@ impl Exchange {
         let mut http = self.stream.http().borrow_mut();
         let attributes = &mut http.attributes;
         attributes.backend_latency = Some(latency);
-        if let Ok(response) = response {
-            attributes.upstream_local_address = response.body().local_address();
-            attributes.response_code_details = Some("via_upstream".into());
+        match response {
+            Ok(response) => {
+                attributes.upstream_local_address = response.body().local_address();
+                attributes.upstream_ready_after = Some(response.body().ready_after());
+                attributes.response_code_details = Some("via_upstream".into());
+            }
+            Err(End::Error(ExchangeError::Upstream(error))) if error.nothing_sent() => {
+                attributes.upstream_failure = Some(error.details.clone());
+            }
+            Err(_) => {}
         }
     }
 

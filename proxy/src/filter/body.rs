@@ -2,7 +2,7 @@
 //! when the receiver asks for more, and only while no filter blocks. A body that no filter looks at passes as it is.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use meshgate_wasm::{BodyAction, Callbacks, Exchange, Limit, TrailersAction};
 use tokio::time::Sleep;
 
-use super::failure::{FilterFailure, FilterFault, Stop};
+use super::failure::{FilterFailure, FilterFault, Interrupted, Stop};
 use super::run::{Direction, Hold, Run};
 use super::stream::Stream;
 use crate::message::{BodyError, BodyFault, BodyReason};
@@ -34,8 +34,14 @@ pub struct FilteredBody<B> {
     arriving: Option<u64>,
     /// Bytes taken from the source.
     taken: u64,
-    /// How many filters the body passes; 0 if none of them looks at it.
+    /// How many filters the response's head runs through.
+    top: usize,
+    /// How many filters the body passes: those that the head has passed, or that hold it and want the body.
     filters: usize,
+    /// Whether one of them looks at it; else it passes as it is.
+    filtered: bool,
+    /// Something came through all filters, or the end, since there were so many.
+    passed: bool,
     out: Chunks,
     /// The last filter let the end through; what is in `out` is all there will be.
     end: bool,
@@ -68,34 +74,27 @@ impl<B> FilteredBody<B>
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
 {
-    /// The request's body on its way to the endpoint.
+    /// The request's body on its way to the endpoint. It passes no filter until [`FilteredBody::open`].
     pub fn request(stream: &Rc<Stream>, source: B) -> FilteredBody<B> {
-        let callbacks = Callbacks::REQUEST_BODY.union(Callbacks::REQUEST_TRAILERS);
-        FilteredBody::new(stream, Direction::Request, callbacks, source, stream.reached())
+        FilteredBody::new(stream, Direction::Request, source, 0)
     }
 
-    /// The response's body on its way to the client, through the filters that its head ran through: `from` of them.
-    pub fn response(stream: &Rc<Stream>, source: B, from: usize) -> FilteredBody<B> {
-        let callbacks = Callbacks::RESPONSE_BODY.union(Callbacks::RESPONSE_TRAILERS);
-        FilteredBody::new(stream, Direction::Response, callbacks, source, from)
+    /// The response's body on its way to the client; `top` filters are on its way.
+    pub fn response(stream: &Rc<Stream>, source: B, top: usize) -> FilteredBody<B> {
+        FilteredBody::new(stream, Direction::Response, source, top)
     }
 
-    fn new(
-        stream: &Rc<Stream>,
-        direction: Direction,
-        callbacks: Callbacks,
-        source: B,
-        reached: usize,
-    ) -> FilteredBody<B> {
-        let looks = |index| stream.run(index).is_some_and(|run| run.wants(callbacks));
-        let filters = if (0..reached).any(looks) { reached } else { 0 };
+    fn new(stream: &Rc<Stream>, direction: Direction, source: B, top: usize) -> FilteredBody<B> {
         FilteredBody {
             stream: Rc::clone(stream),
             direction,
             source_ended: false,
             arriving: source.size_hint().exact(),
             taken: 0,
-            filters,
+            top,
+            filters: 0,
+            filtered: false,
+            passed: false,
             out: Chunks::new(),
             end: source.is_end_stream(),
             trailers: false,
@@ -105,9 +104,67 @@ where
         }
     }
 
+    /// From here on the body passes so many filters: the head did. What came through fewer of them goes on.
+    pub fn open(&mut self, filters: usize) -> Result<(), Stop> {
+        let from = std::mem::replace(&mut self.filters, filters);
+        let stream = Rc::clone(&self.stream);
+        let wanted = self.body_callback().union(self.trailers_callback());
+        let looks = |position| self.run(&stream, position).is_some_and(|run| run.wants(wanted));
+        self.filtered = self.filtered || (from..filters).any(looks);
+        if !std::mem::take(&mut self.passed) {
+            return Ok(());
+        }
+        let (bytes, end) = (std::mem::take(&mut self.out), std::mem::take(&mut self.end));
+        let trailers = std::mem::take(&mut self.trailers);
+        self.feed(from, bytes, end && !trailers)?;
+        if trailers { self.feed_trailers(from) } else { Ok(()) }
+    }
+
+    /// The last of so many filters holds the head and wants the body all the same: lets it pass these filters until
+    /// something of it gets through, or the filter resumes.
+    pub async fn run_held(
+        &mut self,
+        filters: usize,
+        expired: &mut impl FnMut(&mut Context<'_>) -> Poll<()>,
+    ) -> Result<(), Interrupted> {
+        let stream = Rc::clone(&self.stream);
+        self.filtered = true;
+        if let Some(run) = self.at(&stream, filters.saturating_sub(1)) {
+            run.half(self.direction).hold.set(Hold::Buffering);
+        }
+        self.open(filters)?;
+        poll_fn(|cx| {
+            while !self.passed {
+                if expired(cx).is_ready() {
+                    return Poll::Ready(Err(Interrupted::Expired));
+                }
+                if let Err(error) = ready!(self.poll_step(cx)) {
+                    return Poll::Ready(Err(self.interrupted(error)));
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// A filter that stopped the exchange broke the body, too.
+    fn interrupted(&self, error: BodyError) -> Interrupted {
+        self.stream.check().map_or_else(Interrupted::Stop, |()| Interrupted::Body(error))
+    }
+
+    /// How many filters the response's head runs through.
+    pub(super) fn top(&self) -> usize {
+        self.top
+    }
+
     /// Whether any filter looks at this body.
     pub fn is_filtered(&self) -> bool {
-        self.filters > 0
+        self.filtered
+    }
+
+    /// Whether there is no body, and never was one.
+    pub fn is_bodiless(&self) -> bool {
+        self.is_end_stream() && self.taken == 0 && !self.source_ended
     }
 
     /// The length of the body as it arrives, if that was announced.
@@ -156,7 +213,7 @@ where
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         let stream = Rc::clone(&self.stream);
         let holds = |run: &&Run| run.half(self.direction).hold.get() != Hold::Open;
-        let holder = (0..self.filters).filter_map(|index| stream.run(index)).filter(holds);
+        let holder = (0..self.filters).filter_map(|position| self.run(&stream, position)).filter(holds);
         // The one that may hold it shortest.
         let holder = holder.min_by_key(|run| run.filter().pause);
         let pause = holder.map_or(UNHELD, |run| run.filter().pause);
@@ -282,6 +339,7 @@ where
         }
         self.trailers = true;
         self.end = true;
+        self.passed = true;
         Ok(())
     }
 
@@ -345,7 +403,7 @@ where
         length.sent += bytes as u64;
         let ended = self.end && self.out.is_empty();
         let lied = length.sent > length.promised || (ended && length.sent < length.promised);
-        if !(lied && self.filters > 0) {
+        if !(lied && self.filtered) {
             return Ok(());
         }
         let filter = Rc::from("on this chain");
@@ -355,21 +413,26 @@ where
     fn emit(&mut self, bytes: Chunks, end: bool) {
         self.out.extend(bytes);
         self.end |= end;
+        self.passed = true;
     }
 
-    /// The filter at this position of the body's way: requests go down the chain, responses up.
+    /// The filter at this position of the body's way, if it is open.
     fn run<'s>(&self, stream: &'s Stream, position: usize) -> Option<&'s Run> {
+        if position < self.filters { self.at(stream, position) } else { None }
+    }
+
+    /// The filter at this position: requests go down the chain, responses up.
+    fn at<'s>(&self, stream: &'s Stream, position: usize) -> Option<&'s Run> {
         match self.direction {
-            Direction::Request if position < self.filters => stream.run(position),
-            Direction::Request => None,
-            Direction::Response => stream.run(self.filters.checked_sub(position + 1)?),
+            Direction::Request => stream.run(position),
+            Direction::Response => stream.run(self.top.checked_sub(position + 1)?),
         }
     }
 
     fn is_blocked(&self) -> bool {
         let stream = &self.stream;
         (0..self.filters)
-            .filter_map(|index| stream.run(index))
+            .filter_map(|position| self.run(stream, position))
             .any(|run| run.half(self.direction).hold.get() == Hold::Blocked)
     }
 
@@ -426,7 +489,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        if this.filters == 0 {
+        if !this.filtered {
             return Pin::new(&mut this.source).poll_frame(cx);
         }
         loop {
@@ -446,7 +509,7 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        if self.filters == 0 {
+        if !self.filtered {
             return self.source.is_end_stream();
         }
         self.end && self.out.is_empty() && !self.trailers
@@ -454,7 +517,7 @@ where
 
     fn size_hint(&self) -> SizeHint {
         match self.length {
-            _ if self.filters == 0 => self.source.size_hint(),
+            _ if !self.filtered => self.source.size_hint(),
             Some(length) => SizeHint::with_exact(length.promised - length.sent),
             None => SizeHint::default(),
         }

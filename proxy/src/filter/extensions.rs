@@ -1,4 +1,5 @@
-//! The `meshgate.*` foreign functions: what a filter can decide beyond the standard ABI. Called by the worker's
+//! The `meshgate.*` foreign functions, and those of other hosts that touch routing: what a filter can decide beyond the
+//! standard ABI. Called by the worker's
 //! `Host` for every foreign function of a guest.
 
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use meshgate_abi::{DirectResponse, MetricType, RouteDecision, Series, function};
 use meshgate_wasm::{ForeignCaller, LocalResponse, MetricKind, SeriesSpec, Status};
 use prost::Message;
 
+use super::filter_state;
 use super::session::Session;
 use super::stream::{Decision, Stream};
 
@@ -22,6 +24,7 @@ pub fn foreign_function(
     match name {
         function::ROUTE => route(caller, argument),
         function::METRIC => metric(caller, argument),
+        filter_state::FUNCTION => filter_state::set(caller, argument),
         _ => Err(Status::NotFound),
     }
 }

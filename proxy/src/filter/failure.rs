@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use meshgate_wasm::VmError;
 
+use crate::message::BodyError;
+
 /// Why the run through a chain stopped before its end.
 #[derive(Debug)]
 pub enum Stop {
@@ -14,6 +16,23 @@ pub enum Stop {
     Closed,
     /// A filter failed, and its place in the chain says `on_error: deny`.
     Failed(FilterFailure),
+}
+
+/// Why a message's head did not get through its filters, while its body ran through some of them.
+#[derive(Debug)]
+pub enum Interrupted {
+    /// A filter stopped it.
+    Stop(Stop),
+    /// The body broke.
+    Body(BodyError),
+    /// There was no more time.
+    Expired,
+}
+
+impl From<Stop> for Interrupted {
+    fn from(stop: Stop) -> Interrupted {
+        Interrupted::Stop(stop)
+    }
 }
 
 /// A filter that failed.

@@ -8,11 +8,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body::Body;
 use meshgate_wasm::{Callbacks, HeadersAction, HttpStream, LocalResponse};
 
-use super::failure::{FilterFailure, FilterFault, Stop};
+use super::body::FilteredBody;
+use super::failure::{FilterFailure, FilterFault, Interrupted, Stop};
+use super::filter_state;
 use super::run::{Direction, Run};
 use super::{Chain, Filter};
+use crate::message::BodyError;
 
 /// Where an exchange goes, as a filter decided it.
 #[derive(Clone)]
@@ -103,47 +108,74 @@ impl Stream {
         (self.clusters)(name)
     }
 
+    /// The cluster that a filter chose for everything on the downstream connection, if that still exists.
+    pub fn connection_cluster(&self) -> Option<Rc<str>> {
+        let http = self.http.borrow();
+        let of_connection = http.attributes.connection.custom.borrow();
+        self.cluster(std::str::from_utf8(of_connection.find(filter_state::CLUSTER_PATH)?).ok()?)
+    }
+
     /// The filter at this place of the exchange.
     pub(super) fn filter(&self, place: u32) -> Option<&Rc<Filter>> {
         self.run(place as usize).map(Run::filter)
     }
 
-    /// Runs the request's head down the listener's chain and then down the chain of the route it decided.
-    pub async fn run_request_head(self: &Rc<Self>, end: bool) -> Result<(), Stop> {
+    /// Runs the request's head down the listener's chain and then down the chain of the route it decided. The body
+    /// waits meanwhile, but for a filter that holds the head and wants it.
+    pub async fn run_request_head<B>(self: &Rc<Self>, body: &mut FilteredBody<B>) -> Result<(), Interrupted>
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Unpin,
+    {
         let mut next = 0;
+        let end = body.is_end_stream();
         loop {
             while let Some(run) = self.run(next) {
                 next += 1;
                 self.reached.set(next);
                 let action =
                     run.call(self, Callbacks::REQUEST_HEADERS, |context| context.on_request_headers(end))?;
-                if action.is_some_and(|action| action != HeadersAction::Continue) {
-                    self.resumed(run, Direction::Request).await?;
+                match action {
+                    None | Some(HeadersAction::Continue) => {}
+                    Some(HeadersAction::StopIteration) if !end => {
+                        body.run_held(next, &mut |_| Poll::Pending).await?;
+                    }
+                    Some(_) => self.resumed(run, Direction::Request).await?,
                 }
             }
             if !self.add_routed() {
-                return Ok(());
+                return Ok(body.open(next)?);
             }
         }
     }
 
-    /// Runs the response's head up the chain, through the filters below `from` that the request reached. On a stop,
-    /// the number of filters that are still above comes with it.
-    pub async fn run_response_head(self: &Rc<Self>, from: usize, end: bool) -> Result<(), (usize, Stop)> {
-        let mut next = from;
+    /// Runs the response's head up the chain, through the filters that its body has before it, in the time there is.
+    /// When it is interrupted, the number of filters that are still above comes with the reason.
+    pub async fn run_response_head<B>(
+        self: &Rc<Self>,
+        body: &mut FilteredBody<B>,
+        mut expired: impl FnMut(&mut Context<'_>) -> Poll<()>,
+    ) -> Result<(), (usize, Interrupted)>
+    where
+        B: Body<Data = Bytes, Error = BodyError> + Unpin,
+    {
+        let top = body.top();
+        let mut next = top;
+        let end = body.is_end_stream();
         while let Some(run) = next.checked_sub(1).and_then(|index| self.run(index)) {
             next -= 1;
             let action =
                 run.call(self, Callbacks::RESPONSE_HEADERS, |context| context.on_response_headers(end));
-            match action {
-                Ok(None | Some(HeadersAction::Continue)) => {}
-                Ok(Some(_)) => {
-                    self.resumed(run, Direction::Response).await.map_err(|stop| (next, stop))?;
+            let ran = match action {
+                Ok(None | Some(HeadersAction::Continue)) => Ok(()),
+                Ok(Some(HeadersAction::StopIteration)) if !end => {
+                    body.run_held(top - next, &mut expired).await
                 }
-                Err(stop) => return Err((next, stop)),
-            }
+                Ok(Some(_)) => self.resumed(run, Direction::Response).await.map_err(Interrupted::Stop),
+                Err(stop) => Err(Interrupted::Stop(stop)),
+            };
+            ran.map_err(|interrupted| (next, interrupted))?;
         }
-        Ok(())
+        body.open(top).map_err(|stop| (0, Interrupted::Stop(stop)))
     }
 
     /// Whether any filter is in the exchange's way.

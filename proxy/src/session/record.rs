@@ -24,8 +24,10 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn open(listener: Rc<Listener>, connection: Rc<Connection>) -> Record {
+        let mut attributes = Attributes::new(connection);
+        attributes.listener.clone_from(&listener.facts);
         let filters = Session::new(SessionParts {
-            attributes: Attributes::new(connection),
+            attributes,
             chain: Rc::clone(&listener.chain),
             clusters: Rc::clone(&listener.cluster_names),
         });
@@ -37,7 +39,11 @@ impl Record {
         let listener = &self.listener;
         let name = self.filters.cluster().or_else(|| listener.cluster.clone()).ok_or(End::NoRoute)?;
         let cluster = listener.clusters.find(&name).ok_or(End::NoCluster)?;
-        self.filters.attributes().borrow_mut().cluster = Some(name);
+        let mut attributes = self.filters.attributes().borrow_mut();
+        attributes.cluster = Some(name);
+        attributes.cluster_metadata = cluster.metadata().cloned();
+        attributes.upstream_endpoints = Some(cluster.endpoints().len() as u64);
+        drop(attributes);
         Ok(cluster)
     }
 

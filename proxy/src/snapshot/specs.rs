@@ -1,8 +1,13 @@
 //! From a filter in the configuration to what the Wasm host makes a plugin of.
 
+use std::sync::Arc;
+
 use meshgate_config as config;
 use meshgate_config::{FilterLimits, FilterUse, WasmBounds};
-use meshgate_wasm::{Capabilities, Engine, Isolation, Limits, ModuleBounds, PluginSpec, PropertyGroup};
+use meshgate_wasm::{
+    Capabilities, Compatibility, Engine, Isolation, Limits, ModuleBounds, Node, PluginSpec, PropertyForm,
+    PropertyGroup,
+};
 
 use crate::modules::{CompiledModules, ModuleFiles};
 
@@ -10,6 +15,7 @@ use crate::modules::{CompiledModules, ModuleFiles};
 pub(super) fn of(
     filter: &FilterUse,
     bounds: &WasmBounds,
+    node: &Arc<Node>,
     files: &mut ModuleFiles,
     compiled: &mut CompiledModules,
     engine: &Engine,
@@ -30,7 +36,27 @@ pub(super) fn of(
         config::Isolation::Shared => Isolation::Shared,
         config::Isolation::Exchange => Isolation::Exchange,
     };
+    let surroundings = &filter.surroundings;
+    spec.root_id.clone_from(&surroundings.root_id);
+    spec.vm_configuration = surroundings.vm_configuration.to_bytes();
+    spec.environment.clone_from(&surroundings.environment);
+    spec.compatibility = compatibility(surroundings.compatibility);
+    spec.node = Arc::clone(node);
     Ok(spec)
+}
+
+fn compatibility(wanted: config::Compatibility) -> Compatibility {
+    Compatibility {
+        stop_iteration: wanted.stop_iteration == config::StopIteration::HoldHeaders,
+        prefer_malloc: wanted.allocator == config::Allocator::Malloc,
+        strict_maps: wanted.absent_maps == config::AbsentMaps::BadArgument,
+        properties: match wanted.properties {
+            config::PropertyForm::Binary => PropertyForm::Binary,
+            config::PropertyForm::Text => PropertyForm::Text,
+        },
+        empty_failures: wanted.failed_calls == config::FailedCalls::Empty,
+        store_null: wanted.null_values == config::NullValues::Store,
+    }
 }
 
 fn limits(limits: &FilterLimits) -> Limits {

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRAILER, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::header::{CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use meshgate_wasm::{CallError, CallFailure, HttpCall, HttpCallReply, HttpCallResponse, ResponseHead};
 
@@ -22,9 +22,6 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const MAX_CALLS: usize = 1024;
 
 /// Sends `call` to `cluster` from a task of its own and delivers the outcome, never before this returns.
-///
-/// A cluster that cannot be connected to answers 503, one that is too slow 504, as Envoy's do: filters test for these.
-/// Only a connection that breaks is a failure.
 ///
 /// # Errors
 /// Too many calls are under way on this worker; nothing will be delivered.
@@ -84,9 +81,7 @@ async fn perform(
     // The response is kept in memory as a whole.
     let most_body = usize::try_from(call.most_body).unwrap_or(usize::MAX);
     let exchange = exchange(upstream, cluster, request(call), most_body);
-    tokio::time::timeout(timeout, exchange)
-        .await
-        .unwrap_or_else(|_| Ok(synthetic(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout")))
+    tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(CallFailure::Timeout))
 }
 
 fn request(call: HttpCall) -> Request<Body> {
@@ -124,21 +119,19 @@ async fn exchange(
 ) -> Result<HttpCallResponse, CallFailure> {
     match upstream.send(cluster, request).await {
         Ok(response) => collect(response, most_body).await,
-        Err(error) => match error.kind {
-            UpstreamErrorKind::NoEndpoint => {
-                Ok(synthetic(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream"))
-            }
+        Err(error) => Err(match error.kind {
+            UpstreamErrorKind::NoEndpoint => CallFailure::NoEndpoint,
             UpstreamErrorKind::ConnectFailed
             | UpstreamErrorKind::ConnectTimeout
             | UpstreamErrorKind::Overflow => {
-                Ok(synthetic(StatusCode::SERVICE_UNAVAILABLE, "upstream connect error"))
+                CallFailure::ConnectFailed
             }
             UpstreamErrorKind::Reset { .. }
             | UpstreamErrorKind::StreamReset { .. }
             | UpstreamErrorKind::Refused
             | UpstreamErrorKind::Protocol
-            | UpstreamErrorKind::RequestBody(_) => Err(CallFailure::Reset),
-        },
+            | UpstreamErrorKind::RequestBody(_) => CallFailure::Reset,
+        }),
     }
 }
 
@@ -187,15 +180,6 @@ impl Chunks {
     fn join(self) -> Bytes {
         if self.joined.is_empty() { self.first } else { self.joined.freeze() }
     }
-}
-
-/// A response in the cluster's place.
-fn synthetic(status: StatusCode, text: &'static str) -> HttpCallResponse {
-    let mut headers = HeaderMap::with_capacity(2);
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    let head = ResponseHead { status, headers };
-    HttpCallResponse { head, body: Bytes::from_static(text.as_bytes()), trailers: None }
 }
 
 #[cfg(test)]

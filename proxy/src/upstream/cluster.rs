@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use meshgate_config::{HashBy, HashKey, LoadBalancer};
+use meshgate_config::{HashBy, HashKey, LoadBalancer, Metadata};
 use meshgate_wasm::RequestHead;
 
 use super::balance::hash;
@@ -25,6 +25,7 @@ pub struct Cluster {
     name: Rc<str>,
     configuration: meshgate_config::Cluster,
     shared: Arc<SharedCluster>,
+    metadata: Option<Rc<Metadata>>,
     endpoints: Vec<Rc<Endpoint>>,
     levels: RefCell<Levels>,
 }
@@ -47,6 +48,7 @@ impl Cluster {
             configuration: configuration.clone(),
             shared: Arc::clone(shared),
             levels: RefCell::new(Levels::new(configuration, &endpoints)),
+            metadata: (!configuration.metadata.is_empty()).then(|| Rc::new(configuration.metadata.clone())),
             endpoints,
         }
     }
@@ -54,6 +56,11 @@ impl Cluster {
     /// The name by which routes and filters refer to it.
     pub fn name(&self) -> &Rc<str> {
         &self.name
+    }
+
+    /// What its configuration says for filters to read; none if nothing.
+    pub fn metadata(&self) -> Option<&Rc<Metadata>> {
+        self.metadata.as_ref()
     }
 
     /// Its endpoints, in the configuration's order.

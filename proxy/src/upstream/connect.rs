@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -28,6 +28,8 @@ pub(super) struct Connection {
     pub(super) local_address: Option<SocketAddr>,
     /// It has carried a request before.
     pub(super) reused: bool,
+    /// How long opening it took.
+    pub(super) opened_in: Duration,
 }
 
 impl Connection {
@@ -45,6 +47,7 @@ impl Drop for Connection {
 
 /// Opens a connection for HTTP/1.1 within `timeout`.
 pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> Result<Connection, UpstreamError> {
+    let began = Instant::now();
     let stream = open(address, timeout).await?;
     let local_address = stream.local_addr().ok();
     let (sender, connection) = http1::Builder::new()
@@ -55,7 +58,7 @@ pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> Result<Co
         .map_err(|error| failed(address, UpstreamErrorKind::ConnectFailed, error.to_string()))?;
     // Its errors reach the exchange through the sender or the body; what happens to an idle connection is no news.
     let task = tokio::task::spawn_local(async move { connection.await.ok() }).abort_handle();
-    Ok(Connection { sender, task, local_address, reused: false })
+    Ok(Connection { sender, task, local_address, reused: false, opened_in: began.elapsed() })
 }
 
 /// Opens a socket within `timeout`.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -169,9 +169,9 @@ fn accept(response: Response<Source>, lease: Lease) -> Result<Response<UpstreamB
         let details = "switched protocols unasked";
         return Err(UpstreamError::new(UpstreamErrorKind::Protocol, Some(endpoint), details));
     }
-    let local_address = lease.local_address();
+    let (local_address, ready_after) = (lease.local_address(), lease.ready_after());
     Ok(response.map(|source| {
-        let mut body = UpstreamBody { source, endpoint, local_address, lease: Some(lease) };
+        let mut body = UpstreamBody { source, endpoint, local_address, ready_after, lease: Some(lease) };
         if body.is_end_stream() {
             body.release();
         }
@@ -218,6 +218,15 @@ impl Lease {
         }
     }
 
+    /// How long the request waited for its connection. A connection for many requests is there already, or is not
+    /// counted for the one that opens it.
+    fn ready_after(&self) -> Duration {
+        match &self.held {
+            Held::Http1 { connection, .. } if !connection.reused => connection.opened_in,
+            Held::Http1 { .. } | Held::Http2(_) => Duration::ZERO,
+        }
+    }
+
     /// The response is complete: gives the connection back if the whole request was sent too. An endpoint that answers
     /// before has heard enough.
     fn release(self) {
@@ -243,6 +252,7 @@ pub struct UpstreamBody {
     source: Source,
     endpoint: SocketAddr,
     local_address: Option<SocketAddr>,
+    ready_after: Duration,
     lease: Option<Lease>,
 }
 
@@ -260,6 +270,11 @@ impl UpstreamBody {
     /// Our side of the connection to it.
     pub fn local_address(&self) -> Option<SocketAddr> {
         self.local_address
+    }
+
+    /// How long the request waited for that connection.
+    pub fn ready_after(&self) -> Duration {
+        self.ready_after
     }
 
     fn release(&mut self) {

@@ -44,6 +44,7 @@ pub(super) fn configuration(endpoints: &[SocketAddr]) -> meshgate_config::Cluste
         panic_threshold: 0,
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(60),
+        metadata: meshgate_config::Metadata::default(),
         at: meshgate_config::Position::default(),
     }
 }

@@ -1,14 +1,17 @@
 //! What is known of an exchange beside its messages: what filters read as properties, and what they leave there.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
+use crate::node::Metadata;
+
 /// The downstream connection an exchange came on.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Connection {
     /// Unique in the process.
     pub id: u64,
@@ -16,19 +19,68 @@ pub struct Connection {
     pub source: SocketAddr,
     /// Our address, as the client reached it.
     pub destination: SocketAddr,
-    /// Whether the client showed a certificate we accept.
-    pub mtls: bool,
-    /// The server name the client asked for in its TLS handshake.
-    pub requested_server_name: Option<Rc<str>>,
-    /// The negotiated TLS version, such as `TLSv1.3`.
-    pub tls_version: Option<&'static str>,
+    /// What its TLS handshake settled, or what was seen of one that is passed through.
+    pub tls: Option<Tls>,
+    /// What filters set for as long as the connection lasts.
+    pub custom: RefCell<CustomProperties>,
 }
 
 impl Connection {
     /// A cleartext connection.
     pub fn cleartext(id: u64, source: SocketAddr, destination: SocketAddr) -> Connection {
-        Connection { id, source, destination, mtls: false, requested_server_name: None, tls_version: None }
+        Connection { id, source, destination, tls: None, custom: RefCell::default() }
     }
+}
+
+/// What a TLS handshake settled: the one source of all properties about TLS.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// The negotiated version, such as `TLSv1.3`.
+    pub version: Option<&'static str>,
+    /// The server name that the client asked for.
+    pub server_name: Option<Rc<str>>,
+    /// The certificate we showed.
+    pub local: Option<Rc<Certificate>>,
+    /// The certificate that the other side showed and that we accept. On a downstream connection it makes the
+    /// connection one with mutual TLS.
+    pub peer: Option<Rc<Certificate>>,
+}
+
+/// What filters may know of a certificate.
+#[derive(Clone, Debug, Default)]
+pub struct Certificate {
+    /// The subject, as RFC 2253 writes it.
+    pub subject: Box<str>,
+    /// The first DNS name among the subject's alternative names.
+    pub dns_san: Option<Box<str>>,
+    /// The first URI among the subject's alternative names.
+    pub uri_san: Option<Box<str>>,
+    /// The SHA-256 of the certificate, in hex.
+    pub sha256: Box<str>,
+    /// The certificate in PEM, URL-encoded.
+    pub pem: Box<str>,
+}
+
+/// What filters may know of the listener an exchange came in on.
+#[derive(Clone, Debug, Default)]
+pub struct ListenerFacts {
+    /// Where its traffic goes, seen from the application beside the proxy.
+    pub direction: Direction,
+    /// What its configuration says of it, by the name of who reads it.
+    pub metadata: Metadata,
+}
+
+/// Where a listener's traffic goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Direction {
+    /// Neither: a gateway.
+    #[default]
+    Unspecified = 0,
+    /// To the application.
+    Inbound = 1,
+    /// From the application.
+    Outbound = 2,
 }
 
 /// What is known of an exchange beside its messages. The embedder fills the fields in as it learns them.
@@ -48,10 +100,22 @@ pub struct Attributes {
     pub route: Option<Rc<str>>,
     /// The name of the decided cluster.
     pub cluster: Option<Rc<str>>,
+    /// What the configuration says of that cluster, by the name of who reads it; none if nothing.
+    pub cluster_metadata: Option<Rc<Metadata>>,
+    /// What the configuration says of the listener; none if nothing.
+    pub listener: Option<Rc<ListenerFacts>>,
     /// The endpoint that was connected to.
     pub upstream_address: Option<SocketAddr>,
     /// Our side of that connection.
     pub upstream_local_address: Option<SocketAddr>,
+    /// How many endpoints the cluster has.
+    pub upstream_endpoints: Option<u64>,
+    /// How long it took until a connection was there for the request.
+    pub upstream_ready_after: Option<Duration>,
+    /// Why no connection to the endpoint could be made.
+    pub upstream_failure: Option<Box<str>>,
+    /// What the TLS handshake with the endpoint settled.
+    pub upstream_tls: Option<Rc<Tls>>,
     /// How many times the request was sent upstream.
     pub attempts: u32,
     /// How many calls of filters led to this exchange: 0 for a client's. See [`crate::HttpCall::depth`].
@@ -79,8 +143,14 @@ impl Attributes {
             response_bytes: 0,
             route: None,
             cluster: None,
+            cluster_metadata: None,
+            listener: None,
             upstream_address: None,
             upstream_local_address: None,
+            upstream_endpoints: None,
+            upstream_ready_after: None,
+            upstream_failure: None,
+            upstream_tls: None,
             attempts: 0,
             call_depth: 0,
             response_flags: 0,

@@ -31,6 +31,9 @@ impl HttpCallReply {
         let Some(root) = self.root.upgrade() else { return };
         let Some(vm) = root.vm.upgrade() else { return };
         let Some(callback) = &vm.exports.http_call_response else { return };
+        let empty = root.core.spec.compatibility.empty_failures;
+        let outcome =
+            outcome.or_else(|failure| if empty { Err(failure) } else { failure.stand_in().ok_or(failure) });
         let (headers, body, trailers) = match &outcome {
             Ok(response) => (
                 response.head.headers.len() as u32 + 1,

@@ -6,6 +6,7 @@ use std::rc::{Rc, Weak};
 use crate::body::BodyBuffer;
 use crate::core::Core;
 use crate::exchange::Exchange;
+use crate::hostcalls::Declarations;
 use crate::vm::Vm;
 
 /// A root context: a plugin in one VM.
@@ -17,6 +18,8 @@ pub(crate) struct Root {
     pub(crate) http_calls: Rc<Cell<u32>>,
     /// gRPC calls and streams of the plugin under way.
     pub(crate) grpc_calls: Rc<Cell<u32>>,
+    /// How properties are kept that the plugin sets.
+    pub(crate) declarations: Declarations,
     /// `proxy_on_done` returned false; `proxy_done` is awaited.
     pub(crate) pending: Cell<bool>,
 }
@@ -29,6 +32,7 @@ impl Root {
             vm,
             http_calls: core.usage.http_calls.clone(),
             grpc_calls: core.usage.grpc_calls.clone(),
+            declarations: Declarations::default(),
             pending: Cell::new(false),
         }
     }

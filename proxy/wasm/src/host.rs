@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::callout::HttpCallReply;
 use crate::error::VmError;
@@ -146,7 +147,9 @@ pub struct HttpCallResponse {
 pub enum CallFailure {
     /// It took longer than its timeout.
     Timeout,
-    /// No endpoint could be connected to.
+    /// There was no endpoint to connect to.
+    NoEndpoint,
+    /// No connection to an endpoint could be made.
     ConnectFailed,
     /// The connection broke, or what came was no HTTP response.
     Reset,
@@ -159,10 +162,27 @@ impl CallFailure {
     pub fn reason(self) -> &'static str {
         match self {
             CallFailure::Timeout => "timeout",
+            CallFailure::NoEndpoint => "no healthy upstream",
             CallFailure::ConnectFailed => "connect failed",
             CallFailure::Reset => "broken connection",
             CallFailure::TooLarge => "response too large",
         }
+    }
+
+    /// The response that Envoy has in the place of one that never came: filters test for it. None if there is nothing
+    /// but the failure there, too.
+    pub(crate) fn stand_in(self) -> Option<HttpCallResponse> {
+        let (status, text) = match self {
+            CallFailure::Timeout => (StatusCode::GATEWAY_TIMEOUT, "upstream request timeout"),
+            CallFailure::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream"),
+            CallFailure::ConnectFailed => (StatusCode::SERVICE_UNAVAILABLE, "upstream connect error"),
+            CallFailure::Reset | CallFailure::TooLarge => return None,
+        };
+        let mut headers = HeaderMap::with_capacity(2);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        let head = ResponseHead { status, headers };
+        Some(HttpCallResponse { head, body: Bytes::from_static(text.as_bytes()), trailers: None })
     }
 }
 

@@ -13,6 +13,8 @@ use crate::exchange::Exchange;
 use crate::ledger::Ledger;
 use crate::limits::{Limit, Limits};
 use crate::module::Module;
+use crate::node::Node;
+use crate::properties::PropertyForm;
 use crate::stats::PluginStats;
 use crate::stream::{Guard, StreamContext};
 
@@ -41,6 +43,8 @@ pub struct PluginSpec {
     pub environment: Vec<(String, String)>,
     /// Where hosts differ, which way to go.
     pub compatibility: Compatibility,
+    /// The proxy it runs in, as filters may know it.
+    pub node: Arc<Node>,
 }
 
 /// With whom a plugin's streams share an instance of its module.
@@ -63,6 +67,13 @@ pub struct Compatibility {
     pub prefer_malloc: bool,
     /// `get_header_map_value` answers BAD_ARGUMENT, not NOT_FOUND, for a map that does not exist in this phase.
     pub strict_maps: bool,
+    /// The form in which properties are handed out.
+    pub properties: PropertyForm,
+    /// HTTP calls that fail end without a response, whatever the reason. Otherwise those that could not be connected
+    /// or took too long end with a 503 or 504 in the response's place.
+    pub empty_failures: bool,
+    /// A null pointer for a shared value stores an empty one. Otherwise, as the Rust SDK means it, it removes the key.
+    pub store_null: bool,
 }
 
 impl PluginSpec {
@@ -80,22 +91,17 @@ impl PluginSpec {
             isolation: Isolation::default(),
             environment: Vec::new(),
             compatibility: Compatibility::default(),
+            node: Arc::default(),
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the fields that count, in one place")]
-    fn identity(
-        &self,
-    ) -> (
-        (&str, &str, &str, &[u8]),
-        (&[u8], &[u8], &[(String, String)]),
-        (&Limits, &Capabilities, Isolation, Compatibility),
-    ) {
-        (
-            (&self.name, &self.root_id, &self.vm_id, &self.module.hash().0),
-            (&self.vm_configuration, &self.configuration, &self.environment),
-            (&self.limits, &self.may, self.isolation, self.compatibility),
-        )
+    /// What makes two specs one plugin.
+    fn identity(&self) -> impl Eq + Hash {
+        let PluginSpec { name, root_id, vm_id, module, vm_configuration, configuration, .. } = self;
+        let PluginSpec { limits, may, isolation, environment, compatibility, node, .. } = self;
+        let names = (name, root_id, vm_id, module.hash());
+        let bounds = (limits, may, isolation);
+        (names, vm_configuration, configuration, bounds, environment, compatibility, node)
     }
 }
 

@@ -178,6 +178,11 @@ impl Running {
         }
     }
 
+    /// Bytes that may still be copied.
+    pub(crate) fn copied_left(&self) -> u64 {
+        self.copied_left
+    }
+
     fn limit<T: Default>(&self, of: impl Fn(&crate::Limits) -> T) -> T {
         self.entered.as_ref().map(|entry| of(&entry.root().core.spec.limits)).unwrap_or_default()
     }

@@ -96,14 +96,14 @@ fn trailers_are_announced_and_sent() {
 }
 
 #[test]
-fn mishaps_look_as_filters_expect() {
+fn mishaps_are_told_apart() {
     run(async {
         let endpoint = Endpoint::new().await;
         let (upstream, cluster) = (Rc::new(Upstream::default()), endpoint.cluster());
 
         let slow = started(&upstream, &cluster, call("", HeaderMap::new(), Some(Duration::from_millis(50))));
         let _silent = endpoint.accept().await;
-        assert_eq!(slow.await.unwrap().unwrap().head.status, 504);
+        assert_eq!(slow.await.unwrap().unwrap_err(), CallFailure::Timeout);
 
         let reset = started(&upstream, &cluster, call("", HeaderMap::new(), None));
         let mut played = endpoint.accept().await;
@@ -123,9 +123,12 @@ fn mishaps_look_as_filters_expect() {
 
         let closed: SocketAddr = Endpoint::new().await.address;
         let cluster = fresh(&configuration(&[closed]));
-        let refused = started(&upstream, &cluster, call("", HeaderMap::new(), None)).await.unwrap().unwrap();
-        assert_eq!(refused.head.status, 503);
-        assert_eq!(refused.body, "upstream connect error");
+        let refused = started(&upstream, &cluster, call("", HeaderMap::new(), None)).await.unwrap();
+        assert_eq!(refused.unwrap_err(), CallFailure::ConnectFailed);
+
+        let nowhere = fresh(&configuration(&[]));
+        let lost = started(&upstream, &nowhere, call("", HeaderMap::new(), None)).await.unwrap();
+        assert_eq!(lost.unwrap_err(), CallFailure::NoEndpoint);
     });
 }
 

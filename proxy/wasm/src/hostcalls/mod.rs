@@ -22,6 +22,8 @@ mod streams;
 mod toolchain;
 mod wasi;
 
+pub(crate) use foreign::{Declarations, Declared};
+
 /// All functions the host offers, by module and name, with their types.
 pub(crate) struct Functions {
     linker: Linker<VmState>,

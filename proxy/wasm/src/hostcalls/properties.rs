@@ -4,7 +4,8 @@ use std::cell::RefCell;
 
 use bytes::Bytes;
 
-use super::{Functions, functions};
+use super::{Declared, Functions, functions};
+use crate::attributes::Attributes;
 use crate::limits::Limit;
 use crate::memory::{Call, Outcome};
 use crate::properties::{Place, find};
@@ -40,25 +41,39 @@ fn read(call: &mut Call<'_>, path: u32, length: u32, address_at: u32, size_at: u
     let attributes = http.map(|http| &http.attributes).or(tcp.as_deref());
     let place = Place { http, attributes, spec: &root.core.spec };
     let value = find(&place, path).ok_or(Status::NotFound)?;
-    call.give(&value, address_at, size_at)
+    call.give(&value.encode(root.core.spec.compatibility.properties), address_at, size_at)
 }
 
-/// Anything the host does not serve itself; kept with the exchange, for later filters and the log.
+/// Anything the host does not serve itself; kept with the exchange or its connection, for later filters and the log.
 fn write(call: &mut Call<'_>, path: u32, length: u32, value: u32, size: u32) -> Outcome {
     if length == 0 || length > MAX_PATH {
         return Err(Status::BadArgument.into());
     }
+    let root = call.root()?;
     let exchange = call.state().stream().and_then(|stream| stream.exchange.upgrade());
     let exchange = exchange.ok_or(Status::NotFound)?;
     let (path, value) = call.read_two((path, length), (value, size))?;
-    let value = Bytes::copy_from_slice(value);
+    let declared = root.declarations.of(path);
     let borrowed = |_| Status::InternalFailure;
-    let kept = if let Some(http) = exchange.http() {
-        http.try_borrow_mut().map_err(borrowed)?.attributes.custom.set(path, value)
+    if let Some(http) = exchange.http() {
+        keep(&mut http.try_borrow_mut().map_err(borrowed)?.attributes, declared, path, value)
     } else if let Some(attributes) = exchange.tcp() {
-        attributes.try_borrow_mut().map_err(borrowed)?.custom.set(path, value)
+        keep(&mut *attributes.try_borrow_mut().map_err(borrowed)?, declared, path, value)
     } else {
-        false
+        Err(Status::InternalFailure.into())
+    }
+}
+
+fn keep(attributes: &mut Attributes, declared: Declared, path: &[u8], value: &[u8]) -> Outcome {
+    let mut of_connection;
+    let kept = if declared.of_connection {
+        of_connection = attributes.connection.custom.borrow_mut();
+        &mut *of_connection
+    } else {
+        &mut attributes.custom
     };
-    if kept { Ok(()) } else { Err(Status::InternalFailure.into()) }
+    if declared.read_only && kept.find(path).is_some() {
+        return Err(Status::BadArgument.into());
+    }
+    if kept.set(path, Bytes::copy_from_slice(value)) { Ok(()) } else { Err(Status::InternalFailure.into()) }
 }

@@ -27,11 +27,11 @@ fn read(
     call.write_u32(version_at, version)
 }
 
-/// A null pointer for the value removes the key: it is how the Rust SDK says so.
+/// A null pointer for the value removes the key: it is how the Rust SDK says so. Others mean an empty value by it.
 fn write(call: &mut Call<'_>, key: u32, length: u32, value: u32, size: u32, version: u32) -> Outcome {
     let namespace = call.state().namespace.clone();
     let core = call.root()?.core.clone();
-    let removes = value == 0 && size == 0;
+    let removes = value == 0 && size == 0 && !core.spec.compatibility.store_null;
     let (key, value) = call.read_two((key, length), (value, size))?;
     if removes {
         namespace.remove(key, version)?;

@@ -2,9 +2,13 @@
 
 use wasmtime::Caller;
 
-use super::Functions;
-use crate::memory::{Allowed, run};
+use super::{Functions, log};
+use crate::memory::{Allowed, Call, Stop, run, slice};
 use crate::state::VmState;
+use crate::status::LogLevel;
+
+/// Bytes of an AssemblyScript string that are read.
+const MAX_STRING: u32 = 8 << 10;
 
 pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
     // Emscripten.
@@ -13,8 +17,15 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
     let equal = |_: Caller<'_, VmState>, a: u32, b: u32| u32::from(a == b);
     functions.define_as("env", "pthread_equal", "ii>i".into(), equal)?;
     // AssemblyScript.
-    let abort = |_: Caller<'_, VmState>, _: u32, _: u32, line: u32, column: u32| -> wasmtime::Result<()> {
-        Err(wasmtime::Error::msg(format!("the guest aborted at {line}:{column}")))
+    let abort = |caller: Caller<'_, VmState>, message: u32, file: u32, line: u32, column: u32| {
+        run(caller, Allowed::Always, |call| {
+            let message = string(call, message)?;
+            let file = string(call, file)?;
+            let text = format!("abort: {message} at {file}:{line}:{column}");
+            log::write(call, LogLevel::Critical, text.as_bytes())?;
+            Err(Stop::Trap(wasmtime::Error::msg(text)))
+        })
+        .map(drop)
     };
     functions.define_as("env", "abort", "iiii>".into(), abort)?;
     let seed = |caller: Caller<'_, VmState>| -> wasmtime::Result<f64> {
@@ -23,4 +34,17 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
         Ok((u64::from_le_bytes(bytes) >> 11) as f64)
     };
     functions.define_as("env", "seed", ">F".into(), seed)
+}
+
+/// A string of AssemblyScript: UTF-16, its length in bytes before it. What lies outside of the memory reads as
+/// empty: the guest is about to end, and says why as well as it can.
+fn string(call: &mut Call<'_>, pointer: u32) -> Result<String, Stop> {
+    let (memory, state) = call.parts();
+    let length =
+        pointer.checked_sub(4).and_then(|at| slice(memory, (at, 4)).ok()?.first_chunk::<4>().copied());
+    let length = length.map_or(0, u32::from_le_bytes).min(MAX_STRING);
+    let bytes = slice(memory, (pointer, length)).unwrap_or_default();
+    state.running.charge_bytes(bytes.len())?;
+    let units = bytes.as_chunks::<2>().0.iter().map(|unit| u16::from_le_bytes(*unit));
+    Ok(char::decode_utf16(units).map(|letter| letter.unwrap_or(char::REPLACEMENT_CHARACTER)).collect())
 }

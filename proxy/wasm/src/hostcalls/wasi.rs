@@ -18,7 +18,8 @@ const BAD_FILE: u32 = 8;
 const FAULT: u32 = 21;
 const NO_ENTRY: u32 = 44;
 const NOT_OFFERED: u32 = 52;
-const NOT_A_DIRECTORY: u32 = 54;
+/// What the shared C++ host says of reading a directory; "not a directory" by Linux's numbers.
+const NO_DIRECTORY: u32 = 20;
 const NOT_SUPPORTED: u32 = 58;
 
 /// Bytes of one write that are logged.
@@ -77,7 +78,7 @@ const FIXED: &[(&str, &str, Answer)] = &[
     ("fd_prestat_dir_name", "iii", Answer::Code(NOT_OFFERED)),
     ("fd_pwrite", "iiiIi", Answer::Code(NOT_OFFERED)),
     ("fd_read", "iiii", Answer::Code(NOT_OFFERED)),
-    ("fd_readdir", "iiiIi", Answer::Code(NOT_A_DIRECTORY)),
+    ("fd_readdir", "iiiIi", Answer::Code(NO_DIRECTORY)),
     ("fd_renumber", "ii", Answer::Code(NOT_SUPPORTED)),
     ("fd_seek", "iIii", Answer::ForLog),
     ("fd_sync", "i", Answer::ForLog),

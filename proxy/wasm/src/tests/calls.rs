@@ -75,7 +75,9 @@ fn a_call_is_answered_on_the_plugin_which_resumes_the_stream() {
 #[test]
 fn a_failed_call_has_no_response_but_a_reason() {
     let world = World::new();
-    let plugin = world.plugin();
+    let mut with = spec("");
+    with.compatibility.empty_failures = true;
+    let plugin = world.vms.plugin(with.into()).unwrap();
     let stream = plugin.stream(world.exchange(), 0).unwrap();
     world.script("proxy_on_request_headers", http_call("known", &head(GET), 0));
     stream.on_request_headers(true).unwrap();
@@ -112,6 +114,46 @@ fn a_failed_call_has_no_response_but_a_reason() {
         Event::Status(1),
     ];
     assert_eq!(events, expected);
+}
+
+#[test]
+fn a_response_stands_in_for_one_that_never_came() {
+    let world = World::new();
+    let plugin = world.plugin();
+    let outcome = |failure| {
+        let stream = plugin.stream(world.exchange(), 0).unwrap();
+        world.script("proxy_on_request_headers", http_call("known", &head(GET), 0));
+        stream.on_request_headers(true).unwrap();
+        let (_, reply) = world.host.calls.borrow_mut().pop().unwrap();
+        let mut scratch = Scratch::default();
+        let (key, length) = scratch.put(":status");
+        let steps = vec![
+            scratch.step(),
+            call("proxy_get_header_map_value", [6, key, length, OUT, OUT + 4]),
+            Step::PeekAt(OUT),
+            call("proxy_get_buffer_bytes", [4, 0, 100, OUT, OUT + 4]),
+            Step::PeekAt(OUT),
+            call("proxy_get_status", [OUT, OUT + 4, OUT + 8]),
+            Step::Peek(OUT, 1),
+        ];
+        world.script("proxy_on_http_call_response", steps);
+        world.take();
+        reply.deliver(Err(failure));
+        let events = world.take();
+        let texts = |event: &Event| match event {
+            Event::Peek(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            _ => None,
+        };
+        (events[1].clone(), events.iter().filter_map(texts).collect::<Vec<_>>())
+    };
+    let there = |status: &str, body: &str| (Event::Status(0), vec![status.into(), body.into(), "\0".into()]);
+    assert_eq!(outcome(CallFailure::Timeout), there("504", "upstream request timeout"));
+    assert_eq!(outcome(CallFailure::NoEndpoint), there("503", "no healthy upstream"));
+    assert_eq!(outcome(CallFailure::ConnectFailed), there("503", "upstream connect error"));
+    for failure in [CallFailure::Reset, CallFailure::TooLarge] {
+        let (status, texts) = outcome(failure);
+        assert_eq!((status, &texts[2][..]), (Event::Status(1), "\u{b}"), "{failure}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod buffers;
 mod calls;
+mod foreign;
 mod grpc;
 mod headers;
 mod isolation;
@@ -14,6 +15,7 @@ mod safety;
 mod shared;
 mod streams;
 mod tcp;
+mod toolchain;
 mod traps;
 mod wasi;
 mod world;

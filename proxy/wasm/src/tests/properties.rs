@@ -1,8 +1,11 @@
 //! Properties: what is served, in which encoding, and the filters' own.
 
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
+use serde_json::json;
 
 use super::world::*;
 use crate::pairs;
@@ -10,7 +13,7 @@ use crate::*;
 
 fn read(path: &str) -> Vec<Step> {
     let mut scratch = Scratch::default();
-    let (path, length) = scratch.put(path.replace('.', "\0"));
+    let (path, length) = scratch.put(path.replace('.', "\0").replace('!', "."));
     vec![scratch.step(), call("proxy_get_property", [path, length, OUT, OUT + 4])]
 }
 
@@ -23,8 +26,33 @@ fn write(path: &str, value: &str) -> Vec<Step> {
 
 /// A complete exchange, read when it is logged.
 fn logged(path: &str) -> Option<Vec<u8>> {
+    logged_as(PropertyForm::Binary, path)
+}
+
+fn metadata(value: serde_json::Value) -> Metadata {
+    match value {
+        serde_json::Value::Object(map) => map,
+        other => panic!("{other}"),
+    }
+}
+
+fn certificate(name: &str) -> Option<Rc<Certificate>> {
+    Some(Rc::new(Certificate {
+        subject: format!("CN={name}").into(),
+        dns_san: Some(format!("{name}.example").into()),
+        uri_san: (name == "peer").then(|| "spiffe://example/peer".into()),
+        sha256: "abc".into(),
+        pem: "-----BEGIN%20".into(),
+    }))
+}
+
+fn logged_as(form: PropertyForm, path: &str) -> Option<Vec<u8>> {
     let world = World::new();
-    let plugin = world.plugin();
+    let mut with = spec("");
+    with.compatibility.properties = form;
+    let names = metadata(json!({"REGION": "north", "PORTS": [80], "DEEP": {"on": true}}));
+    with.node = Arc::new(Node { id: "node-1".into(), cluster: "gateways".into(), metadata: names });
+    let plugin = world.vms.plugin(with.into()).unwrap();
     let exchange = world.exchange();
     {
         let mut http = exchange.http().borrow_mut();
@@ -47,6 +75,25 @@ fn logged(path: &str) -> Option<Vec<u8>> {
         attributes.attempts = 2;
         attributes.response_flags = 4;
         attributes.response_code_details = Some("details".into());
+        attributes.upstream_local_address = Some("192.0.2.3:40000".parse().unwrap());
+        attributes.upstream_endpoints = Some(3);
+        attributes.upstream_ready_after = Some(Duration::from_micros(5));
+        attributes.upstream_failure = Some("refused".into());
+        attributes.upstream_tls =
+            Some(Rc::new(Tls { version: Some("TLSv1.2"), peer: certificate("peer"), ..Tls::default() }));
+        attributes.cluster_metadata = Some(Rc::new(metadata(json!({"a.filter": {"k": "of the cluster"}}))));
+        let facts = metadata(json!({"a.filter": {"k": "of the listener"}}));
+        attributes.listener =
+            Some(Rc::new(ListenerFacts { direction: Direction::Outbound, metadata: facts }));
+        let mut connection =
+            Connection::cleartext(7, attributes.connection.source, attributes.connection.destination);
+        connection.tls = Some(Tls {
+            version: Some("TLSv1.3"),
+            server_name: Some("web.example".into()),
+            local: certificate("local"),
+            peer: certificate("peer"),
+        });
+        attributes.connection = Rc::new(connection);
     }
     let stream = plugin.stream(exchange.clone(), 0).unwrap();
     world.script("proxy_on_log", [read(path), vec![Step::PeekAt(OUT)]].concat());
@@ -86,8 +133,25 @@ fn text_is_raw() {
         ("plugin_name", "puppet"),
         ("plugin_root_id", ""),
         ("plugin_vm_id", ""),
-        ("node", ""),
-        ("xds.node", ""),
+        ("node.id", "node-1"),
+        ("xds.node.cluster", "gateways"),
+        ("node.metadata.REGION", "north"),
+        ("xds.cluster_metadata.filter_metadata.a!filter.k", "of the cluster"),
+        ("cluster_metadata.filter_metadata.a!filter.k", "of the cluster"),
+        ("xds.listener_metadata.filter_metadata.a!filter.k", "of the listener"),
+        ("connection.requested_server_name", "web.example"),
+        ("connection.tls_version", "TLSv1.3"),
+        ("connection.subject_local_certificate", "CN=local"),
+        ("connection.subject_peer_certificate", "CN=peer"),
+        ("connection.dns_san_local_certificate", "local.example"),
+        ("connection.dns_san_peer_certificate", "peer.example"),
+        ("connection.uri_san_peer_certificate", "spiffe://example/peer"),
+        ("connection.sha256_peer_certificate_digest", "abc"),
+        ("connection.peer_certificate", "-----BEGIN%20"),
+        ("upstream.local_address", "192.0.2.3:40000"),
+        ("upstream.tls_version", "TLSv1.2"),
+        ("upstream.uri_san_peer_certificate", "spiffe://example/peer"),
+        ("upstream.transport_failure_reason", "refused"),
         // A NUL at the end.
         ("request.method.", "GET"),
     ];
@@ -115,13 +179,76 @@ fn numbers_are_eight_bytes_and_booleans_one() {
         ("response.headers_bytes", 14),
         ("response.total_size", 46),
         ("upstream.request_attempt_count", 2),
-        ("listener_direction", 0),
-        ("xds.listener_direction", 0),
+        ("upstream.local_port", 40_000),
+        ("upstream.num_endpoints", 3),
+        ("upstream.cx_pool_ready_duration", 5_000),
+        ("listener_direction", 2),
+        ("xds.listener_direction", 2),
     ];
     for (path, number) in expected {
         assert_eq!(logged(path), Some(u64::to_le_bytes(number).to_vec()), "{path}");
     }
-    assert_eq!(logged("connection.mtls"), Some(vec![0]));
+    assert_eq!(logged("connection.mtls"), Some(vec![1]));
+    assert_eq!(logged("node.metadata.DEEP.on"), Some(vec![1]));
+    assert_eq!(logged("node.metadata.PORTS.0"), Some(80_f64.to_le_bytes().to_vec()));
+}
+
+#[test]
+fn a_filter_may_have_them_all_as_text() {
+    let expected = [
+        ("request.path", "/path?query=1"),
+        ("response.code", "404"),
+        ("request.time", "3.000"),
+        ("request.duration", "0.002"),
+        ("source.address", "192.0.2.1"),
+        ("source.port", "1234"),
+        ("connection.mtls", "true"),
+        ("node.metadata.DEEP", r#"{"on":true}"#),
+        ("xds.listener_direction", "2"),
+    ];
+    for (path, text) in expected {
+        let found = logged_as(PropertyForm::Text, path).map(|value| String::from_utf8(value).unwrap());
+        assert_eq!(found.as_deref(), Some(text), "{path}");
+    }
+}
+
+#[test]
+fn a_cleartext_connection_has_nothing_of_tls() {
+    let world = World::new();
+    let paths = ["tls_version", "requested_server_name", "subject_peer_certificate", "peer_certificate"];
+    let mut steps: Vec<Step> = paths.iter().flat_map(|name| read(&format!("connection.{name}"))).collect();
+    steps.extend(read("upstream.tls_version"));
+    steps.extend([read("connection.mtls"), vec![Step::PeekAt(OUT)]].concat());
+    world.script("proxy_on_request_headers", steps);
+    let plugin = world.plugin();
+    let stream = plugin.stream(world.exchange(), 0).unwrap();
+    world.take();
+    stream.on_request_headers(true).unwrap();
+    let events = world.take();
+    assert_eq!(events[1..6], [const { Event::Status(1) }; 5]);
+    assert_eq!(events[6..], [Event::Status(0), Event::Peek(vec![0])]);
+}
+
+#[test]
+fn what_lasts_as_long_as_the_connection_is_found_by_later_exchanges() {
+    let world = World::new();
+    let plugin = world.plugin();
+    let exchange = world.exchange();
+    {
+        let http = exchange.http().borrow();
+        let mut custom = http.attributes.connection.custom.borrow_mut();
+        assert!(custom.set(b"kept", "of the connection".into()) && custom.set(b"both", "hidden".into()));
+    }
+    assert!(exchange.http().borrow_mut().attributes.custom.set(b"both", "of the exchange".into()));
+    let found =
+        ["kept", "both", "filter_state.wasm!kept"].map(|path| [read(path), vec![Step::PeekAt(OUT)]].concat());
+    world.script("proxy_on_request_headers", found.concat());
+    let stream = plugin.stream(exchange, 0).unwrap();
+    world.take();
+    stream.on_request_headers(true).unwrap();
+    let texts = |event| if let Event::Peek(bytes) = event { String::from_utf8(bytes).ok() } else { None };
+    let texts: Vec<_> = world.take().into_iter().filter_map(texts).collect();
+    assert_eq!(texts, ["of the connection", "of the exchange", "of the connection"]);
 }
 
 #[test]
@@ -131,6 +258,11 @@ fn maps_are_pairs() {
     assert_eq!(pairs::decode(&all).unwrap(), expected);
     assert_eq!(pairs::decode(&logged("request.headers").unwrap()).unwrap().len(), 9);
     assert_eq!(pairs::decode(&logged("response.trailers").unwrap()).unwrap().len(), 1);
+    assert_eq!(pairs::decode(&logged("xds.node.metadata").unwrap()).unwrap().len(), 3);
+    assert_eq!(pairs::decode(&logged("xds.cluster_metadata.filter_metadata").unwrap()).unwrap().len(), 1);
+    // Messages begin with their first field.
+    assert!(logged("node").unwrap().starts_with(b"\x0a\x06node-1\x12\x08gateways"));
+    assert!(logged("xds.listener_metadata").unwrap().starts_with(b"\x0a"));
 }
 
 #[test]
@@ -143,9 +275,15 @@ fn what_is_not_there_is_not_found() {
         "request.headers.x-none",
         "request.headersx",
         "response.backend_latency",
-        "connection.tls_version",
-        "connection.requested_server_name",
-        "upstream.local_address",
+        "connection.uri_san_local_certificate",
+        "connection.termination_details",
+        "upstream.subject_local_certificate",
+        "upstream.locality",
+        "node.locality",
+        "node.metadata.NOWHERE",
+        "xds.route_metadata",
+        "xds.virtual_host_name",
+        "filter_state.nothing",
         "metadata.filter_metadata.x",
         "filter_state.x",
         "nothing",

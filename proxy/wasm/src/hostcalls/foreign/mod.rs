@@ -1,7 +1,12 @@
-//! Foreign functions: the way to everything the ABI has no words for. All are the embedder's.
+//! Foreign functions: the way to everything the ABI has no words for. Answered here are those of other hosts that
+//! need nothing but their argument; all others are the embedder's.
+
+mod compression;
+mod declaration;
 
 use std::rc::Rc;
 
+pub(crate) use self::declaration::{Declarations, Declared};
 use super::Functions;
 use super::metrics::admit;
 use crate::host::ForeignCaller;
@@ -40,15 +45,24 @@ fn foreign(call: &mut Call<'_>, name: Span, argument: Span, address_at: u32, siz
     state.running.charge_bytes(name.len() + argument.len())?;
     let name =
         std::str::from_utf8(name).ok().filter(|name| name.len() <= MAX_NAME).ok_or(Status::NotFound)?;
-    let VmState { shared, metrics, .. } = state;
-    let mut series = |spec: &SeriesSpec<'_>| -> Result<u32, Status> {
-        metrics.id(shared.metrics().series(spec, || admit(&root.core, Limit::Series))?)
+    let VmState { shared, metrics, running, .. } = state;
+    let answer = match name {
+        "compress" => compression::compress(argument, running)?,
+        "uncompress" => compression::uncompress(argument, running)?,
+        "declare_property" => root.declarations.declare(argument).map(|()| Vec::new())?,
+        // A route is decided after the request's filters, so there is nothing to forget.
+        "clear_route_cache" => Vec::new(),
+        _ => {
+            let mut series = |spec: &SeriesSpec<'_>| -> Result<u32, Status> {
+                metrics.id(shared.metrics().series(spec, || admit(&root.core, Limit::Series))?)
+            };
+            let mut caller = ForeignCaller {
+                plugin: &root.core.spec,
+                stream: exchange.as_ref().map(|(exchange, place)| (&**exchange, *place)),
+                series: &mut series,
+            };
+            host.foreign_function(&mut caller, name, argument)?
+        }
     };
-    let mut caller = ForeignCaller {
-        plugin: &root.core.spec,
-        stream: exchange.as_ref().map(|(exchange, place)| (&**exchange, *place)),
-        series: &mut series,
-    };
-    let answer = host.foreign_function(&mut caller, name, argument)?;
     if wanted { call.give(&answer, address_at, size_at) } else { Ok(()) }
 }
