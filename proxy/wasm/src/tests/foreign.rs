@@ -1,5 +1,8 @@
 //! The foreign functions that the host answers itself.
 
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{self, EcdsaKeyPair, KeyPair, RsaKeyPair};
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::world::*;
@@ -83,6 +86,135 @@ fn compressing_costs_more_than_copying() {
     world.script("proxy_on_request_headers", foreign("compress", &[7; 4_000]));
     let error = plugin.stream(world.exchange(), 0).unwrap().on_request_headers(true).unwrap_err();
     assert!(matches!(error, VmError::Limit { .. }), "{error}");
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap()).collect()
+}
+
+fn pem(kind: &str, der: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = format!("-----BEGIN {kind}-----\n");
+    for (index, group) in der.chunks(3).enumerate() {
+        let mut bits = [0; 3];
+        bits[..group.len()].copy_from_slice(group);
+        let bits = u32::from_be_bytes([0, bits[0], bits[1], bits[2]]);
+        for position in 0..4 {
+            let letter = char::from(LETTERS[(bits >> (18 - 6 * position)) as usize & 63]);
+            text.push(if position > group.len() { '=' } else { letter });
+        }
+        if index % 16 == 15 {
+            text.push('\n');
+        }
+    }
+    text + &format!("\n-----END {kind}-----\n")
+}
+
+/// What `verify_signature` says: the result, and the error.
+fn verified(world: &World, hash: &str, key: (u32, &[u8]), signature: &[u8], text: &str) -> (bool, String) {
+    let fields = [(1, hash.as_bytes()), key, (3, signature), (4, text.as_bytes())];
+    let (status, answer) = ask(world, "verify_signature", &message(&fields));
+    assert_eq!(status, OK);
+    match answer.first() {
+        Some(0x08) => (true, String::from_utf8(answer[2..].to_vec()).unwrap()),
+        _ => (false, String::from_utf8(answer[2..].to_vec()).unwrap()),
+    }
+}
+
+#[test]
+fn signatures_of_openssl_are_verified() {
+    let world = World::new();
+    let mut key = Vec::new();
+    let mut checked = 0;
+    for line in include_str!("signatures.txt").lines().filter(|line| !line.starts_with('#')) {
+        let [name, hash, bytes] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let bytes = hex(bytes);
+        if hash == "der" {
+            key = bytes;
+            continue;
+        }
+        if name == "p-224" {
+            let fields = [(1, hash.as_bytes()), (2, &key[..]), (3, &bytes), (4, b"the text")];
+            assert_eq!(ask(&world, "verify_signature", &message(&fields)).0, BAD_ARGUMENT, "no such curve");
+            continue;
+        }
+        let by_der = verified(&world, hash, (2, &key), &bytes, "the text");
+        let by_pem = pem("PUBLIC KEY", &key);
+        assert_eq!(verified(&world, &hash.to_uppercase(), (5, by_pem.as_bytes()), &bytes, "the text"), by_der);
+        if (name, hash) == ("rsa", "sha224") {
+            assert_eq!(by_der, (false, "sha224 is not supported with rsa keys.".to_owned()));
+            continue;
+        }
+        assert_eq!(by_der, (true, String::new()), "{name} {hash}");
+        let failed = (false, "Failed to verify digest. Error code: 0".to_owned());
+        assert_eq!(verified(&world, hash, (2, &key), &bytes, "the test"), failed, "{name} {hash}");
+        let mut broken = bytes.clone();
+        broken[10] ^= 1;
+        assert_eq!(verified(&world, hash, (2, &key), &broken, "the text"), failed, "{name} {hash}");
+        checked += 1;
+    }
+    assert_eq!(checked, 19);
+    assert_eq!(verified(&world, "md5", (2, &key), b"", ""), (false, "md5 is not supported.".to_owned()));
+}
+
+#[test]
+fn a_key_that_is_none_is_a_bad_argument() {
+    let world = World::new();
+    let both = message(&[(1, b"sha256"), (2, b"x"), (5, b"y")]);
+    for argument in [&message(&[(1, b"sha256")])[..], &message(&[(2, b"junk")]), &message(&[(5, b"junk")]), &both, b"\xff"]
+    {
+        assert_eq!(ask(&world, "verify_signature", argument), (BAD_ARGUMENT, Vec::new()));
+    }
+    let both = message(&[(1, b"sha256"), (2, b"x"), (4, b"y")]);
+    for argument in [&message(&[(1, b"sha256")])[..], &message(&[(2, b"junk")]), &message(&[(4, b"junk")]), &both, b"\xff"]
+    {
+        assert_eq!(ask(&world, "sign", argument), (BAD_ARGUMENT, Vec::new()));
+    }
+}
+
+/// What `sign` says: the signature, or the error.
+fn signed(world: &World, hash: &str, key: (u32, &[u8])) -> Result<Vec<u8>, String> {
+    let (status, answer) = ask(world, "sign", &message(&[(1, hash.as_bytes()), key, (3, b"the text")]));
+    assert_eq!(status, OK);
+    let mut rest = &answer[..];
+    if rest[0] == 0x08 {
+        rest = &rest[2..];
+        assert_eq!(prost::encoding::decode_key(&mut rest), Ok((2, WireType::LengthDelimited)));
+        let length = prost::encoding::decode_varint(&mut rest).unwrap() as usize;
+        assert_eq!(rest.len(), length);
+        return Ok(rest.to_vec());
+    }
+    Err(String::from_utf8(rest[2..].to_vec()).unwrap())
+}
+
+#[test]
+fn what_is_signed_is_verified() {
+    let world = World::new();
+    let rsa = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    let ecdsa = EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+    let keys = [
+        (rsa.as_der().unwrap().as_ref().to_vec(), rsa.public_key().as_der().unwrap().as_ref().to_vec()),
+        (ecdsa.to_pkcs8v1().unwrap().as_ref().to_vec(), ecdsa.public_key().as_der().unwrap().as_ref().to_vec()),
+    ];
+    for (private, public) in &keys {
+        let pem = pem("PRIVATE KEY", private);
+        for hash in ["sha256", "SHA384", "sha512"] {
+            for key in [(2, &private[..]), (4, pem.as_bytes())] {
+                let signature = signed(&world, hash, key).unwrap();
+                assert_eq!(
+                    verified(&world, hash, (2, public), &signature, "the text"),
+                    (true, String::new()),
+                    "{hash}"
+                );
+            }
+        }
+    }
+    let signature = signed(&world, "sha1", (2, &keys[1].0)).unwrap();
+    assert_eq!(verified(&world, "sha1", (2, &keys[1].1), &signature, "the text"), (true, String::new()));
+    let unsupported = |hash| Err(format!("{hash} is not supported with rsa keys."));
+    assert_eq!(signed(&world, "sha1", (2, &keys[0].0)), unsupported("sha1"));
+    assert_eq!(signed(&world, "sha224", (2, &keys[0].0)), unsupported("sha224"));
+    assert_eq!(signed(&world, "sha3", (2, &keys[0].0)), Err("sha3 is not supported.".to_owned()));
 }
 
 /// A declaration: the name, whether it is read-only, and the span.

@@ -3,6 +3,7 @@
 
 mod compression;
 mod declaration;
+mod signatures;
 
 use std::rc::Rc;
 
@@ -49,6 +50,8 @@ fn foreign(call: &mut Call<'_>, name: Span, argument: Span, address_at: u32, siz
     let answer = match name {
         "compress" => compression::compress(argument, running)?,
         "uncompress" => compression::uncompress(argument, running)?,
+        "verify_signature" => signatures::verify(argument)?,
+        "sign" => signatures::sign(argument)?,
         "declare_property" => root.declarations.declare(argument).map(|()| Vec::new())?,
         // A route is decided after the request's filters, so there is nothing to forget.
         "clear_route_cache" => Vec::new(),
