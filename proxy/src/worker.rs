@@ -203,6 +203,10 @@ impl Running {
         for (_, acceptor) in self.acceptors.drain() {
             acceptor.finished().await;
         }
+        // The plugins end with their last owner; one that is not done at once gets the time that a reload gives it.
+        self.prepared = None;
+        self.current = None;
+        poll_fn(|cx| self.vms.poll_ended(cx)).await;
         self.shared.access_log.flush();
     }
 

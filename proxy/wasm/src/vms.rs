@@ -102,6 +102,11 @@ impl Vms {
         }
     }
 
+    /// Ready once no context waits for its end. Whoever shuts down goes on calling [`Vms::sweep`] meanwhile.
+    pub fn poll_ended(&self, task: &mut Context<'_>) -> Poll<()> {
+        self.0.waiting.poll_empty(task)
+    }
+
     pub(crate) fn sweep_at(&self, now: Instant) {
         self.0.waiting.sweep(now);
     }

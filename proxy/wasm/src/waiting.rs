@@ -1,8 +1,9 @@
 //! Contexts that are not done yet: their `proxy_on_done` returned false, so they stay until the guest calls
 //! `proxy_done`, but not for ever.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use crate::contexts::Entry;
@@ -11,7 +12,11 @@ use crate::vm::Vm;
 
 /// The contexts of one worker that wait for their end.
 #[derive(Default)]
-pub(crate) struct Waiting(RefCell<Vec<Ending>>);
+pub(crate) struct Waiting {
+    endings: RefCell<Vec<Ending>>,
+    /// Who waits until nothing does any more.
+    waker: Cell<Option<Waker>>,
+}
 
 struct Ending {
     until: Instant,
@@ -30,23 +35,39 @@ impl Waiting {
     }
 
     fn push(&self, vm: &Rc<Vm>, entry: &Entry, until: Instant) {
-        self.0.borrow_mut().push(Ending { until, vm: vm.clone(), entry: entry.clone() });
+        self.endings.borrow_mut().push(Ending { until, vm: vm.clone(), entry: entry.clone() });
     }
 
     /// The context ended by itself.
     pub(crate) fn forget(&self, vm: &Vm, id: u32) {
-        let mut endings = self.0.borrow_mut();
+        let mut endings = self.endings.borrow_mut();
         let position =
             endings.iter().position(|ending| std::ptr::eq(&*ending.vm, vm) && ending.entry.id() == id);
         let ended = position.map(|position| endings.swap_remove(position));
         drop(endings);
         drop(ended);
+        self.wake();
+    }
+
+    /// Ready once nothing waits.
+    pub(crate) fn poll_empty(&self, task: &mut Context<'_>) -> Poll<()> {
+        if self.endings.borrow().is_empty() {
+            return Poll::Ready(());
+        }
+        self.waker.set(Some(task.waker().clone()));
+        Poll::Pending
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
     }
 
     /// Ends those whose time is up, and those whose VM failed.
     pub(crate) fn sweep(&self, now: Instant) {
         loop {
-            let mut endings = self.0.borrow_mut();
+            let mut endings = self.endings.borrow_mut();
             let due = endings.iter().position(|ending| ending.until <= now || ending.vm.is_poisoned());
             let Some(due) = due else { return };
             let ending = endings.swap_remove(due);
@@ -55,6 +76,7 @@ impl Waiting {
                 ending.entry.root().core.exceeded(Limit::Done);
             }
             ending.vm.close(&ending.entry);
+            self.wake();
         }
     }
 }

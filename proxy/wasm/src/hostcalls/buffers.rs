@@ -114,11 +114,13 @@ fn give_status(call: &mut Call<'_>, size: usize, size_at: u32, flags_at: u32) ->
     call.write_u32(flags_at, 0)
 }
 
-/// ABI 0.1.0: the plugin's configuration while it is configured, else the VM's.
+/// ABI 0.1.0: the plugin's configuration while its root context is made and configured, else the VM's.
 fn configuration(call: &mut Call<'_>, address_at: u32, size_at: u32) -> Outcome {
     use crate::phase::Phase;
-    let buffer = match call.state().running.phase {
-        Phase::Configure | Phase::ContextCreate => PLUGIN_CONFIGURATION,
+    let state = call.state();
+    let buffer = match state.running.phase {
+        Phase::Configure => PLUGIN_CONFIGURATION,
+        Phase::ContextCreate if state.stream().is_none() => PLUGIN_CONFIGURATION,
         _ => VM_CONFIGURATION,
     };
     read(call, buffer, 0, u32::MAX, address_at, size_at)

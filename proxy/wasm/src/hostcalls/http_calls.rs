@@ -98,6 +98,7 @@ fn refusal(core: &Core, stream: Option<&Stream>, outgoing: &HttpCall) -> Option<
 }
 
 fn parse(call: &mut Call<'_>, request: &Request, core: &Core) -> Result<HttpCall, crate::memory::Stop> {
+    call.check(request.cluster)?;
     // Negative for a guest that takes it for signed.
     if i32::try_from(request.timeout).is_err() || request.cluster.1 > MAX_CLUSTER {
         return Err(Status::BadArgument.into());

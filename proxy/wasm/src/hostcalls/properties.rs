@@ -25,6 +25,7 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
 fn read(call: &mut Call<'_>, path: u32, length: u32, address_at: u32, size_at: u32) -> Outcome {
     let root = call.root()?;
     let exchange = call.state().stream().and_then(|stream| stream.exchange.upgrade());
+    call.check((path, length))?;
     // Longer paths name nothing.
     let (path, _) = call.read((path, length.min(MAX_PATH)))?;
     if !root.core.spec.may.may_read(path) {
@@ -46,6 +47,7 @@ fn read(call: &mut Call<'_>, path: u32, length: u32, address_at: u32, size_at: u
 
 /// Anything the host does not serve itself; kept with the exchange or its connection, for later filters and the log.
 fn write(call: &mut Call<'_>, path: u32, length: u32, value: u32, size: u32) -> Outcome {
+    call.check((path, length))?;
     if length == 0 || length > MAX_PATH {
         return Err(Status::BadArgument.into());
     }

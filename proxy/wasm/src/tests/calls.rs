@@ -180,7 +180,7 @@ fn calls_that_cannot_be_made() {
         ]
         .concat(),
     );
-    assert_eq!(statuses, [2, 10, 2, 2, 2, 2, 2, 2, 2, 2, 2, 6, 6]);
+    assert_eq!(statuses, [2, 10, 2, 2, 2, 2, 2, 2, 2, 2, 6, 6, 6]);
     assert!(world.host.calls.borrow().is_empty());
 }
 
