@@ -11,7 +11,7 @@ use meshgate_config::{ChainId, Config, Diagnostic, Diagnostics, FilterUse, Posit
 use meshgate_wasm::{Callbacks, Direction, Engine, ListenerFacts, Node, Plugin, PluginSpec, StartError, Vms};
 use sha2::{Digest, Sha256};
 
-use crate::filter::{Chain, ClusterNames, Filter};
+use crate::filter::{Chain, Filter, Target, Targets};
 use crate::message::Forwarding;
 use crate::modules::{CompiledModules, ModuleFiles};
 use crate::telemetry::{AccessLog, ExchangeMetrics, ListenerMetrics, TcpMetrics};
@@ -207,8 +207,8 @@ pub struct Listener {
     pub cluster: Option<Rc<str>>,
     /// The clusters that exist.
     pub clusters: Clusters,
-    /// The one shared name of each cluster.
-    pub cluster_names: ClusterNames,
+    /// What filters may choose of them.
+    pub targets: Targets,
     /// Its timeouts and limits.
     pub config: meshgate_config::Listener,
     /// What filters may know of it; none if there is nothing to know.
@@ -243,15 +243,15 @@ impl WorkerSnapshot {
         // A filter may call a cluster while it starts.
         clusters_ready(&clusters);
         let mut chains = Chains { snapshot: &snapshot, vms, built: HashMap::new(), plugins: Vec::new() };
-        let names = cluster_names(&clusters);
+        let targets = targets(&clusters);
         let mut listeners = HashMap::with_capacity(snapshot.config.listeners.len());
         for listener in &snapshot.config.listeners {
             let part = Listener {
                 name: Rc::from(listener.name.as_str()),
                 chain: chains.build(listener.chain)?,
-                cluster: listener.cluster.as_deref().and_then(|name| names(name)),
+                cluster: listener.cluster.as_deref().and_then(|name| Some(targets(name)?.name)),
                 clusters: clusters.clone(),
-                cluster_names: Rc::clone(&names),
+                targets: Rc::clone(&targets),
                 config: listener.clone(),
                 facts: facts(listener),
                 forwarding: Forwarding::default(),
@@ -278,9 +278,12 @@ fn facts(listener: &meshgate_config::Listener) -> Option<Rc<ListenerFacts>> {
     (!none).then(|| Rc::new(ListenerFacts { direction, metadata: listener.metadata.clone() }))
 }
 
-fn cluster_names(clusters: &Clusters) -> ClusterNames {
+fn targets(clusters: &Clusters) -> Targets {
     let clusters = clusters.clone();
-    Rc::new(move |name| clusters.find(name).map(|cluster| Rc::clone(cluster.name())))
+    Rc::new(move |name| {
+        let cluster = clusters.find(name)?;
+        Some(Target { name: Rc::clone(cluster.name()), metadata: cluster.metadata().cloned() })
+    })
 }
 
 /// Chains under construction. Sub-chains hold no cycles: each is written inside of the filter that owns it.

@@ -70,7 +70,7 @@ fn open(
     let stream = Stream::new(StreamParts {
         http: HttpStream::new(head, attributes),
         chain: Rc::clone(&listener.chain),
-        clusters: Rc::clone(&listener.cluster_names),
+        clusters: Rc::clone(&listener.targets),
     });
     Ok((Exchange::new(listener, raw, stream), Body::downstream(body)))
 }

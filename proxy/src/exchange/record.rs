@@ -60,7 +60,7 @@ impl Exchange {
         let (name, timeout) = match self.stream.decision() {
             Some(decision) => match decision.direct {
                 Some(response) => return Ok(Destination::Direct(response)),
-                None => (decision.cluster, decision.timeout),
+                None => (decision.cluster.name, decision.timeout),
             },
             None => {
                 let chosen = self.stream.connection_cluster().or_else(|| listener.cluster.clone());

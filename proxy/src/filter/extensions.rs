@@ -13,7 +13,7 @@ use prost::Message;
 
 use super::filter_state;
 use super::session::Session;
-use super::stream::{Decision, Stream};
+use super::stream::{Decision, Stream, Target};
 
 /// Answers a foreign function; `NotFound` if there is none of this name.
 pub fn foreign_function(
@@ -37,7 +37,7 @@ fn route(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Status>
     }
     let stream = exchange.downcast_ref::<Stream>().ok_or(Status::BadArgument)?;
     let cluster = match decision.cluster.as_str() {
-        "" if decision.direct.is_some() => Rc::from(""),
+        "" if decision.direct.is_some() => Target { name: Rc::from(""), metadata: None },
         name => stream.cluster(name).ok_or(Status::BadArgument)?,
     };
     let chain = match decision.chain.as_str() {
@@ -60,7 +60,7 @@ fn route(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Status>
 /// A TCP connection goes to a cluster; nothing else of a decision means anything for it.
 fn choose(session: &Session, decision: &RouteDecision) -> Result<Vec<u8>, Status> {
     let other = decision.direct.is_some() || !decision.chain.is_empty() || decision.timeout_ms > 0;
-    if other || !session.choose(&decision.cluster, &decision.route) {
+    if other || !session.choose(&decision.cluster, Some(&decision.route)) {
         return Err(Status::BadArgument);
     }
     Ok(Vec::new())

@@ -46,7 +46,7 @@ pub(super) fn set(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>
     }
     let cluster = &arguments.value;
     if let Some(session) = exchange.downcast_ref::<Session>() {
-        if !session.choose(cluster, "") {
+        if !session.choose(cluster, None) {
             return Err(Status::BadArgument);
         }
         return keep(&mut session.attributes().borrow_mut(), &arguments).map(|()| Vec::new());
@@ -58,7 +58,7 @@ pub(super) fn set(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>
     let decided = stream.decision().filter(|decision| decision.direct.is_none());
     let decision = decided.unwrap_or_else(|| Decision {
         route: Rc::from(""),
-        cluster: Rc::clone(&cluster),
+        cluster: cluster.clone(),
         timeout: None,
         chain: None,
         direct: None,

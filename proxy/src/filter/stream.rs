@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body;
-use meshgate_wasm::{Callbacks, HeadersAction, HttpStream, LocalResponse};
+use meshgate_wasm::{Callbacks, HeadersAction, HttpStream, LocalResponse, Metadata};
 
 use super::body::FilteredBody;
 use super::failure::{FilterFailure, FilterFault, Interrupted, Stop};
@@ -24,8 +24,8 @@ use crate::message::BodyError;
 pub struct Decision {
     /// The route's name; may be empty.
     pub route: Rc<str>,
-    /// The cluster, which exists in the exchange's snapshot; empty if `direct` answers.
-    pub cluster: Rc<str>,
+    /// The cluster, which exists in the exchange's snapshot; without a name if `direct` answers.
+    pub cluster: Target,
     /// From the end of the request to the end of the response; `None`: the listener's default.
     pub timeout: Option<Duration>,
     /// The route's own filters, which run after the listener's.
@@ -34,8 +34,17 @@ pub struct Decision {
     pub direct: Option<LocalResponse>,
 }
 
-/// Finds a cluster's one shared name, if there is such a cluster.
-pub type ClusterNames = Rc<dyn Fn(&str) -> Option<Rc<str>>>;
+/// What filters may know of a cluster once it is chosen.
+#[derive(Clone)]
+pub struct Target {
+    /// Its one shared name.
+    pub name: Rc<str>,
+    /// What the configuration says of it; none if nothing.
+    pub metadata: Option<Rc<Metadata>>,
+}
+
+/// Finds a cluster, if there is one of this name.
+pub type Targets = Rc<dyn Fn(&str) -> Option<Target>>;
 
 /// What a stream is made of.
 pub struct StreamParts {
@@ -43,8 +52,8 @@ pub struct StreamParts {
     pub http: HttpStream,
     /// The listener's chain.
     pub chain: Rc<Chain>,
-    /// The names of the clusters that a filter may choose, each as the one shared string.
-    pub clusters: ClusterNames,
+    /// The clusters that a filter may choose.
+    pub clusters: Targets,
 }
 
 /// One exchange, as its filters and the two body streams share it.
@@ -53,7 +62,7 @@ pub struct Stream {
     runs: Box<[Run]>,
     routed: OnceCell<Box<[Run]>>,
     reached: Cell<usize>,
-    clusters: ClusterNames,
+    clusters: Targets,
     decision: RefCell<Option<Decision>>,
     failure: RefCell<Option<FilterFailure>>,
     closed: Cell<bool>,
@@ -99,12 +108,14 @@ impl Stream {
     pub(super) fn decide(&self, decision: Decision) {
         let mut http = self.http.borrow_mut();
         http.attributes.route = (!decision.route.is_empty()).then(|| Rc::clone(&decision.route));
-        http.attributes.cluster = (!decision.cluster.is_empty()).then(|| Rc::clone(&decision.cluster));
+        let cluster = Some(&decision.cluster).filter(|cluster| !cluster.name.is_empty());
+        http.attributes.cluster = cluster.map(|cluster| Rc::clone(&cluster.name));
+        http.attributes.cluster_metadata = cluster.and_then(|cluster| cluster.metadata.clone());
         *self.decision.borrow_mut() = Some(decision);
     }
 
-    /// The cluster's one shared name, if there is such a cluster.
-    pub(super) fn cluster(&self, name: &str) -> Option<Rc<str>> {
+    /// The cluster of this name, if there is one.
+    pub(super) fn cluster(&self, name: &str) -> Option<Target> {
         (self.clusters)(name)
     }
 
@@ -112,7 +123,8 @@ impl Stream {
     pub fn connection_cluster(&self) -> Option<Rc<str>> {
         let http = self.http.borrow();
         let of_connection = http.attributes.connection.custom.borrow();
-        self.cluster(std::str::from_utf8(of_connection.find(filter_state::CLUSTER_PATH)?).ok()?)
+        let name = std::str::from_utf8(of_connection.find(filter_state::CLUSTER_PATH)?).ok()?;
+        Some(self.cluster(name)?.name)
     }
 
     /// The filter at this place of the exchange.

@@ -29,7 +29,7 @@ impl Record {
         let filters = Session::new(SessionParts {
             attributes,
             chain: Rc::clone(&listener.chain),
-            clusters: Rc::clone(&listener.cluster_names),
+            clusters: Rc::clone(&listener.targets),
         });
         Record { listener, filters, last_passed: Cell::new(Instant::now()), closed: Cell::new(false) }
     }

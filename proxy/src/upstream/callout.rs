@@ -123,9 +123,7 @@ async fn exchange(
             UpstreamErrorKind::NoEndpoint => CallFailure::NoEndpoint,
             UpstreamErrorKind::ConnectFailed
             | UpstreamErrorKind::ConnectTimeout
-            | UpstreamErrorKind::Overflow => {
-                CallFailure::ConnectFailed
-            }
+            | UpstreamErrorKind::Overflow => CallFailure::ConnectFailed,
             UpstreamErrorKind::Reset { .. }
             | UpstreamErrorKind::StreamReset { .. }
             | UpstreamErrorKind::Refused

@@ -14,7 +14,7 @@ use meshgate_wasm::{Attributes, Callbacks, Exchange, PeerType};
 pub use self::flow::Flow;
 use self::run::Run;
 use super::failure::Stop;
-use super::{Chain, ClusterNames};
+use super::{Chain, Target, Targets};
 
 /// The end of a session at which data comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +31,15 @@ pub struct SessionParts {
     pub attributes: Attributes,
     /// The listener's chain.
     pub chain: Rc<Chain>,
-    /// The names of the clusters that a filter may choose, each as the one shared string.
-    pub clusters: ClusterNames,
+    /// The clusters that a filter may choose.
+    pub clusters: Targets,
 }
 
 /// A TCP connection of a client, joined with one to an endpoint, as its filters share it.
 pub struct Session {
     attributes: RefCell<Attributes>,
     runs: Box<[Run]>,
-    clusters: ClusterNames,
+    clusters: Targets,
     cluster: RefCell<Option<Rc<str>>>,
     connected: Cell<bool>,
     closed: Cell<bool>,
@@ -73,14 +73,18 @@ impl Session {
         self.cluster.borrow().clone()
     }
 
-    /// A filter chooses the cluster, and gives the choice a name if it likes. `false` if there is no such cluster, or if
-    /// it is too late: the endpoint's connection is there.
-    pub(super) fn choose(&self, cluster: &str, route: &str) -> bool {
-        let Some(cluster) = (self.clusters)(cluster).filter(|_| !self.connected.get()) else { return false };
+    /// A filter chooses the cluster, and gives the choice a name, which may be empty, or leaves it the one it has. `false`
+    /// if there is no such cluster, or if it is too late: the endpoint's connection is there.
+    pub(super) fn choose(&self, cluster: &str, route: Option<&str>) -> bool {
+        let Some(target) = (self.clusters)(cluster).filter(|_| !self.connected.get()) else { return false };
+        let Target { name, metadata } = target;
         let mut attributes = self.attributes.borrow_mut();
-        attributes.route = (!route.is_empty()).then(|| Rc::from(route));
-        attributes.cluster = Some(Rc::clone(&cluster));
-        *self.cluster.borrow_mut() = Some(cluster);
+        if let Some(route) = route {
+            attributes.route = (!route.is_empty()).then(|| Rc::from(route));
+        }
+        attributes.cluster = Some(Rc::clone(&name));
+        attributes.cluster_metadata = metadata;
+        *self.cluster.borrow_mut() = Some(name);
         true
     }
 

@@ -123,6 +123,9 @@ fn refusal(core: &Core, stream: Option<&Stream>, request: &GrpcRequest) -> Optio
 }
 
 fn parse(call: &mut Call<'_>, wanted: &Wanted, kind: GrpcKind, core: &Core) -> Result<GrpcRequest, Stop> {
+    for name in [wanted.upstream, wanted.service, wanted.method] {
+        call.check(name)?;
+    }
     if wanted.upstream.1 > MAX_UPSTREAM || wanted.service.1 > MAX_NAME || wanted.method.1 > MAX_NAME {
         return Err(Status::ParseFailure.into());
     }

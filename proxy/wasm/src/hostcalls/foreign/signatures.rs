@@ -67,17 +67,18 @@ struct SignResult {
     error: String,
 }
 
-/// Whether the signature is the key's; a key that is none is a bad argument.
+/// Whether the signature is the key's. A key that is none is told as the result, as Envoy does.
 pub(super) fn verify(argument: &[u8]) -> Result<Vec<u8>, Status> {
     let arguments = VerifyArguments::decode(argument).map_err(|_| Status::BadArgument)?;
     let key = match (&arguments.public_key[..], &arguments.public_key_pem[..]) {
         (der, "") => PublicKey::of(der),
-        ([], pem) => SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes()).ok().and_then(|der| PublicKey::of(&der)),
+        ([], pem) => {
+            SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes()).ok().and_then(|der| PublicKey::of(&der))
+        }
         _ => None,
     };
-    let key = key.ok_or(Status::BadArgument)?;
     let verified = Hash::named(&arguments.hash_function)
-        .and_then(|hash| key.verify(hash, &arguments.text, &arguments.signature));
+        .and_then(|hash| key.ok_or_else(no_key)?.verify(hash, &arguments.text, &arguments.signature));
     let result = match verified {
         Ok(()) => VerifyResult { result: true, error: String::new() },
         Err(error) => VerifyResult { result: false, error },
@@ -85,23 +86,28 @@ pub(super) fn verify(argument: &[u8]) -> Result<Vec<u8>, Status> {
     Ok(result.encode_to_vec())
 }
 
-/// The signature by a private key (PKCS #8; in PEM also PKCS #1 and SEC 1); a key that is none is a bad argument.
+/// The signature by a private key (PKCS #8; in PEM also PKCS #1 and SEC 1). A key that is none is told as the
+/// result.
 pub(super) fn sign(argument: &[u8]) -> Result<Vec<u8>, Status> {
     let arguments = SignArguments::decode(argument).map_err(|_| Status::BadArgument)?;
     let key = match (&arguments.private_key[..], &arguments.private_key_pem[..]) {
         (der, "") => PrivateKey::of(der),
-        ([], pem) => {
-            PrivateKeyDer::from_pem_slice(pem.as_bytes()).ok().and_then(|der| PrivateKey::of(der.secret_der()))
-        }
+        ([], pem) => PrivateKeyDer::from_pem_slice(pem.as_bytes())
+            .ok()
+            .and_then(|der| PrivateKey::of(der.secret_der())),
         _ => None,
     };
-    let key = key.ok_or(Status::BadArgument)?;
-    let signed = Hash::named(&arguments.hash_function).and_then(|hash| key.sign(hash, &arguments.text));
+    let signed = Hash::named(&arguments.hash_function)
+        .and_then(|hash| key.ok_or_else(no_key)?.sign(hash, &arguments.text));
     let result = match signed {
         Ok(signature) => SignResult { result: true, signature, error: String::new() },
         Err(error) => SignResult { result: false, signature: Vec::new(), error },
     };
     Ok(result.encode_to_vec())
+}
+
+fn no_key() -> String {
+    "Failed to import the key.".to_owned()
 }
 
 /// A hash function.
@@ -251,9 +257,10 @@ impl PrivateKey {
                 key.sign(encoding, &SystemRandom::new(), text, &mut signed).map_err(failed)?;
                 Ok(signed)
             }
-            PrivateKey::Ecdsa(key, curve) => {
-                key.sign_digest(&curve.digest(hash, text)?).map(|signed| signed.as_ref().to_vec()).map_err(failed)
-            }
+            PrivateKey::Ecdsa(key, curve) => key
+                .sign_digest(&curve.digest(hash, text)?)
+                .map(|signed| signed.as_ref().to_vec())
+                .map_err(failed),
         }
     }
 }
