@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use crate::ask::Ask;
 use crate::client::{Client, Reply};
 use crate::deadline::until;
 use crate::lines::Lines;
@@ -32,6 +33,19 @@ pub struct EnvoySetup {
     filters: Vec<(String, Vec<u8>, String)>,
     clusters: Vec<Cluster>,
     tcp: bool,
+    vm_configuration: String,
+    facts: Facts,
+}
+
+/// What the bootstrap says of the proxy and its parts, for filters to read: Envoy's messages as JSON.
+#[derive(Clone, Default)]
+pub struct Facts {
+    /// `envoy.config.core.v3.Node`.
+    pub node: Value,
+    /// Keys of the listener.
+    pub listener: Value,
+    /// Keys of the first cluster.
+    pub cluster: Value,
 }
 
 struct Cluster {
@@ -75,6 +89,18 @@ impl EnvoySetup {
         self
     }
 
+    /// The configuration of the filters' VMs.
+    pub fn vm_configuration(mut self, configuration: &str) -> EnvoySetup {
+        configuration.clone_into(&mut self.vm_configuration);
+        self
+    }
+
+    /// Says this of the proxy and its parts.
+    pub fn facts(mut self, facts: Facts) -> EnvoySetup {
+        self.facts = facts;
+        self
+    }
+
     /// Adds a cluster of one endpoint. The first one gets all requests.
     pub fn cluster(mut self, name: &str, address: SocketAddr) -> EnvoySetup {
         self.clusters.push(Cluster { name: name.to_owned(), endpoint: address, http2: false });
@@ -109,16 +135,27 @@ impl EnvoySetup {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("Envoy starts");
         let log = Lines::collect(child.stderr.take().expect("piped"));
-        let admin = until("Envoy says where its admin API is", || {
+        let mut ended = || {
             if let Ok(Some(status)) = child.try_wait() {
                 panic!("Envoy ended ({status}):\n{}", log.all().join("\n"));
             }
+        };
+        let admin = until("Envoy says where its admin API is", || {
+            ended();
             let written = std::fs::read_to_string(path("admin")).unwrap_or_default();
             std::future::ready(written.trim().parse::<SocketAddr>().ok())
         })
         .await;
+        until("Envoy is ready", || {
+            ended();
+            async {
+                // It may be about to end, with its reason in the log.
+                let reply = Client::try_http1(admin).await.ok()?.try_call(Ask::get("/ready")).await.ok()?;
+                (reply.status == 200).then_some(())
+            }
+        })
+        .await;
         let ask = |path: &'static str| async move { Client::http1(admin).await.get(path).await };
-        until("Envoy is ready", || async { (ask("/ready").await.status == 200).then_some(()) }).await;
         let listeners = ask("/listeners?format=json").await.json();
         let address = &listeners["listener_statuses"][0]["local_address"]["socket_address"];
         let port = address["port_value"].as_u64().and_then(|port| u16::try_from(port).ok());
@@ -128,17 +165,24 @@ impl EnvoySetup {
 
     fn bootstrap(&self, folder: &Path) -> Value {
         let network_filters = if self.tcp { self.tcp_filters(folder) } else { self.http_filters(folder) };
-        json!({
+        let mut listener = json!({
+            "name": "web",
+            "address": address(SocketAddr::from(([127, 0, 0, 1], 0))),
+            "filter_chains": [{"filters": network_filters}],
+        });
+        let mut clusters: Vec<_> = self.clusters.iter().map(cluster).collect();
+        extend(&mut listener, &self.facts.listener);
+        if let Some(first) = clusters.first_mut() {
+            extend(first, &self.facts.cluster);
+        }
+        let mut bootstrap = json!({
             "admin": {"address": address(SocketAddr::from(([127, 0, 0, 1], 0)))},
-            "static_resources": {
-                "listeners": [{
-                    "name": "web",
-                    "address": address(SocketAddr::from(([127, 0, 0, 1], 0))),
-                    "filter_chains": [{"filters": network_filters}],
-                }],
-                "clusters": self.clusters.iter().map(cluster).collect::<Vec<_>>(),
-            },
-        })
+            "static_resources": {"listeners": [listener], "clusters": clusters},
+        });
+        if !self.facts.node.is_null() {
+            bootstrap["node"] = self.facts.node.clone();
+        }
+        bootstrap
     }
 
     fn default_cluster(&self) -> &str {
@@ -147,7 +191,10 @@ impl EnvoySetup {
 
     fn wasm_filters(&self, folder: &Path, kind: &str) -> Vec<Value> {
         let filters = self.filters.iter().enumerate();
-        filters.map(|(place, filter)| wasm_filter(kind, filter, &folder.join(module_file(place)))).collect()
+        let file = |place| folder.join(module_file(place));
+        let filters =
+            filters.map(|(place, filter)| wasm_filter(kind, filter, &file(place), &self.vm_configuration));
+        filters.collect()
     }
 
     fn tcp_filters(&self, folder: &Path) -> Vec<Value> {
@@ -191,6 +238,13 @@ impl EnvoySetup {
     }
 }
 
+/// Adds the keys of another object.
+fn extend(object: &mut Value, more: &Value) {
+    if let (Some(object), Some(more)) = (object.as_object_mut(), more.as_object()) {
+        object.extend(more.clone());
+    }
+}
+
 fn module_file(place: usize) -> String {
     format!("filter-{place}.wasm")
 }
@@ -200,7 +254,14 @@ fn address(address: SocketAddr) -> Value {
 }
 
 /// Everything that decides how the filter fails is left as it is by default: closed.
-fn wasm_filter(kind: &str, (name, _, configuration): &(String, Vec<u8>, String), module: &Path) -> Value {
+fn wasm_filter(
+    kind: &str,
+    (name, _, configuration): &(String, Vec<u8>, String),
+    module: &Path,
+    vm_configuration: &str,
+) -> Value {
+    let text =
+        |value: &str| json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": value});
     json!({
         "name": name,
         "typed_config": {
@@ -211,11 +272,9 @@ fn wasm_filter(kind: &str, (name, _, configuration): &(String, Vec<u8>, String),
                 "vm_config": {
                     "runtime": "envoy.wasm.runtime.v8",
                     "code": {"local": {"filename": module}},
+                    "configuration": text(vm_configuration),
                 },
-                "configuration": {
-                    "@type": "type.googleapis.com/google.protobuf.StringValue",
-                    "value": configuration,
-                },
+                "configuration": text(configuration),
             },
         },
     })

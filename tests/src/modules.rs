@@ -9,6 +9,18 @@ pub fn guest(name: &str) -> Vec<u8> {
     module("guests", name)
 }
 
+/// A guest in a language whose compiler a machine may lack. `None`: it does, which is said aloud; in CI that fails the test.
+pub fn foreign_guest(name: &str) -> Option<Vec<u8>> {
+    let reason = repository().join("target/guests").join(name).with_extension("missing");
+    let Ok(reason) = std::fs::read_to_string(reason) else { return Some(guest(name)) };
+    assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "{reason}");
+    #[expect(clippy::print_stderr, reason = "a test that cannot run says so")]
+    {
+        eprintln!("NOT TESTED: {reason}");
+    }
+    None
+}
+
 /// A standard filter, as bytes.
 pub fn filter(name: &str) -> Vec<u8> {
     module("filters", name)
@@ -39,7 +51,7 @@ pub fn with_custom_section(module: &[u8], name: &str, content: &[u8]) -> Vec<u8>
 }
 
 /// Unsigned LEB128, wasm's form of a length.
-fn leb128(mut value: usize) -> Vec<u8> {
+pub(crate) fn leb128(mut value: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     while value >= 0x80 {
         bytes.push((value & 0x7f) as u8 | 0x80);

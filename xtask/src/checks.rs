@@ -4,11 +4,12 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{commands, filters, layers, say, workspace};
+use crate::{commands, filters, languages, layers, say, workspace};
 
 /// Builds everything and runs every test.
 pub(crate) fn test() -> Result<()> {
     filters::build()?;
+    languages::build(languages::Missing::InstallOnce)?;
     // The end-to-end tests start the binary. Building it together with the tests gives every crate the same features, and
     // so compiles wasmtime once.
     step("building meshgate and the tests", &["build", "--locked", "--workspace", "--bins", "--tests"])?;

@@ -75,7 +75,7 @@ fn install(package: &ModulePackage, manifests: &Path) -> Result<()> {
 }
 
 /// Writes beside and renames, so that a running proxy that watches the file never reads half of it.
-fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let beside = path.with_extension("wasm.new");
     fs::write(&beside, bytes).with_context(|| format!("cannot write {}", beside.display()))?;
     fs::rename(&beside, path).with_context(|| format!("cannot replace {}", path.display()))

@@ -7,7 +7,9 @@ mod commands;
 mod demo;
 mod filters;
 mod http;
+mod languages;
 mod layers;
+mod packages;
 mod toolchain;
 mod wasm;
 mod workspace;
@@ -20,7 +22,7 @@ use anyhow::{Result, bail};
 const HELP: &str = "\
 cargo xtask <verb>
 
-  setup             find or install what is needed to build filters, and build them
+  setup             find or install what is needed to build filters, and guests in other languages; and build them
   filters           build every filter, guest and example to target/{filters,guests,examples}/*.wasm
   demo              set up, build, and run Meshgate with three filters and two upstreams; prints lines to try
   demo --check      the same on other ports: tries its own lines and a reload, and ends
@@ -46,9 +48,13 @@ fn run(arguments: &[String]) -> Result<()> {
     match (verb.as_str(), rest) {
         ("setup", []) => {
             say(&format!("filters are built with {}", toolchain::Toolchain::choose()?));
-            filters::build()
+            filters::build()?;
+            languages::build(languages::Missing::Install)
         }
-        ("filters", []) => filters::build(),
+        ("filters", []) => {
+            filters::build()?;
+            languages::build(languages::Missing::InstallOnce)
+        }
         ("demo", []) => demo::run(),
         ("demo", [option]) if option == "--check" => demo::check(),
         ("demo-guide", []) => demo::guide(),

@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{commands, say, workspace};
+use crate::{commands, packages, say, workspace};
 
 /// The target that filters are compiled for.
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Without a network, `rustup` waits for minutes before it gives up.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(60);
-const APT_LIMIT: Duration = Duration::from_secs(600);
 
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
@@ -147,7 +146,7 @@ impl Probe {
         if self.has(&Toolchain::Target) {
             return Ok(Toolchain::Target);
         }
-        self.try_apt()?;
+        packages::install(&DEBIAN_PACKAGES)?;
         if self.has(&Toolchain::Debian) {
             return Ok(Toolchain::Debian);
         }
@@ -164,29 +163,6 @@ impl Probe {
             commands::succeeds_within(RUSTUP_LIMIT, Command::new("rustup").args(["target", "add", TARGET]))?;
         if !added {
             say("rustup could not fetch it: trying the system's packages");
-        }
-        Ok(())
-    }
-
-    fn try_apt(&self) -> Result<()> {
-        if !commands::exists("apt-get") {
-            return Ok(());
-        }
-        let Some(prefix) = root_prefix()? else {
-            say("installing packages needs root or sudo without a password: neither is at hand");
-            return Ok(());
-        };
-        let install = [&["install", "--yes", "--no-install-recommends"], &DEBIAN_PACKAGES[..]].concat();
-        for arguments in [&["update"][..], &install] {
-            say(&format!("running `{}apt-get {}`", prefix.join(" ") + " ", arguments.join(" "))
-                .replace("` ", "`"));
-            let mut words = prefix.iter().copied().chain(["apt-get"]);
-            let mut command = Command::new(words.next().unwrap_or("apt-get"));
-            command.args(words).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-            if !commands::succeeds_within(APT_LIMIT, &mut command)? {
-                say("apt-get failed");
-                return Ok(());
-            }
         }
         Ok(())
     }
@@ -216,17 +192,6 @@ fn debian_is_new_enough() -> bool {
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split('.').map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
-/// What must stand before a command to run it as root: nothing, or `sudo -n`. `None`: we cannot.
-fn root_prefix() -> Result<Option<&'static [&'static str]>> {
-    if commands::output(Command::new("id").arg("-u"))? == "0" {
-        return Ok(Some(&[]));
-    }
-    let limit = Duration::from_secs(10);
-    let sudo = commands::exists("sudo")
-        && commands::succeeds_within(limit, Command::new("sudo").args(["-n", "true"]))?;
-    Ok(sudo.then_some(&["sudo", "-n"]))
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use meshgate_tests::{Ask, Client, Envoy, repository, until};
 use serde_json::{Value, json};
 
+use crate::conformance::{self, LANGUAGES, language};
+
 use self::compare::{Scenario, compare, differences};
 use self::known::KNOWN;
 use self::probe::Argument::{Bytes, Long, Number, Slot, Value as Returned};
@@ -337,6 +339,27 @@ async fn local_response_of_several_forms() {
     compare(scenarios).await;
 }
 
+/// The scenario that guests of every language play.
+#[tokio::test]
+async fn guests_of_every_language() {
+    const REQUESTS: &[Request] = &[
+        Request { label: "get", ask: || marked(Ask::get("/get?a=b&c")) },
+        Request { label: "post", ask: || marked(Ask::post("/post", "hello")) },
+        Request { label: "letters", ask: || marked(Ask::get("/letters")) },
+        Request { label: "call", ask: || marked(Ask::post("/call", "hello")) },
+        Request { label: "deny", ask: || marked(Ask::get("/deny")) },
+    ];
+    let mut scenarios = Vec::new();
+    // Envoy refuses a module that imports `env.abort` or `env.seed`.
+    for (name, _) in LANGUAGES.into_iter().filter(|(name, _)| !name.ends_with("-imports")) {
+        if let Some(module) = language(name) {
+            let scenario = Scenario::new(name, vec![(name, json!("called"))]).module(name, module);
+            scenarios.push(scenario.requests(REQUESTS).log("scenario over").metric("scenario_requests"));
+        }
+    }
+    compare(scenarios).await;
+}
+
 #[tokio::test]
 async fn log_phase() {
     let mut scenarios = Vec::new();
@@ -627,9 +650,13 @@ async fn tick() {
 #[test]
 fn known_differences_are_documented() {
     let page = std::fs::read_to_string(repository().join("docs/proxy-wasm-differences.md")).unwrap();
+    let (page, _) = page.split_once("\n## Kong\n").expect("a section on each host");
     let cells = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let documented: BTreeSet<_> = cells.collect();
-    let known: BTreeSet<_> = KNOWN.iter().map(|known| known.id).collect();
+    let of_tables = conformance::DIFFERENCES.iter().map(|difference| difference.id);
+    let of_sequences = conformance::SEQUENCES.iter().chain(conformance::UNTABLED).copied();
+    let known: BTreeSet<_> =
+        KNOWN.iter().map(|known| known.id).chain(of_tables).chain(of_sequences).collect();
     assert_eq!(known, documented);
 }
 

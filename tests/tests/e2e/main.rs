@@ -13,6 +13,7 @@ mod balancing; // load balancers and outlier detection
 mod bodies; // streaming with back-pressure, early answers, bodies broken off
 mod check; // `meshgate check`: exit codes, and the messages for bad files, compared with golden files
 mod compatibility; // where hosts differ: the switches of a filter, and what filters made for other hosts ask for
+mod conformance; // the host's functions and callbacks, by the sections of the Proxy-Wasm specification
 mod drain; // SIGTERM, once and twice
 mod envoy; // the same filters in Envoy, side by side, where it is installed
 mod examples; // every example's README, command by command

@@ -106,7 +106,9 @@ impl Scenario {
     pub(super) async fn envoy(&self, world: &World) -> Envoy {
         let mut setup = Envoy::setup();
         for (name, configuration) in &self.filters {
-            setup = setup.filter(name, self.module_of(name), &configuration.to_string());
+            // A text is given as it is, as in Meshgate.
+            let configuration = configuration.as_str().map_or(configuration.to_string(), str::to_owned);
+            setup = setup.filter(name, self.module_of(name), &configuration);
         }
         for (name, address) in world.clusters() {
             setup = setup.cluster(name, address);

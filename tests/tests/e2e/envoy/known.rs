@@ -187,7 +187,7 @@ pub(super) const KNOWN: &[Known] = &[
         envoy: Is::Any,
     },
     Known {
-        id: "request-map-in-response",
+        id: "maps-outside-of-their-callbacks",
         scenarios: &["tour", "tour with a call", "tour refuses"],
         request: "",
         parts: &["header x-method", "header x-path"],
@@ -195,7 +195,7 @@ pub(super) const KNOWN: &[Known] = &[
         envoy: Is::Just(""),
     },
     Known {
-        id: "request-map-in-response",
+        id: "maps-outside-of-their-callbacks",
         scenarios: &["tour refuses"],
         request: "query",
         parts: &["header x-query-q"],
@@ -227,7 +227,7 @@ pub(super) const KNOWN: &[Known] = &[
         envoy: Is::Just("said: "),
     },
     Known {
-        id: "request-map-in-response",
+        id: "maps-outside-of-their-callbacks",
         scenarios: &["properties of the request"],
         request: "",
         parts: &["header x-p-request-"],
@@ -387,7 +387,7 @@ pub(super) const KNOWN: &[Known] = &[
         envoy: Is::Just("status 2"),
     },
     Known {
-        id: "request-map-in-response",
+        id: "maps-outside-of-their-callbacks",
         scenarios: &["statuses in the response's callback"],
         request: "",
         parts: &["header x-value", "header x-size", "header x-remove-none"],

@@ -11,9 +11,10 @@ use meshgate_tests::{Answer, Ask, Backend, Body, Seen, full, grpc_backend, strea
 /// What was seen of one request: part by part, so that differences can be named.
 pub(super) type Observed = BTreeMap<String, String>;
 
-/// Fields that proxies add or change by themselves, in each its own way; filters have no part in them.
-pub(super) const IGNORED: [&str; 7] =
-    ["date", "server", "via", "x-forwarded-for", "x-forwarded-proto", "x-request-id", "x-test-id"];
+/// Fields that proxies add or change by themselves, in each its own way; filters have no part in them. And whether a timer
+/// ran before a request came, which is a matter of chance.
+pub(super) const IGNORED: [&str; 8] =
+    ["date", "server", "via", "x-forwarded-for", "x-forwarded-proto", "x-request-id", "x-test-id", "x-ticks"];
 /// The same, by prefix.
 pub(super) const IGNORED_PREFIXES: [&str; 2] = ["x-envoy-", "x-meshgate-"];
 /// Response fields whose values are compared by their form: digits and letters of hexadecimal numbers count as equal.

@@ -1,0 +1,248 @@
+//! TCP: the same tables in the callbacks of a connection, where there is no HTTP; life cycle and return values. What is
+//! sent and how connections end is tested in `tcp` and `tcp_filters`.
+
+use std::net::SocketAddr;
+
+use meshgate_tests::{Meshgate, Socket, SocketBackend};
+
+use super::arguments::TABLES;
+use super::matrix::{Row, TICK};
+use super::script::Arg::{Bytes, Message, N, Stream, T};
+use super::script::Field::Text;
+use super::script::{BAD_ARGUMENT, Call, NOT_FOUND, OK, Report, Script, call, entered, name_of, reports};
+use super::world::{CLUSTER, LIMITS, LISTENER, NODE, last, worker};
+
+/// The callbacks of a connection.
+pub(super) const CALLBACKS: [&str; 9] = [
+    "context_create",
+    "new_connection",
+    "downstream_data",
+    "upstream_data",
+    "downstream_connection_close",
+    "upstream_connection_close",
+    "done",
+    "log",
+    "delete",
+];
+
+/// What answers otherwise than in a callback that has no stream at all: calls that begin with this, in callbacks that begin
+/// with that.
+const OTHERWISE: &[(&str, &str, u32)] = &[
+    ("proxy_get_buffer_bytes(2", "downstream_data", OK),
+    ("proxy_set_buffer_bytes(2", "downstream_data", OK),
+    ("proxy_get_buffer_status(2", "downstream_data", OK),
+    ("proxy_get_buffer_status(3", "upstream_data", OK),
+    ("proxy_get_buffer_bytes(3", "upstream_data", OK),
+    ("proxy_set_buffer_bytes(3", "upstream_data", OK),
+    ("proxy_get_property(\"source", "", OK),
+    ("proxy_get_property(\"destination", "", OK),
+    ("proxy_get_property(\"connection\\u0000mtls", "", OK),
+    ("proxy_get_property(\"connection\\u0000id", "", OK),
+    ("proxy_get_property(\"connection_id", "", OK),
+    ("proxy_get_property(\"request\\u0000size", "", OK),
+    ("proxy_get_property(\"request\\u0000time", "", OK),
+    ("proxy_get_property(\"request\\u0000duration", "downstream_connection_close", OK),
+    ("proxy_get_property(\"request\\u0000duration", "done", OK),
+    ("proxy_get_property(\"request\\u0000duration", "delete", OK),
+    ("proxy_get_property(\"request\\u0000duration", "log", OK),
+    ("proxy_get_property(\"response\\u0000size", "", OK),
+    ("proxy_get_property(\"response\\u0000flags", "", OK),
+    ("proxy_get_property(\"xds\\u0000listener_metadata", "", OK),
+    ("proxy_get_property(\"listener_metadata", "", OK),
+    ("proxy_get_property(\"own", "", OK),
+    ("proxy_set_property(\"own", "", OK),
+];
+
+/// Nothing is known of the cluster before it is chosen, and of the endpoint before it is connected; who chooses comes too
+/// late in later callbacks; a declaration counts in the first one.
+fn is_open(row: &Row) -> bool {
+    let open = [
+        "upstream",
+        "cluster",
+        "route_name",
+        "meshgate.route",
+        "set_envoy_filter_state",
+        "declare_property",
+        "code_details",
+        "backend_latency",
+    ];
+    open.iter().any(|part| row.call().shown().contains(part))
+}
+
+/// Whether the call is made in the callbacks of a connection.
+pub(super) fn is_called(row: &Row) -> bool {
+    !is_open(row) && row.expected(TICK).is_some()
+}
+
+/// The calls in every callback of a connection.
+pub(super) fn script(rows: &[&Row]) -> Script {
+    CALLBACKS.into_iter().fold(Script::default(), |script, callback| {
+        script.on(&format!("{callback}#1"), rows.iter().map(|row| row.call()))
+    })
+}
+
+/// The status in that callback.
+pub(super) fn expected(row: &Row, callback: &str) -> Option<u32> {
+    let shown = row.call().shown();
+    let otherwise = OTHERWISE
+        .iter()
+        .find(|(begin, callbacks, _)| shown.starts_with(begin) && callback.starts_with(callbacks));
+    otherwise.map_or_else(|| row.expected(TICK), |(.., status)| Some(*status))
+}
+
+/// Both sides say a word and end in order.
+pub(super) async fn converse(proxy: SocketAddr, backend: &SocketBackend) {
+    let mut client = Socket::connect(proxy).await;
+    let mut server = backend.accept().await;
+    client.write("hello").await;
+    server.expect("hello").await;
+    server.write("welcome").await;
+    client.expect("welcome").await;
+    client.finish().await;
+    server.end().await;
+    server.finish().await;
+    client.end().await;
+}
+
+/// One connection over which both sides say a word and end in order.
+pub(super) async fn connection(script: &Script) -> Vec<Report> {
+    let backend = SocketBackend::start().await;
+    let quoted = serde_json::to_string(&script.json()).unwrap();
+    let world = super::world::World::start().await;
+    let gate = Meshgate::chain(&format!("- conformance: {quoted}"))
+        .guest("conformance", LIMITS)
+        .top(NODE)
+        .listener("protocol: tcp")
+        .listener(LISTENER[0])
+        .listener(LISTENER[1])
+        .cluster_of("one", &[backend.address()], CLUSTER)
+        .cluster("called", &[&world.called])
+        .cluster_of("rpc", &[world.rpc.address()], "protocol: http2")
+        .start()
+        .await;
+    converse(gate.address(), &backend).await;
+    entered(gate.log(), "delete", 1).await;
+    reports(&gate.stop().await.log)
+}
+
+#[tokio::test]
+async fn tables() {
+    let mut wrong = Vec::new();
+    for rows in TABLES {
+        let rows: Vec<_> = rows.iter().filter(|row| is_called(row)).collect();
+        let reports = connection(&script(&rows)).await;
+        for callback in CALLBACKS {
+            let report = last(&reports, callback);
+            for (place, row) in rows.iter().enumerate() {
+                let (status, expected) = (report.status(place), expected(row, callback));
+                if Some(status) != expected {
+                    let expected = expected.map_or("none".to_owned(), name_of);
+                    wrong.push(format!(
+                        "{} in {callback}: {}, not {expected}",
+                        row.call().shown(),
+                        name_of(status)
+                    ));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// A cluster is chosen until the connection to an endpoint is made.
+#[tokio::test]
+async fn choosing_a_cluster() {
+    let foreign = |name, message| call("proxy_call_foreign_function", &[T(name), message, Bytes]);
+    let choose = [
+        foreign("meshgate.route", Message(&[(1, Text("mine")), (2, Text("one"))])),
+        foreign("set_envoy_filter_state", Message(&[(1, Text("envoy.tcp_proxy.cluster")), (2, Text("one"))])),
+    ];
+    let read = |path| call("proxy_get_property", &[T(path), Bytes]);
+    let facts = [
+        "cluster_name",
+        "route_name",
+        "upstream\0address",
+        "upstream\0num_endpoints",
+        "filter_state\0envoy.tcp_proxy.cluster",
+    ];
+    let script = Script::default()
+        .on("new_connection", choose.clone())
+        .on("upstream_data", choose)
+        .on("log", facts.map(read));
+    let reports = connection(&script).await;
+    assert_eq!(last(&reports, "new_connection").statuses(), [OK, OK]);
+    assert_eq!(last(&reports, "upstream_data").statuses(), [BAD_ARGUMENT, BAD_ARGUMENT]);
+    let log = last(&reports, "log");
+    assert_eq!(log.statuses(), [OK; 5]);
+    assert_eq!([0, 1, 4].map(|place| log.value(place).clone()), ["one", "mine", "one"]);
+    assert_eq!(log.value(3)["hex"], "0100000000000000");
+}
+
+#[tokio::test]
+async fn life_cycle() {
+    let read = |buffer| call("proxy_get_buffer_bytes", &[N(buffer), N(0), N(100), Bytes]);
+    let script = Script::default().on("downstream_data", [read(2)]).on("upstream_data", [read(3)]);
+    let reports = connection(&script).await;
+    let reports = worker(&reports);
+    let entered: Vec<_> = reports.iter().filter(|report| report.context == 2).map(Report::shown).collect();
+    let place = |entry: &str| {
+        let found = entered.iter().position(|other| other == entry);
+        found.unwrap_or_else(|| panic!("no {entry}: {entered:?}"))
+    };
+    assert_eq!(entered[..2], ["context_create(1)", "new_connection()"]);
+    assert!(place("downstream_data(5, 0)") < place("upstream_data(7, 0)"), "{entered:?}");
+    assert_eq!(entered[entered.len() - 3..], ["done()", "log()", "delete()"]);
+    let data =
+        |callback: &str| reports.iter().find(|report| report.phase == callback).unwrap().value(0).clone();
+    assert_eq!((data("downstream_data"), data("upstream_data")), ("hello".into(), "welcome".into()));
+}
+
+/// Held by this callback's answer, and let go by the response to a call.
+async fn held(callback: &str, answer: u32) -> Vec<Report> {
+    let head = super::script::Arg::Pairs(&[(":method", "GET"), (":path", "/"), (":authority", "a")]);
+    let called: Call = call(
+        "proxy_http_call",
+        &[T("called"), head, T(""), super::script::Arg::Pairs(&[]), N(5000), super::script::Arg::Word],
+    );
+    let resume = |stream| call("proxy_continue_stream", &[N(stream)]);
+    let script = Script::default()
+        .on(callback, [called])
+        .answer(callback, answer)
+        .on("http_call_response", [call("proxy_set_effective_context", &[Stream]), resume(2), resume(3)]);
+    connection(&script).await
+}
+
+/// What a callback answers, and whether it stops.
+pub(super) const ANSWERS: [(u32, bool); 3] = [(0, false), (1, true), (99, true)];
+
+#[tokio::test]
+async fn what_callbacks_answer() {
+    for callback in ["new_connection", "downstream_data", "upstream_data"] {
+        for (answer, stops) in ANSWERS {
+            let reports = held(callback, answer).await;
+            let from = reports.iter().position(|report| report.phase == callback).unwrap();
+            let resumed = reports.iter().position(|report| report.phase == "http_call_response");
+            let after = |next: &str| {
+                reports[from..].iter().position(|report| report.phase == next).map(|at| from + at)
+            };
+            let next = match callback {
+                "new_connection" => after("downstream_data"),
+                // What this one holds, the other side has not seen: it answers later.
+                "downstream_data" => after("upstream_data"),
+                _ => after("downstream_connection_close").max(after("done")),
+            };
+            if stops {
+                assert!(resumed.is_some() && resumed < next, "{callback} answers {answer}: {reports:?}");
+            }
+            assert_eq!(last(&reports, callback).status(0), OK, "{callback}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn maps_are_not_there() {
+    let value = call("proxy_get_header_map_value", &[N(0), T(":path"), Bytes]);
+    let add = call("proxy_add_header_map_value", &[N(0), T("x"), T("1")]);
+    let reports = connection(&Script::default().on("downstream_data", [value, add])).await;
+    assert_eq!(last(&reports, "downstream_data").statuses(), [NOT_FOUND, BAD_ARGUMENT]);
+}
