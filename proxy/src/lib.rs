@@ -12,5 +12,6 @@ pub mod server;
 pub mod session;
 pub mod snapshot;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 pub mod worker;

@@ -15,6 +15,7 @@ use crate::filter::{Chain, Filter, Target, Targets};
 use crate::message::Forwarding;
 use crate::modules::{CompiledModules, ModuleFiles};
 use crate::telemetry::{AccessLog, ExchangeMetrics, ListenerMetrics, TcpMetrics};
+use crate::tls::{ServerTls, TlsStore};
 use crate::upstream::{Clusters, SharedCluster, SharedClusters, Upstream};
 
 mod services;
@@ -37,20 +38,33 @@ pub struct Snapshot {
     services: Vec<Arc<PluginSpec>>,
     /// What all workers know of the clusters, in the configuration's order.
     clusters: Vec<Arc<SharedCluster>>,
+    /// The listeners' TLS, in the configuration's order.
+    tls: Vec<Option<Arc<ServerTls>>>,
+}
+
+/// What snapshots are built with, and what outlives them.
+pub struct Workshop<'a> {
+    /// Compiles modules.
+    pub engine: &'a Engine,
+    /// The modules that are compiled.
+    pub compiled: &'a mut CompiledModules,
+    /// What is known of clusters.
+    pub clusters: &'a mut SharedClusters,
+    /// What TLS keeps.
+    pub tls: &'a mut TlsStore,
 }
 
 impl Snapshot {
-    /// Compiles what the configuration names. Takes long the first time a module is seen.
+    /// Compiles what the configuration names, and reads its certificates. Takes long the first time a module is seen.
     ///
     /// # Errors
-    /// Every module that cannot be used, at the places that name it.
+    /// Every module, certificate and key that cannot be used, at the places that name it.
     pub fn build(
         config: Config,
         files: &mut ModuleFiles,
-        compiled: &mut CompiledModules,
-        engine: &Engine,
-        clusters: &mut SharedClusters,
+        workshop: Workshop<'_>,
     ) -> Result<Snapshot, Diagnostics> {
+        let Workshop { engine, compiled, clusters, tls } = workshop;
         let facts = &config.node;
         let node = Arc::new(Node {
             id: facts.id.clone(),
@@ -72,12 +86,14 @@ impl Snapshot {
         if errors.is_empty() {
             errors = deaf_to_tcp(&config, &plugins);
         }
+        let tls = config.listeners.iter().map(|listener| listener_tls(listener, tls, &config, &mut errors));
+        let tls: Vec<_> = tls.collect();
         if !errors.is_empty() {
             return Err(Diagnostics(errors));
         }
-        let version = version(&config, plugins.iter().flatten().chain(&services));
+        let version = version(&config, plugins.iter().flatten().chain(&services), tls.iter().flatten());
         let clusters = config.clusters.iter().map(|cluster| clusters.of(cluster)).collect();
-        Ok(Snapshot { version, config, plugins, services, clusters })
+        Ok(Snapshot { version, config, plugins, services, clusters, tls })
     }
 
     /// Configures every plugin once on throw-away VMs. `said` takes what the guests have logged since it was last asked:
@@ -132,6 +148,22 @@ impl fmt::Debug for Snapshot {
     }
 }
 
+/// A listener's TLS, if it has any and its files are good.
+fn listener_tls(
+    listener: &meshgate_config::Listener,
+    store: &mut TlsStore,
+    config: &Config,
+    errors: &mut Vec<Diagnostic>,
+) -> Option<Arc<ServerTls>> {
+    match store.server(&listener.name, listener.tls.as_ref()?) {
+        Ok(tls) => Some(tls),
+        Err(refusals) => {
+            errors.extend(refusals.into_iter().map(|refusal| refusal.diagnostic(&config.source)));
+            None
+        }
+    }
+}
+
 /// Filters that TCP listeners have in their chains, and that would never hear of a connection.
 fn deaf_to_tcp(config: &Config, plugins: &[Vec<Arc<PluginSpec>>]) -> Vec<Diagnostic> {
     let mut errors: Vec<Diagnostic> = Vec::new();
@@ -152,13 +184,20 @@ fn deaf_to_tcp(config: &Config, plugins: &[Vec<Arc<PluginSpec>>]) -> Vec<Diagnos
     errors
 }
 
-/// Equal configurations with equal modules have equal versions, on every machine.
-fn version<'a>(config: &Config, plugins: impl Iterator<Item = &'a Arc<PluginSpec>>) -> String {
+/// Equal configurations with equal modules and certificates have equal versions, on every machine.
+fn version<'a>(
+    config: &Config,
+    plugins: impl Iterator<Item = &'a Arc<PluginSpec>>,
+    tls: impl Iterator<Item = &'a Arc<ServerTls>>,
+) -> String {
     let mut hasher = Sha256::new();
     hasher.update(config.source.text().as_bytes());
     for spec in plugins {
         hasher.update(spec.module.hash().0);
         hasher.update(&spec.configuration);
+    }
+    for tls in tls {
+        hasher.update(tls.fingerprint());
     }
     let mut version: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     version.truncate(VERSION_LENGTH);
@@ -221,6 +260,8 @@ pub struct Listener {
     pub access_log: Rc<AccessLog>,
     /// What is counted.
     pub metrics: ListenerMetrics,
+    /// TLS, if its clients speak that.
+    pub tls: Option<Arc<ServerTls>>,
     /// What is counted of TCP connections, if it is a listener for them.
     pub tcp: Option<TcpMetrics>,
 }
@@ -245,7 +286,7 @@ impl WorkerSnapshot {
         let mut chains = Chains { snapshot: &snapshot, vms, built: HashMap::new(), plugins: Vec::new() };
         let targets = targets(&clusters);
         let mut listeners = HashMap::with_capacity(snapshot.config.listeners.len());
-        for listener in &snapshot.config.listeners {
+        for (listener, tls) in snapshot.config.listeners.iter().zip(&snapshot.tls) {
             let part = Listener {
                 name: Rc::from(listener.name.as_str()),
                 chain: chains.build(listener.chain)?,
@@ -258,6 +299,7 @@ impl WorkerSnapshot {
                 upstream: Rc::clone(&shared.upstream),
                 access_log: Rc::clone(&shared.access_log),
                 metrics: metrics.listener(&listener.name),
+                tls: tls.clone(),
                 tcp: (listener.protocol == Protocol::Tcp).then(|| metrics.tcp_listener(&listener.name)),
             };
             listeners.insert(listener.name.clone(), Rc::new(part));

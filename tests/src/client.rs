@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::ask::{Ask, Body};
@@ -57,6 +58,25 @@ impl Client {
         let (sender, connection) = handshake.await.expect("HTTP/2 handshake");
         tokio::spawn(connection);
         Client { sender: Sender::Http2(sender), authority: address.to_string() }
+    }
+
+    /// Speaks HTTP over a connection that is there.
+    pub(crate) async fn over<S>(stream: S, http2: bool, authority: &str) -> Client
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let stream = TokioIo::new(stream);
+        let sender = if http2 {
+            let handshake = http2::handshake(TokioExecutor::new(), stream).await;
+            let (sender, connection) = handshake.expect("HTTP/2 handshake");
+            tokio::spawn(connection);
+            Sender::Http2(sender)
+        } else {
+            let (sender, connection) = http1::handshake(stream).await.expect("HTTP/1.1");
+            tokio::spawn(connection);
+            Sender::Http1(sender)
+        };
+        Client { sender, authority: authority.to_owned() }
     }
 
     /// The authority that requests carry from now on, instead of the address.

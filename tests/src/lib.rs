@@ -29,6 +29,7 @@ mod readme;
 mod setup;
 mod socket;
 mod statistics;
+mod tls;
 mod wire;
 mod work;
 
@@ -50,5 +51,6 @@ pub use readme::{Shown, shown_commands};
 pub use setup::Setup;
 pub use socket::{Ended, Socket, SocketBackend};
 pub use statistics::within_binomial_bounds;
+pub use tls::{Authority, Issued, Says, Secured, TlsClient};
 pub use wire::{Chunked, RawBackend, RawReply, Wire};
 pub use work::{busy, counting, waiting};

@@ -10,6 +10,7 @@ use crate::backend::Backend;
 use crate::command::{Finished, binary, run};
 use crate::meshgate::Meshgate;
 use crate::modules::guest;
+use crate::tls::Issued;
 use crate::wire::RawBackend;
 
 /// The configuration's name in its folder.
@@ -71,6 +72,11 @@ impl Setup {
     pub fn file(mut self, path: &str, content: impl AsRef<[u8]>) -> Setup {
         self.files.push((path.to_owned(), content.as_ref().to_owned()));
         self
+    }
+
+    /// Puts a certificate and its key into the configuration's folder: `NAME.pem` and `NAME.key`.
+    pub fn pair(self, name: &str, issued: &Issued) -> Setup {
+        self.file(&format!("{name}.pem"), &issued.certificate).file(&format!("{name}.key"), &issued.key)
     }
 
     /// Puts a symbolic link into the configuration's folder.

@@ -12,7 +12,7 @@ use crate::{say, workspace};
 
 /// The proxy's folders and files by layer; a request runs from high to low. What is not listed is refused, so that a new
 /// part gets its place on purpose.
-const LAYERS: [(&str, u8); 16] = [
+const LAYERS: [(&str, u8); 17] = [
     ("main", 6),
     ("cli", 6),
     ("server", 5),
@@ -28,6 +28,7 @@ const LAYERS: [(&str, u8); 16] = [
     ("modules", 1),
     ("message", 0),
     ("telemetry", 0),
+    ("tls", 0),
     ("drain", 0),
 ];
 

@@ -52,7 +52,7 @@ pub(crate) fn assemble(
         let written =
             entry.chain.as_ref().and_then(|name| names[..named].iter().position(|chain| chain == name));
         let chain = written.map_or_else(|| without_filters(&mut chains), ChainId);
-        listeners.push(listener(entry, chain, place(node, "address")));
+        listeners.push(listener(entry, chain, node, files));
     }
     let clusters = file.clusters.into_iter().zip(resolved.endpoints).zip(items(root, "clusters"));
     let admin_at = root.get("admin").map(|admin| place(admin, "address")).unwrap_or_default();
@@ -109,8 +109,9 @@ fn access_log(entry: AccessLogEntry, files: &Files) -> AccessLog {
     AccessLog { format: entry.format, output }
 }
 
-fn listener(entry: ListenerEntry, chain: ChainId, at: Position) -> Listener {
+fn listener(entry: ListenerEntry, chain: ChainId, node: &Node, files: &Files) -> Listener {
     let max_header_bytes = entry.max_header_bytes.map_or(MAX_HEADER_BYTES, |size| size.0);
+    let http = entry.protocol == Protocol::Http;
     let idle_timeout = match entry.protocol {
         Protocol::Http => IDLE_TIMEOUT,
         Protocol::Tcp => TCP_IDLE_TIMEOUT,
@@ -119,6 +120,7 @@ fn listener(entry: ListenerEntry, chain: ChainId, at: Position) -> Listener {
         name: entry.name.0,
         address: entry.address,
         protocol: entry.protocol,
+        tls: entry.tls.zip(node.get("tls")).map(|(tls, node)| tls.resolve(node, http, files)),
         chain,
         cluster: entry.cluster,
         header_timeout: or(entry.header_timeout, HEADER_TIMEOUT),
@@ -132,7 +134,7 @@ fn listener(entry: ListenerEntry, chain: ChainId, at: Position) -> Listener {
         max_request_body: entry.max_request_body.map(|size| size.0),
         direction: entry.direction,
         metadata: entry.metadata,
-        at,
+        at: place(node, "address"),
     }
 }
 

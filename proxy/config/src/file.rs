@@ -11,6 +11,7 @@ use crate::cluster::{EndpointForm, LoadBalancer, OutlierEntry};
 use crate::isolation::{Capabilities, Isolation};
 use crate::limits::{LimitsEntry, WasmEntry};
 use crate::model::{AccessLogFormat, ClusterProtocol, Direction, Metadata, OnError, Protocol};
+use crate::tls::ListenerTlsEntry;
 use crate::units::{DurationText, SizeText};
 
 /// A Meshgate configuration.
@@ -124,6 +125,10 @@ pub(crate) struct ListenerEntry {
     /// What its clients speak. Default: http.
     #[serde(default)]
     pub(crate) protocol: Protocol,
+    /// TLS. Without it, clients speak in cleartext.
+    #[serde(default)]
+    #[schemars(with = "ListenerTlsEntry")]
+    pub(crate) tls: Option<ListenerTlsEntry>,
     /// The chain that its requests, or TCP connections, run through. May be left out if `cluster` is given.
     #[serde(default)]
     #[schemars(with = "String")]

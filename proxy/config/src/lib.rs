@@ -27,6 +27,7 @@ mod references;
 mod scalars;
 mod schema;
 mod source;
+mod tls;
 mod tree;
 mod units;
 mod words;
@@ -48,4 +49,5 @@ pub use model::{
 };
 pub use modules::{ModuleSource, Modules};
 pub use source::{Position, Source};
+pub use tls::{CertificateFiles, ClientCertificates, ListenerTls, NamedFile, TlsVersion, UnknownNames};
 pub use units::{UnitError, parse_duration, parse_size};

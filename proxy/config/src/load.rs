@@ -13,7 +13,9 @@ use crate::files::Files;
 use crate::filters::Filters;
 use crate::schema::Checker;
 use crate::tree::{Kind, Node};
-use crate::{Chain, Config, Diagnostics, FilterUse, Modules, Position, Source, isolation, references, yaml};
+use crate::{
+    Chain, Config, Diagnostics, FilterUse, Modules, Position, Source, isolation, references, tls, yaml,
+};
 
 /// Largest configuration file, in bytes.
 const LARGEST: usize = 4 << 20;
@@ -87,6 +89,7 @@ fn check(source: &Arc<Source>, modules: &mut dyn Modules, files: &mut Files) -> 
     let clusters = references::clusters(&root, &mut report);
     references::listeners(&root, &clusters, &mut report);
     references::bounds(&root, &mut report);
+    tls::check(&root, files, &mut report);
     let endpoints = references::endpoints(&root, &mut report);
     isolation::clusters(&root, &clusters, &mut report);
     let (chains, services) = build_chains(&root, &clusters, modules, files, &mut report);

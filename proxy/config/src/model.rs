@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::cluster::{Endpoint, LoadBalancer, OutlierDetection};
+use crate::tls::ListenerTls;
 use crate::{
     Capabilities, Compatibility, FilterLimits, Isolation, ModuleSource, Position, Source, WasmBounds,
 };
@@ -119,6 +120,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What its clients speak.
     pub protocol: Protocol,
+    /// TLS, if its clients speak that.
+    pub tls: Option<ListenerTls>,
     /// The chain that its requests, or TCP connections, run through.
     pub chain: ChainId,
     /// The cluster for requests, or TCP connections, for which no filter decided a route.

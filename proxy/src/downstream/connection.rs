@@ -26,6 +26,7 @@ use super::preface::{self, Beginning, Protocol};
 use super::slots::{InFlight, Order, Phase, Slot};
 use super::{ConnectionLimits, ListenerStats, Serve};
 use crate::message::{Body, BodyError, Peer};
+use crate::tls::Transport;
 
 /// HTTP/2: requests that one connection may have under way.
 const MAX_STREAMS: u32 = 100;
@@ -75,9 +76,15 @@ pub(super) struct Connection<S> {
 }
 
 impl<S: Serve> Connection<S> {
-    /// Serves the client until it or we have had enough.
-    pub(super) async fn run(self, stream: TcpStream) {
-        let Some((protocol, beginning)) = self.protocol(&stream).await else { return };
+    /// Serves the client until it or we have had enough. What it speaks is known, or its first bytes tell.
+    pub(super) async fn run(self, stream: Transport, known: Option<Protocol>) {
+        let (protocol, beginning) = match known {
+            Some(protocol) => (protocol, Beginning::default()),
+            None => match self.protocol(stream.socket()).await {
+                Some(told) => told,
+                None => return,
+            },
+        };
         match protocol {
             Protocol::Http1 => self.http1(stream, beginning).await,
             Protocol::Http2 => self.http2(stream, beginning).await,
@@ -97,7 +104,7 @@ impl<S: Serve> Connection<S> {
         .await
     }
 
-    async fn http1(self, stream: TcpStream, beginning: Beginning) {
+    async fn http1(self, stream: Transport, beginning: Beginning) {
         let mut builder = http1::Builder::new();
         builder
             // A client that closes its side is taken for gone, so that work for it ends: see docs/decisions.
@@ -132,7 +139,7 @@ impl<S: Serve> Connection<S> {
         }
     }
 
-    async fn http2(self, stream: TcpStream, beginning: Beginning) {
+    async fn http2(self, stream: Transport, beginning: Beginning) {
         self.slot.set_multiplexed();
         let socket = Socket::new(stream, beginning, self.slot.clone());
         let mut connection = std::pin::pin!(
@@ -206,7 +213,7 @@ impl<S: Serve> Connection<S> {
                 self.stats.count_malformed();
                 tracing::info!(client = %self.peer.connection.source, "client takes its requests back, closed");
             }
-            End::Late(Phase::Idle) | End::Over(_) => {}
+            End::Late(Phase::Handshake | Phase::Idle) | End::Over(_) => {}
         }
     }
 }
@@ -245,15 +252,14 @@ fn buffer_size(max_header_bytes: usize) -> usize {
 }
 
 /// A head that did not come in time is answered if the socket takes the answer without waiting.
-fn refuse_late(stream: TcpStream) {
-    // The client may never read it, and the connection ends either way.
-    let _ =
-        stream.try_write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+fn refuse_late(stream: Transport) {
+    stream.say_at_once(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
 }
 
 /// Reads on for a moment after the last response. A client that was answered while it was still sending would otherwise
 /// meet a reset, and with it could lose the response (RFC 9112 section 9.6).
-pub(super) async fn linger(stream: TcpStream) {
+pub(super) async fn linger(stream: Transport) {
+    let stream = stream.into_socket();
     let rest = async {
         let mut thrown_away = [0; 4096];
         let mut left = LINGER_BYTES;

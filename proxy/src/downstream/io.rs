@@ -7,24 +7,24 @@ use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::preface::Beginning;
 use super::slots::Slot;
+use crate::tls::Transport;
 
 /// A client's socket.
 pub(super) struct Socket {
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<Transport>,
     beginning: Beginning,
     slot: Rc<Slot>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, beginning: Beginning, slot: Rc<Slot>) -> Socket {
+    pub(super) fn new(stream: Transport, beginning: Beginning, slot: Rc<Slot>) -> Socket {
         Socket { stream: TokioIo::new(stream), beginning, slot }
     }
 
-    pub(super) fn into_stream(self) -> TcpStream {
+    pub(super) fn into_stream(self) -> Transport {
         self.stream.into_inner()
     }
 
@@ -64,7 +64,14 @@ impl Write for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        // Through TLS, what was written may wait here instead of being refused.
+        match &flushed {
+            Poll::Ready(Ok(())) if self.slot.is_stuck() => self.slot.has_written(true),
+            Poll::Pending => self.slot.has_written(false),
+            Poll::Ready(_) => {}
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {

@@ -13,10 +13,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::connection::{self, Connection, Serving};
-use super::slots::Slots;
-use super::{ListenerStats, Serve};
+use super::handshake::shake_hands;
+use super::slots::{Slot, Slots};
+use super::{ConnectionLimits, ListenerStats, Serve};
 use crate::drain::{DrainTrigger, DrainWatch};
 use crate::message::Peer;
+use crate::tls::Transport;
 
 /// Connections that wait in the kernel to be accepted; the system's own limit may be lower.
 const BACKLOG: i32 = 1024;
@@ -168,26 +170,57 @@ impl<S: Serve> Opener<S> {
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let (slot, open) = self.slots.open(id, &limits);
-        let peer = Rc::new(Peer::cleartext(Rc::new(Facts::cleartext(id, source, destination))));
         let counted = Counted::new(self.stats.clone());
-        if serve.is_tcp() {
-            // Busy all its life: whoever carries it watches its clock, and a drain waits for its end.
-            let busy = slot.begin().answered();
-            tokio::task::spawn_local(async move {
-                let _guards = (open, counted, busy);
-                if let Some(client) = serve.carry(peer, stream).await {
-                    // Boxed: few connections end like this, and none should carry the room for it all its life.
-                    Box::pin(connection::linger(client)).await;
-                }
-            });
-            return;
-        }
-        let connection =
-            Connection { serving: self.serving.clone(), peer, slot, limits, stats: self.stats.clone() };
+        let arrived = Arrived {
+            facts: Facts::cleartext(id, source, destination),
+            serving: self.serving.clone(),
+            serve,
+            slot,
+            limits,
+            stats: self.stats.clone(),
+        };
         tokio::task::spawn_local(async move {
             let _guards = (open, counted);
-            connection.run(stream).await;
+            arrived.run(stream).await;
         });
+    }
+}
+
+/// A connection that was accepted, and by whom it is served.
+struct Arrived<S> {
+    facts: Facts,
+    serving: Rc<Serving<S>>,
+    serve: Rc<S>,
+    slot: Rc<Slot>,
+    limits: ConnectionLimits,
+    stats: Arc<ListenerStats>,
+}
+
+impl<S: Serve> Arrived<S> {
+    async fn run(mut self, stream: TcpStream) {
+        let (transport, protocol, peer) = match self.serve.tls() {
+            None => (Transport::Plain(stream), None, Peer::cleartext(Rc::new(self.facts))),
+            Some(tls) => {
+                // Boxed: it is over soon, and the room for it is large.
+                let shaking = Box::pin(shake_hands(stream, &tls, &mut self.facts, &self.slot, &self.stats));
+                let Some(secured) = shaking.await else { return };
+                (secured.transport, Some(secured.protocol), Peer::secure(Rc::new(self.facts)))
+            }
+        };
+        let Arrived { serving, serve, slot, limits, stats, .. } = self;
+        let peer = Rc::new(peer);
+        if serve.is_tcp() {
+            // Busy all its life: whoever carries it watches its clock, and a drain waits for its end.
+            let _busy = slot.begin().answered();
+            // Boxed, as is the end: HTTP connections should not carry the room for it.
+            if let Some(client) = Box::pin(serve.carry(peer, transport)).await {
+                Box::pin(connection::linger(client)).await;
+            }
+            return;
+        }
+        // Each request asks anew who serves it: what a reload replaced is let go.
+        drop(serve);
+        Connection { serving, peer, slot, limits, stats }.run(transport, protocol).await;
     }
 }
 

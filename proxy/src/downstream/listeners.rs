@@ -18,7 +18,7 @@ pub struct Listeners {
 /// Name, type, help and value of a metric.
 type Metric = (&'static str, &'static str, &'static str, fn(&ListenerStats) -> u64);
 
-const METRICS: [Metric; 6] = [
+const METRICS: [Metric; 10] = [
     ("connections_total", "counter", "Connections accepted", ListenerStats::accepted),
     ("connections_active", "gauge", "Connections that are open", ListenerStats::active),
     (
@@ -44,6 +44,25 @@ const METRICS: [Metric; 6] = [
         "counter",
         "Times that accepting failed for want of a resource",
         ListenerStats::accept_errors,
+    ),
+    ("tls_handshakes_total", "counter", "TLS handshakes that came to their end", ListenerStats::handshakes),
+    (
+        "tls_handshakes_resumed_total",
+        "counter",
+        "TLS handshakes by which a session was taken up again",
+        ListenerStats::handshakes_resumed,
+    ),
+    (
+        "tls_handshakes_failed_total",
+        "counter",
+        "Connections closed because their TLS handshake failed",
+        ListenerStats::handshakes_failed,
+    ),
+    (
+        "tls_handshakes_timed_out_total",
+        "counter",
+        "Connections closed because their TLS handshake took too long, or was the oldest of too many",
+        ListenerStats::handshakes_timed_out,
     ),
 ];
 

@@ -5,6 +5,7 @@
 //! worker.
 
 mod connection;
+mod handshake;
 mod io;
 mod listener;
 mod listeners;
@@ -18,13 +19,14 @@ mod tests;
 use std::error::Error;
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::net::TcpStream;
 
 use crate::message::{Body, Peer};
+use crate::tls::{ServerTls, Transport};
 
 pub use listener::{Acceptor, bind};
 pub use listeners::Listeners;
@@ -37,6 +39,11 @@ pub trait Serve: 'static {
 
     /// The limits for a connection that opens now.
     fn limits(&self) -> ConnectionLimits;
+
+    /// What clients shake hands with on a connection that opens now; none in cleartext.
+    fn tls(&self) -> Option<Arc<ServerTls>> {
+        None
+    }
 
     /// Serves one request. An error closes the connection (HTTP/1.1) or resets the stream (HTTP/2). The future is dropped
     /// when the client goes away.
@@ -52,7 +59,7 @@ pub trait Serve: 'static {
     }
 
     /// Serves a whole connection. What it gives back is closed slowly enough for the client to read what was written.
-    fn carry(self: Rc<Self>, peer: Rc<Peer>, client: TcpStream) -> impl Future<Output = Option<TcpStream>> {
+    fn carry(self: Rc<Self>, peer: Rc<Peer>, client: Transport) -> impl Future<Output = Option<Transport>> {
         drop((peer, client));
         std::future::ready(None)
     }
@@ -71,6 +78,10 @@ pub struct ConnectionLimits {
     pub max_header_bytes: usize,
     /// Most connections at a time on this listener and worker; more are closed as they come.
     pub max_connections: usize,
+    /// From accept to the end of the TLS handshake; none in cleartext.
+    pub handshake_timeout: Option<Duration>,
+    /// Most handshakes at a time on this listener and worker; with one more, the oldest is given up.
+    pub max_handshakes: usize,
 }
 
 impl Default for ConnectionLimits {
@@ -81,6 +92,8 @@ impl Default for ConnectionLimits {
             max_headers: 100,
             max_header_bytes: 64 * 1024,
             max_connections: 20_000,
+            handshake_timeout: None,
+            max_handshakes: 1000,
         }
     }
 }
@@ -93,6 +106,8 @@ impl From<&meshgate_config::Listener> for ConnectionLimits {
             max_headers: listener.max_headers,
             max_header_bytes: listener.max_header_bytes,
             max_connections: listener.max_connections,
+            handshake_timeout: listener.tls.as_ref().map(|tls| tls.handshake_timeout),
+            max_handshakes: listener.tls.as_ref().map_or(0, |tls| tls.max_handshakes),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! since which tick; a sweep finds the late ones. The same way leads a drain to every connection.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -34,11 +34,16 @@ pub(super) struct Slots {
     sweeping: Cell<bool>,
     draining: Rc<Cell<bool>>,
     emptied: Notify,
+    /// Those that were in their handshake when they came, in that order; some are not any more.
+    handshakes: RefCell<VecDeque<Weak<Slot>>>,
+    shaking: Rc<Cell<usize>>,
 }
 
 /// What a connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// The TLS handshake of a new connection.
+    Handshake,
     /// A head is on its way, or is due on a new connection.
     Head,
     /// Exchanges are under way.
@@ -70,12 +75,16 @@ pub(super) struct Slot {
     stuck: Cell<bool>,
     /// HTTP/2 has its own framing: bytes between exchanges need not be a head.
     multiplexed: Cell<bool>,
+    /// It counts among the handshakes.
+    shakes: Cell<bool>,
+    handshake_ticks: u32,
     header_ticks: u32,
     idle_ticks: u32,
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
     tick: Rc<Cell<u32>>,
     draining: Rc<Cell<bool>>,
+    shaking: Rc<Cell<usize>>,
 }
 
 impl Slots {
@@ -87,6 +96,8 @@ impl Slots {
             sweeping: Cell::new(false),
             draining: Rc::default(),
             emptied: Notify::new(),
+            handshakes: RefCell::default(),
+            shaking: Rc::default(),
         })
     }
 
@@ -98,31 +109,59 @@ impl Slots {
     pub(super) fn open(self: &Rc<Self>, id: u64, limits: &ConnectionLimits) -> (Rc<Slot>, OpenSlot) {
         let period = self.period_for(limits);
         let slot = Rc::new(Slot {
-            phase: Cell::new(Phase::Head),
+            phase: Cell::new(if limits.handshake_timeout.is_some() { Phase::Handshake } else { Phase::Head }),
             since: Cell::new(self.tick.get()),
             in_flight: Cell::new(0),
             begun: Cell::new(0),
             cancelled: Cell::new(0),
             stuck: Cell::new(false),
             multiplexed: Cell::new(false),
+            shakes: Cell::new(false),
+            handshake_ticks: limits.handshake_timeout.map_or(0, |timeout| ticks(timeout, period)),
             header_ticks: ticks(limits.header_timeout, period),
             idle_ticks: ticks(limits.idle_timeout, period),
             order: Cell::new(None),
             waker: RefCell::default(),
             tick: self.tick.clone(),
             draining: self.draining.clone(),
+            shaking: self.shaking.clone(),
         });
         self.open.borrow_mut().insert(id, slot.clone());
+        if limits.handshake_timeout.is_some() {
+            self.begin_handshake(&slot, limits.max_handshakes);
+        }
         if !self.sweeping.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(self)));
         }
         (slot, OpenSlot { id, slots: self.clone() })
     }
 
+    /// With too many handshakes under way the oldest is given up: whoever is honest is done long before that.
+    fn begin_handshake(&self, slot: &Rc<Slot>, most: usize) {
+        let mut handshakes = self.handshakes.borrow_mut();
+        while self.shaking.get() >= most.max(1)
+            && let Some(oldest) = handshakes.pop_front()
+        {
+            if let Some(oldest) = oldest.upgrade().filter(|oldest| oldest.phase.get() == Phase::Handshake) {
+                oldest.leave_handshake();
+                oldest.give(Order::Late(Phase::Handshake));
+            }
+        }
+        self.shaking.set(self.shaking.get() + 1);
+        slot.shakes.set(true);
+        // The front of the queue is forgotten as it ends, so that the queue holds little that is over.
+        while handshakes.front().is_some_and(|oldest| oldest.upgrade().is_none_or(|slot| !slot.shakes.get()))
+        {
+            handshakes.pop_front();
+        }
+        handshakes.push_back(Rc::downgrade(slot));
+    }
+
     /// The period is fixed while connections are open: their ages are counted in it.
     fn period_for(&self, limits: &ConnectionLimits) -> Duration {
         if self.open.borrow().is_empty() {
-            let shortest = limits.header_timeout.min(limits.idle_timeout) / SWEEPS_PER_TIMEOUT;
+            let shortest = limits.header_timeout.min(limits.idle_timeout);
+            let shortest = limits.handshake_timeout.unwrap_or(shortest).min(shortest) / SWEEPS_PER_TIMEOUT;
             self.period.set(shortest.clamp(SHORTEST_TICK, LONGEST_TICK));
         }
         self.period.get()
@@ -192,7 +231,9 @@ pub(super) struct OpenSlot {
 impl Drop for OpenSlot {
     fn drop(&mut self) {
         let mut open = self.slots.open.borrow_mut();
-        open.remove(&self.id);
+        if let Some(slot) = open.remove(&self.id) {
+            slot.leave_handshake();
+        }
         if open.is_empty() {
             self.slots.emptied.notify_waiters();
         }
@@ -205,6 +246,7 @@ impl Slot {
         // hyper may hold the rest of a response whose exchange is over already.
         let phase = if self.stuck.get() { Phase::Busy } else { self.phase.get() };
         let late = match phase {
+            Phase::Handshake => age > self.handshake_ticks,
             Phase::Head => age > self.header_ticks,
             Phase::Idle => age > self.idle_ticks,
             Phase::Busy => self.stuck.get() && age > self.idle_ticks,
@@ -230,6 +272,18 @@ impl Slot {
         self.order.take()
     }
 
+    /// The handshake is done.
+    pub(super) fn is_shaken(&self) {
+        self.leave_handshake();
+        self.enter(Phase::Head);
+    }
+
+    fn leave_handshake(&self) {
+        if self.shakes.replace(false) {
+            self.shaking.set(self.shaking.get().saturating_sub(1));
+        }
+    }
+
     /// The connection speaks HTTP/2.
     pub(super) fn set_multiplexed(&self) {
         self.multiplexed.set(true);
@@ -247,6 +301,11 @@ impl Slot {
     /// A new connection that has not said a word.
     fn is_untouched(&self) -> bool {
         self.phase.get() == Phase::Head && self.in_flight.get() == 0
+    }
+
+    /// Bytes wait to be written and the socket takes none.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.get()
     }
 
     fn enter(&self, phase: Phase) {

@@ -11,6 +11,10 @@ pub struct ListenerStats {
     timed_out: AtomicU64,
     malformed: AtomicU64,
     accept_errors: AtomicU64,
+    handshakes: AtomicU64,
+    handshakes_resumed: AtomicU64,
+    handshakes_failed: AtomicU64,
+    handshakes_timed_out: AtomicU64,
     requests: AtomicU64,
 }
 
@@ -45,6 +49,26 @@ impl ListenerStats {
         self.accept_errors.load(Ordering::Relaxed)
     }
 
+    /// TLS handshakes that came to their end, those of sessions taken up again included.
+    pub fn handshakes(&self) -> u64 {
+        self.handshakes.load(Ordering::Relaxed)
+    }
+
+    /// TLS sessions taken up again.
+    pub fn handshakes_resumed(&self) -> u64 {
+        self.handshakes_resumed.load(Ordering::Relaxed)
+    }
+
+    /// TLS handshakes that failed: what came was no TLS, or nothing was agreed upon, or a certificate was not good.
+    pub fn handshakes_failed(&self) -> u64 {
+        self.handshakes_failed.load(Ordering::Relaxed)
+    }
+
+    /// TLS handshakes given up for taking too long, or for being the oldest of too many.
+    pub fn handshakes_timed_out(&self) -> u64 {
+        self.handshakes_timed_out.load(Ordering::Relaxed)
+    }
+
     /// Requests whose head arrived.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
@@ -73,6 +97,19 @@ impl ListenerStats {
 
     pub(super) fn count_accept_error(&self) {
         add(&self.accept_errors, 1);
+    }
+
+    pub(super) fn count_handshake(&self, resumed: bool) {
+        add(&self.handshakes, 1);
+        add(&self.handshakes_resumed, resumed.into());
+    }
+
+    pub(super) fn count_handshake_failed(&self) {
+        add(&self.handshakes_failed, 1);
+    }
+
+    pub(super) fn count_handshake_timed_out(&self) {
+        add(&self.handshakes_timed_out, 1);
     }
 
     pub(super) fn count_request(&self) {

@@ -34,6 +34,11 @@ impl Peer {
         Peer { connection, scheme: Scheme::HTTP, address }
     }
 
+    /// A client on a connection through TLS.
+    pub fn secure(connection: Rc<Connection>) -> Peer {
+        Peer { scheme: Scheme::HTTPS, ..Peer::cleartext(connection) }
+    }
+
     fn scheme_value(&self) -> HeaderValue {
         HeaderValue::from_static(if self.scheme == Scheme::HTTPS { "https" } else { "http" })
     }

@@ -15,7 +15,8 @@ use meshgate_wasm::{
 use super::ServerError;
 use crate::filter::foreign_function;
 use crate::modules::{CompiledModules, ModuleFiles};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Workshop};
+use crate::tls::TlsStore;
 use crate::upstream::SharedClusters;
 
 /// Builds snapshots of one file, again and again.
@@ -26,6 +27,8 @@ pub struct Builder {
     compiled: Arc<Mutex<CompiledModules>>,
     /// What is known of clusters, over reloads.
     clusters: Arc<Mutex<SharedClusters>>,
+    /// What TLS keeps, over reloads.
+    tls: Arc<Mutex<TlsStore>>,
 }
 
 /// What came of building.
@@ -43,7 +46,7 @@ impl Builder {
     /// The engine does not start.
     pub fn new(file: PathBuf) -> Result<Builder, ServerError> {
         let engine = Engine::new(EngineOptions { cache: cache_folder(), ..EngineOptions::default() })?;
-        Ok(Builder { file, engine, compiled: Arc::default(), clusters: Arc::default() })
+        Ok(Builder { file, engine, compiled: Arc::default(), clusters: Arc::default(), tls: Arc::default() })
     }
 
     /// The engine that its modules are compiled for.
@@ -70,8 +73,15 @@ impl Builder {
         let outcome = load.outcome.and_then(|config| {
             let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
             let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
-            let snapshot = Snapshot::build(config, &mut modules, &mut compiled, &self.engine, &mut clusters)?;
-            drop((compiled, clusters));
+            let mut tls = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+            let workshop = Workshop {
+                engine: &self.engine,
+                compiled: &mut compiled,
+                clusters: &mut clusters,
+                tls: &mut tls,
+            };
+            let snapshot = Snapshot::build(config, &mut modules, workshop)?;
+            drop((compiled, clusters, tls));
             let trial = Rc::new(Trial::default());
             let host = Rc::clone(&trial) as Rc<dyn Host>;
             let shared = meshgate_wasm::Shared::new();

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::admin::{ClusterSummary, FilterSummary, SnapshotSummary};
 use crate::snapshot::Snapshot;
 use meshgate_config::{
-    ClusterProtocol, Config, FilterConfiguration, FilterLimits, FilterUse, Isolation, Protocol,
+    ClusterProtocol, Config, FilterConfiguration, FilterLimits, FilterUse, Isolation, ListenerTls, Protocol,
+    TlsVersion,
 };
 
 /// The snapshot in the words of the admin API.
@@ -55,6 +56,7 @@ fn configuration(config: &Config) -> Value {
                 Protocol::Http => "http",
                 Protocol::Tcp => "tcp",
             },
+            "tls": listener.tls.as_ref().map(tls),
             "chain": config.chain(listener.chain).name,
             "cluster": listener.cluster,
             "request_timeout_ms": listener.request_timeout.map(|timeout| timeout.as_millis() as u64),
@@ -80,6 +82,34 @@ fn configuration(config: &Config) -> Value {
             "idle_timeout_ms": cluster.idle_timeout.as_millis() as u64,
         })).collect::<Vec<_>>(),
     })
+}
+
+/// Files by their names alone: what is in them is not for showing.
+fn tls(tls: &ListenerTls) -> Value {
+    json!({
+        "certificates": tls.certificates.iter().map(|pair| json!({
+            "certificate": pair.certificate.path,
+            "key": pair.key.path,
+            "names": pair.names,
+        })).collect::<Vec<_>>(),
+        "alpn": tls.alpn,
+        "min_version": version(tls.min_version),
+        "max_version": version(tls.max_version),
+        "handshake_timeout_ms": tls.handshake_timeout.as_millis() as u64,
+        "max_handshakes": tls.max_handshakes,
+        "client_certificates": tls.clients.as_ref().map(|clients| json!({
+            "mode": if clients.required { "required" } else { "optional" },
+            "ca": clients.ca.path,
+            "identities": clients.identities,
+        })),
+    })
+}
+
+fn version(version: TlsVersion) -> &'static str {
+    match version {
+        TlsVersion::Tls12 => "tls1.2",
+        TlsVersion::Tls13 => "tls1.3",
+    }
 }
 
 fn filter(filter: &FilterUse) -> Value {

@@ -14,7 +14,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use meshgate_wasm::Connection;
-use tokio::net::TcpStream;
 
 use self::end::End;
 use self::idle::Idle;
@@ -22,14 +21,15 @@ use self::pair::Pair;
 use self::record::Record;
 use crate::filter::Side;
 use crate::snapshot::Listener;
+use crate::tls::Transport;
 
 /// Serves one connection: the way of a session. Gives the client's socket back if it may still be sending, and should
 /// not be closed before it has read the last that was written.
 pub async fn serve(
     listener: Rc<Listener>,
     connection: Rc<Connection>,
-    client: TcpStream,
-) -> Option<TcpStream> {
+    client: Transport,
+) -> Option<Transport> {
     let record = Record::open(listener, connection);
     let mut pair = Pair::new(&record.filters, client);
     let end = match join(&record, &mut pair).await {

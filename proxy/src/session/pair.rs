@@ -13,6 +13,7 @@ use super::end::{End, Manner};
 use super::pump::{Break, Pump};
 use super::record::Record;
 use crate::filter::{Flow, Session, Side};
+use crate::tls::Transport;
 use crate::upstream::TcpConnection;
 
 /// How long what a filter let through may take to be written after the filter closed the session.
@@ -20,7 +21,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 
 /// A client's connection, the endpoint's, once there is one, and both directions between them.
 pub(super) struct Pair {
-    client: TcpStream,
+    client: Transport,
     pub(super) endpoint: Option<TcpConnection>,
     /// From the client to the endpoint.
     pub(super) downstream: Pump,
@@ -29,7 +30,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    pub(super) fn new(filters: &Rc<Session>, client: TcpStream) -> Pair {
+    pub(super) fn new(filters: &Rc<Session>, client: Transport) -> Pair {
         Pair {
             client,
             endpoint: None,
@@ -40,8 +41,8 @@ impl Pair {
 
     /// Passes on what the client sends. Ready when there is nothing more to pass on, or nobody to take it.
     pub(super) fn poll_downstream(&mut self, record: &Record, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
-        let sink = self.endpoint.as_ref().map(TcpConnection::stream);
-        match self.downstream.poll(record, &self.client, sink, cx) {
+        let sink = self.endpoint.as_mut().map(TcpConnection::transport);
+        match self.downstream.poll(record, &mut self.client, sink, cx) {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
             Poll::Ready(Err(Break::Stop(stop))) => Err(stop.into()),
@@ -59,8 +60,8 @@ impl Pair {
 
     /// Passes on what the endpoint sends, likewise.
     pub(super) fn poll_upstream(&mut self, record: &Record, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
-        let Some(endpoint) = &self.endpoint else { return Ok(Poll::Pending) };
-        match self.upstream.poll(record, endpoint.stream(), Some(&self.client), cx) {
+        let Some(endpoint) = &mut self.endpoint else { return Ok(Poll::Pending) };
+        match self.upstream.poll(record, endpoint.transport(), Some(&mut self.client), cx) {
             Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
             Poll::Ready(Err(Break::Stop(stop))) => Err(stop.into()),
@@ -82,7 +83,7 @@ impl Pair {
         let Pair { client, endpoint, downstream, upstream } = self;
         let flushed = poll_fn(|cx| {
             let to_endpoint = match endpoint {
-                Some(endpoint) => downstream.poll_flush(record, endpoint.stream(), cx),
+                Some(endpoint) => downstream.poll_flush(record, endpoint.transport(), cx),
                 None => Poll::Ready(Ok(())),
             };
             match (upstream.poll_flush(record, client, cx), to_endpoint) {
@@ -96,14 +97,14 @@ impl Pair {
     }
 
     /// Closes both sockets; gives the client's back if that is to be closed with patience.
-    pub(super) fn close(self, manner: Manner) -> Option<TcpStream> {
+    pub(super) fn close(mut self, manner: Manner) -> Option<Transport> {
         match manner {
             Manner::Orderly => None,
             Manner::Lingering => Some(self.client),
             Manner::Reset => {
                 // Fails only if the connection is gone already.
-                let _ = reset(&self.client);
-                let _ = self.endpoint.as_ref().map(|endpoint| reset(endpoint.stream()));
+                let _ = reset(self.client.socket());
+                let _ = self.endpoint.as_mut().map(|endpoint| reset(endpoint.transport().socket()));
                 None
             }
         }

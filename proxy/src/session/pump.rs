@@ -3,17 +3,16 @@
 
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::Shutdown;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use socket2::SockRef;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 use tokio::time::Sleep;
 
 use super::record::Record;
 use crate::filter::{Flow, Side, Stop};
+use crate::tls::Transport;
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
@@ -93,16 +92,16 @@ impl Pump {
     pub(super) fn poll(
         &mut self,
         record: &Record,
-        source: &TcpStream,
-        sink: Option<&TcpStream>,
+        source: &mut Transport,
+        mut sink: Option<&mut Transport>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Break>> {
         loop {
             self.flow.release_resumed()?;
-            if let Some(sink) = sink {
+            if let Some(sink) = &mut sink {
                 ready!(self.poll_write(record, sink, cx)).map_err(Break::Sink)?;
                 if self.flow.has_ended() {
-                    return Poll::Ready(self.finish(sink).map_err(Break::Sink));
+                    return self.poll_finish(sink, cx).map_err(Break::Sink);
                 }
             }
             let room = self.flow.room();
@@ -135,39 +134,39 @@ impl Pump {
     pub(super) fn poll_flush(
         &mut self,
         record: &Record,
-        sink: &TcpStream,
+        sink: &mut Transport,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         if !self.done {
             ready!(self.poll_write(record, sink, cx))?;
-            self.finish(sink)?;
+            ready!(self.poll_finish(sink, cx))?;
         }
         Poll::Ready(Ok(()))
     }
 
-    fn finish(&mut self, sink: &TcpStream) -> io::Result<()> {
+    fn poll_finish(&mut self, sink: &mut Transport, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let finished = ready!(Pin::new(sink).poll_shutdown(cx));
         self.done = true;
-        match SockRef::from(sink).shutdown(Shutdown::Write) {
+        Poll::Ready(match finished {
             // It has closed its own side, and everything was sent.
             Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
             outcome => outcome,
-        }
+        })
     }
 
     fn poll_write(
         &mut self,
         record: &Record,
-        sink: &TcpStream,
+        sink: &mut Transport,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while self.flow.out().len() > 0 {
-            ready!(sink.poll_write_ready(cx))?;
             let mut pieces = [IoSlice::new(&[]); PIECES];
             let waiting = self.flow.out().len().min(PIECES);
             for (piece, bytes) in pieces.iter_mut().zip(self.flow.out()) {
                 *piece = IoSlice::new(bytes);
             }
-            match sink.try_write_vectored(&pieces[..waiting]) {
+            match ready!(Pin::new(&mut *sink).poll_write_vectored(cx, &pieces[..waiting])) {
                 Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
                 Ok(written) => {
                     self.flow.advance(written);
@@ -176,38 +175,41 @@ impl Pump {
                         record.sent(written);
                     }
                 }
-                Err(error) if is_passing(&error) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        Poll::Ready(Ok(()))
+        // Through TLS, what was written may not have left yet.
+        Pin::new(sink).poll_flush(cx)
     }
 
     /// Reads once. `None` is the end.
     fn poll_read(
         &mut self,
-        source: &TcpStream,
+        source: &mut Transport,
         room: usize,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Option<Bytes>>> {
         loop {
-            ready!(source.poll_read_ready(cx))?;
             if self.chunk.capacity() < SMALLEST_READ {
                 self.chunk.reserve(CHUNK);
             }
-            match source.try_read_buf(&mut (&mut self.chunk).limit(room)) {
-                Ok(0) => return Poll::Ready(Ok(None)),
-                Ok(read) if read < WORTH_A_CHUNK && self.flow.is_looked_at() => {
+            let mut free = (&mut self.chunk).limit(room);
+            match pin!(source.read_buf(&mut free)).poll(cx) {
+                Poll::Pending => {
+                    // A connection that waits holds no memory.
+                    self.chunk = BytesMut::new();
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Ok(read)) if read < WORTH_A_CHUNK && self.flow.is_looked_at() => {
                     let bytes = Bytes::copy_from_slice(&self.chunk);
                     self.chunk.clear();
                     return Poll::Ready(Ok(Some(bytes)));
                 }
-                Ok(_) => return Poll::Ready(Ok(Some(self.chunk.split().freeze()))),
-                Err(error) if is_passing(&error) => {
-                    // A connection that waits holds no memory.
-                    self.chunk = BytesMut::new();
-                }
-                Err(error) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(Some(self.chunk.split().freeze()))),
+                Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             }
         }
     }
@@ -223,9 +225,4 @@ impl Pump {
         self.pause = None;
         Poll::Ready(self.flow.give_up())
     }
-}
-
-/// No error, but nothing to do now.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

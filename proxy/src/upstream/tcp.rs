@@ -4,30 +4,29 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use tokio::net::TcpStream;
-
 use super::cluster::Cluster;
 use super::connect;
 use super::endpoint::Endpoint;
 use super::error::UpstreamError;
 use super::outlier::Outcome;
 use super::send::{Turn, Upstream};
+use crate::tls::Transport;
 
 /// An open connection to an endpoint, counted there for as long as it lasts.
 pub struct TcpConnection {
-    stream: TcpStream,
+    transport: Transport,
     _turn: Turn,
 }
 
 impl TcpConnection {
-    /// The socket.
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
+    /// What bytes go over.
+    pub fn transport(&mut self) -> &mut Transport {
+        &mut self.transport
     }
 
     /// Our side of it.
     pub fn local_address(&self) -> Option<SocketAddr> {
-        self.stream.local_addr().ok()
+        self.transport.socket().local_addr().ok()
     }
 }
 
@@ -46,6 +45,6 @@ impl Upstream {
         let opened = connect::open(endpoint.address(), cluster.connect_timeout()).await;
         let outcome = if opened.is_ok() { Outcome::Success } else { Outcome::NoAnswer };
         cluster.report(endpoint, outcome, began.elapsed());
-        Ok(TcpConnection { stream: opened?, _turn: turn })
+        Ok(TcpConnection { transport: Transport::Plain(opened?), _turn: turn })
     }
 }

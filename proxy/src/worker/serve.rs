@@ -2,23 +2,28 @@
 
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use meshgate_config::Protocol;
-use tokio::net::TcpStream;
 
 use crate::downstream::{ConnectionLimits, Serve};
 use crate::exchange::{self, Closed};
 use crate::message::{Body, Peer};
 use crate::session;
 use crate::snapshot::Listener;
+use crate::tls::{ServerTls, Transport};
 
 impl Serve for Listener {
     type Error = Closed;
 
     fn limits(&self) -> ConnectionLimits {
         ConnectionLimits::from(&self.config)
+    }
+
+    fn tls(&self) -> Option<Arc<ServerTls>> {
+        self.tls.clone()
     }
 
     fn serve(
@@ -33,7 +38,7 @@ impl Serve for Listener {
         self.config.protocol == Protocol::Tcp
     }
 
-    fn carry(self: Rc<Self>, peer: Rc<Peer>, client: TcpStream) -> impl Future<Output = Option<TcpStream>> {
+    fn carry(self: Rc<Self>, peer: Rc<Peer>, client: Transport) -> impl Future<Output = Option<Transport>> {
         session::serve(self, Rc::clone(&peer.connection), client)
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -40,13 +41,13 @@ pub struct Tls {
     /// The server name that the client asked for.
     pub server_name: Option<Rc<str>>,
     /// The certificate we showed.
-    pub local: Option<Rc<Certificate>>,
+    pub local: Option<Arc<Certificate>>,
     /// The certificate that the other side showed and that we accept. On a downstream connection it makes the
     /// connection one with mutual TLS.
-    pub peer: Option<Rc<Certificate>>,
+    pub peer: Option<Arc<Certificate>>,
 }
 
-/// What filters may know of a certificate.
+/// What filters may know of a certificate. Our own are read once for all workers.
 #[derive(Clone, Debug, Default)]
 pub struct Certificate {
     /// The subject, as RFC 2253 writes it.

@@ -35,4 +35,5 @@ mod services; // filters that run without requests
 mod tcp; // TCP listeners: bytes, ends, resets, limits, reload and drain
 mod tcp_filters; // filters on TCP listeners: each callback, pause and resume, closing, failing
 mod telemetry; // the standard filter `telemetry`, and the proxy's own metrics
+mod tls; // TLS listeners: which certificate, which version, which clients
 mod wasm; // the life of a filter: phases, bodies, calls, local responses, ticks

@@ -36,8 +36,8 @@ fn metadata(value: serde_json::Value) -> Metadata {
     }
 }
 
-fn certificate(name: &str) -> Option<Rc<Certificate>> {
-    Some(Rc::new(Certificate {
+fn certificate(name: &str) -> Option<Arc<Certificate>> {
+    Some(Arc::new(Certificate {
         subject: format!("CN={name}").into(),
         dns_san: Some(format!("{name}.example").into()),
         uri_san: (name == "peer").then(|| "spiffe://example/peer".into()),

@@ -1,0 +1,101 @@
+//! A connection as bytes go over it: in cleartext, or through TLS. One type for both sides and for all protocols; what
+//! reads and writes it does not know which it is.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+/// A connection.
+#[derive(Debug)]
+pub enum Transport {
+    /// In cleartext.
+    Plain(TcpStream),
+    /// Through TLS, whose state is large and is not to be moved about.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Transport {
+    /// The socket below.
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Transport::Plain(socket) => socket,
+            Transport::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// The socket below alone: what is still under way in TLS is lost.
+    pub fn into_socket(self) -> TcpStream {
+        match self {
+            Transport::Plain(socket) => socket,
+            Transport::Tls(stream) => match *stream {
+                TlsStream::Client(stream) => stream.into_inner().0,
+                TlsStream::Server(stream) => stream.into_inner().0,
+            },
+        }
+    }
+
+    /// Writes a few last words and ends the connection, as far as the socket takes them without waiting.
+    pub fn say_at_once(mut self, words: &[u8]) {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        // The peer may never read it, and the connection ends either way.
+        let _ = Pin::new(&mut self).poll_write(&mut cx, words);
+        let _ = Pin::new(&mut self).poll_shutdown(&mut cx);
+    }
+}
+
+impl From<tokio_rustls::server::TlsStream<TcpStream>> for Transport {
+    fn from(stream: tokio_rustls::server::TlsStream<TcpStream>) -> Transport {
+        Transport::Tls(Box::new(TlsStream::Server(stream)))
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Transport::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Transport::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Transport::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, pieces),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Transport::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Transport::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
