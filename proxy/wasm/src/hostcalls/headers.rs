@@ -226,7 +226,7 @@ fn write(call: &mut Call<'_>, map: u32, key: Span, value: Span, replace: bool) -
     target.change(|http| match map {
         Map::RequestHeaders => http.request.write(key, value, replace),
         Map::ResponseHeaders => response(http)?.write(key, value, replace),
-        _ => fields::write_trailer(trailers(http, map)?, key, value, replace),
+        _ => target.trailers(http, map, |map| fields::write_trailer(map, key, value, replace)),
     })
 }
 
@@ -238,7 +238,12 @@ fn remove(call: &mut Call<'_>, map: u32, key: u32, length: u32) -> Outcome {
         match map {
             Map::RequestHeaders => http.request.remove(key),
             Map::ResponseHeaders => response(http)?.remove(key),
-            _ => fields::remove(trailers(http, map)?, key),
+            _ => {
+                return target.trailers(http, map, |map| {
+                    fields::remove(map, key);
+                    Ok(())
+                });
+            }
         }
         Ok(())
     })
@@ -252,13 +257,15 @@ fn set_all(call: &mut Call<'_>, map: u32, text: u32, size: u32) -> Outcome {
     target.change(|http| match map {
         Map::RequestHeaders => http.request.replace_all(&pairs),
         Map::ResponseHeaders => response(http)?.replace_all(&pairs),
-        _ => fields::replace_trailers(trailers(http, map)?, &pairs),
+        _ => target.trailers(http, map, |map| fields::replace_trailers(map, &pairs)),
     })
 }
 
 /// A map that may be written now.
 struct Target {
     exchange: Rc<dyn Exchange>,
+    /// The guest sees the message's end in a body callback, so trailers written there are made.
+    makes_trailers: bool,
 }
 
 impl Target {
@@ -278,19 +285,36 @@ impl Target {
         let exchange = state.stream().and_then(|stream| stream.exchange.upgrade());
         // A TCP connection has no maps.
         let exchange = exchange.filter(|exchange| exchange.http().is_some()).ok_or(Status::BadArgument)?;
-        // The guest sees the message's end in a body callback, so trailers written there are made.
-        let ending = Target::ending(state);
-        let target = Target { exchange };
+        let target = Target { exchange, makes_trailers: Target::ending(state) == Some(map) };
         target.change(|http| match map {
             Map::RequestHeaders => Ok(()),
             Map::ResponseHeaders => response(http).map(drop),
-            _ if ending == Some(map) => {
-                trailers_slot(http, map).get_or_insert_default();
-                Ok(())
-            }
-            _ => trailers(http, map).map(drop),
+            _ => target.trailers(http, map, |_| Ok(())),
         })?;
         Ok(target)
+    }
+
+    /// Changes trailers. New ones are there only once something is in them.
+    fn trailers(
+        &self,
+        http: &mut HttpStream,
+        map: Map,
+        change: impl FnOnce(&mut HeaderMap) -> Result<(), Status>,
+    ) -> Result<(), Status> {
+        let slot = match map {
+            Map::RequestTrailers => &mut http.request_trailers,
+            _ => &mut http.response_trailers,
+        };
+        match slot {
+            Some(trailers) => change(trailers),
+            None if self.makes_trailers => {
+                let mut made = HeaderMap::new();
+                change(&mut made)?;
+                *slot = Some(made).filter(|made| !made.is_empty());
+                Ok(())
+            }
+            None => Err(Status::BadArgument),
+        }
     }
 
     fn ending(state: &VmState) -> Option<Map> {
@@ -312,12 +336,4 @@ impl Target {
 
 fn response(http: &mut HttpStream) -> Result<&mut crate::ResponseHead, Status> {
     http.response.as_mut().ok_or(Status::BadArgument)
-}
-
-fn trailers(http: &mut HttpStream, map: Map) -> Result<&mut HeaderMap, Status> {
-    trailers_slot(http, map).as_mut().ok_or(Status::BadArgument)
-}
-
-fn trailers_slot(http: &mut HttpStream, map: Map) -> &mut Option<HeaderMap> {
-    if map == Map::RequestTrailers { &mut http.request_trailers } else { &mut http.response_trailers }
 }

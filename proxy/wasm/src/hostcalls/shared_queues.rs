@@ -49,5 +49,10 @@ fn dequeue(call: &mut Call<'_>, id: u32, address_at: u32, size_at: u32) -> Outco
     call.check((address_at, 4))?;
     call.check((size_at, 4))?;
     let item = call.state().shared.queues().dequeue(id)?;
-    call.give(&item, address_at, size_at)
+    let given = call.give(&item, address_at, size_at);
+    if given.is_err() {
+        // The guest had no memory for it, or failed when asked for some: the item is for the next to come.
+        call.state().shared.queues().put_back(id, item);
+    }
+    given
 }

@@ -116,6 +116,14 @@ impl Queues {
         queue.owner.queue_bytes.give_back(item.len());
         Ok(item)
     }
+
+    /// Puts an item back that was just taken out. It had its place, so no limit stands in the way.
+    pub(crate) fn put_back(&self, token: u32, item: Bytes) {
+        if let Ok(queue) = lock(&self.0).queue(token) {
+            let _ = queue.owner.queue_bytes.take(item.len(), usize::MAX);
+            queue.items.push_front(item);
+        }
+    }
 }
 
 impl Registry {
@@ -187,6 +195,22 @@ mod tests {
             (queues.dequeue(token).unwrap(), queues.dequeue(token).unwrap()),
             ("1".into(), "2".into())
         );
+    }
+
+    #[test]
+    fn an_item_put_back_is_the_first_again() {
+        let queues = Queues::default();
+        let (owner, mailbox) = (Ledgers::default().of("one"), Arc::default());
+        let by = Registrant { owner: &owner, limits: &Limits::default(), mailbox: &mailbox, plugin: 1 };
+        let token = queues.register("vm", b"q", &by).unwrap();
+        for item in [b"1", b"2"] {
+            queues.enqueue(token, item).unwrap();
+        }
+        let first = queues.dequeue(token).unwrap();
+        queues.put_back(token, first);
+        assert_eq!(owner.queue_bytes.used(), 2);
+        assert_eq!([queues.dequeue(token).unwrap(), queues.dequeue(token).unwrap()], ["1", "2"]);
+        assert_eq!((queues.dequeue(token), owner.queue_bytes.used()), (Err(Status::Empty), 0));
     }
 
     #[test]
