@@ -154,6 +154,14 @@ fn filter_verdict(failure: &FilterFailure) -> Verdict {
         FilterFault::ResponseBodyLimit(_) => {
             filter(StatusCode::BAD_GATEWAY, ResponseFlag::WasmLimit, "wasm_response_body_limit")
         }
+        FilterFault::RequestHeadLimit => filter(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            ResponseFlag::WasmLimit,
+            "wasm_request_head_limit",
+        ),
+        FilterFault::ResponseHeadLimit => {
+            filter(StatusCode::BAD_GATEWAY, ResponseFlag::WasmLimit, "wasm_response_head_limit")
+        }
         FilterFault::DataLimit(_) => {
             filter(StatusCode::BAD_GATEWAY, ResponseFlag::WasmLimit, "wasm_data_limit")
         }

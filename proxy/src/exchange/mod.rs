@@ -105,7 +105,7 @@ async fn forward(
     deadline: &mut Deadline,
 ) -> Result<Response<UpstreamBody>, End> {
     let stream = &exchange.stream;
-    let mut head = exchange.request_head();
+    let mut head = exchange.request_head()?;
     if let Err(error) = frame(&mut upload, &mut head.headers).await {
         stream.check()?;
         return Err(ExchangeError::RequestBody(error).into());
@@ -173,7 +173,14 @@ async fn respond(exchange: &Rc<Exchange>, mut reply: Reply) -> Result<Response<B
             above = next;
             continue;
         }
-        let mut head = exchange.response_head();
+        let mut head = match exchange.response_head() {
+            Ok(head) => head,
+            Err(error) => {
+                reply = exchange.instead(error.into())?;
+                above = 0;
+                continue;
+            }
+        };
         let mut download = Download::new(exchange, body, deadline);
         match download.frame(&mut head).await {
             Ok(()) => {

@@ -13,7 +13,7 @@ use meshgate_wasm::{LocalResponse, RequestHead, ResponseHead};
 use super::error::{ExchangeError, Verdict};
 use super::reply::Reply;
 use super::{Closed, End};
-use crate::filter::{Stop, Stream};
+use crate::filter::{FilterFailure, FilterFault, Stop, Stream};
 use crate::message::forwarding::{X_FORWARDED_FOR, X_REQUEST_ID};
 use crate::message::{Body, Peer, Rejection, ResponseFlag, local_response};
 use crate::snapshot::Listener;
@@ -76,28 +76,60 @@ impl Exchange {
     }
 
     /// The request's head as it goes upstream. Filters and the access log keep theirs: they read it until the end.
-    pub(super) fn request_head(&self) -> RequestHead {
+    ///
+    /// # Errors
+    /// The filters made it too large.
+    pub(super) fn request_head(&self) -> Result<RequestHead, ExchangeError> {
         let mut http = self.stream.http().borrow_mut();
-        if self.stream.has_filters() || self.listener.access_log.is_on() {
-            return http.request.clone();
+        if self.stream.has_filters() {
+            let RequestHead { method, authority, path, headers, .. } = &http.request;
+            let first_line = method.as_str().len() + authority.len() + path.as_str().len();
+            self.check_size(first_line, headers, FilterFault::RequestHeadLimit)?;
+            return Ok(http.request.clone());
+        }
+        if self.listener.access_log.is_on() {
+            return Ok(http.request.clone());
         }
         let headers = std::mem::take(&mut http.request.headers);
-        RequestHead { headers, ..http.request.clone() }
+        Ok(RequestHead { headers, ..http.request.clone() })
     }
 
     /// The response's head as it goes downstream, as the filters left it. They keep theirs.
-    pub(super) fn response_head(&self) -> ResponseHead {
+    ///
+    /// # Errors
+    /// The filters made it too large.
+    pub(super) fn response_head(&self) -> Result<ResponseHead, ExchangeError> {
         let mut http = self.stream.http().borrow_mut();
         match &mut http.response {
-            Some(response) if self.stream.has_filters() => response.clone(),
+            Some(response) if self.stream.has_filters() => {
+                self.check_size(0, &response.headers, FilterFault::ResponseHeadLimit)?;
+                Ok(response.clone())
+            }
             Some(response) => {
-                ResponseHead { status: response.status, headers: std::mem::take(&mut response.headers) }
+                Ok(ResponseHead { status: response.status, headers: std::mem::take(&mut response.headers) })
             }
             // Cannot be: `show` put it there, and hostcalls only edit it.
-            None => {
-                ResponseHead { status: http::StatusCode::INTERNAL_SERVER_ERROR, headers: HeaderMap::new() }
-            }
+            None => Err(ExchangeError::Internal("the response's head is gone".to_owned())),
         }
+    }
+
+    /// A head may grow on its way through the filters, to twice what the listener accepts from a client.
+    fn check_size(
+        &self,
+        first_line: usize,
+        headers: &HeaderMap,
+        fault: FilterFault,
+    ) -> Result<(), ExchangeError> {
+        let config = &self.listener.config;
+        let size = |bytes: usize, (name, value): (&HeaderName, &HeaderValue)| {
+            bytes + name.as_str().len() + value.len()
+        };
+        let fits = headers.len() <= config.max_headers.saturating_mul(2)
+            && headers.iter().fold(first_line, size) <= config.max_header_bytes.saturating_mul(2);
+        if fits {
+            return Ok(());
+        }
+        Err(ExchangeError::Filter(FilterFailure { filter: Rc::from("on this chain"), fault }))
     }
 
     /// Whether the client speaks HTTP/2.

@@ -55,6 +55,10 @@ pub enum FilterFault {
     RequestBodyLimit(usize),
     /// It held back more of the response's body than its limit.
     ResponseBodyLimit(usize),
+    /// It made the request's head larger than may be sent.
+    RequestHeadLimit,
+    /// It made the response's head larger than may be sent.
+    ResponseHeadLimit,
     /// It held back more of what came on a TCP connection than its limit, or made more of it.
     DataLimit(usize),
     /// It changed the length of a body whose `content-length` was sent already.
@@ -74,6 +78,12 @@ impl fmt::Display for FilterFailure {
             }
             FilterFault::ResponseBodyLimit(limit) => {
                 write!(f, "held back more than {limit} bytes of the response's body (limits.body)")
+            }
+            FilterFault::RequestHeadLimit => {
+                f.write_str("made the request's head larger than twice what the listener accepts")
+            }
+            FilterFault::ResponseHeadLimit => {
+                f.write_str("made the response's head larger than twice what the listener accepts of a request")
             }
             FilterFault::DataLimit(limit) => {
                 write!(f, "held back or wrote more than {limit} bytes of a TCP connection's data (limits.body)")
