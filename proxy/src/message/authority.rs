@@ -82,4 +82,21 @@ mod tests {
         }
         assert!(!is_valid("a".repeat(256).as_bytes()));
     }
+
+    proptest::proptest! {
+        /// What is accepted, everybody behind reads as one host with one port.
+        #[test]
+        fn what_is_accepted_is_an_authority_for_others_too(authority in "([a-zA-Z0-9.:_~@/?#%,\\[\\] -]|\\PC){0,24}") {
+            if is_valid(authority.as_bytes()) {
+                let read: http::uri::Authority = authority.parse().unwrap();
+                let port = read.port().map(|port| format!(":{port}")).unwrap_or_default();
+                proptest::prop_assert_eq!(format!("{}{port}", read.host()), authority);
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(authority: Vec<u8>) {
+            let _ = is_valid(&authority);
+        }
+    }
 }

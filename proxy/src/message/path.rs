@@ -137,5 +137,14 @@ mod tests {
                 proptest::prop_assert!(once.split('/').all(|segment| segment != "." && segment != ".."));
             }
         }
+
+        #[test]
+        fn no_text_panics(path in "(/|\\.|%[0-9a-fA-F]?|[ -~]|\\PC){0,24}") {
+            if let Ok(once) = canonical(&path) {
+                proptest::prop_assert!(once.starts_with('/') && once.is_ascii());
+                let twice = canonical(&once);
+                proptest::prop_assert_eq!(twice.as_deref(), Ok(&*once));
+            }
+        }
     }
 }

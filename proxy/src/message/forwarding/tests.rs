@@ -101,3 +101,30 @@ fn an_ipv4_client_on_an_ipv6_socket_is_written_as_ipv4() {
     assert_eq!(address_value("[::ffff:192.0.2.7]:1".parse().unwrap()), "192.0.2.7");
     assert_eq!(address_value("[2001:db8::1]:1".parse().unwrap()), "2001:db8::1");
 }
+
+proptest::proptest! {
+    /// Whatever an endpoint writes: what passes holds no field of its hop, and what concerns security stays.
+    #[test]
+    fn nothing_of_the_endpoints_hop_passes(
+        fields in proptest::collection::vec(
+            (
+                "connection|keep-alive|te|trailer|transfer-encoding|upgrade|set-cookie|x-a|server|proxy-authenticate",
+                "x-a|set-cookie|te|close|upgrade|chunked|X-A, server|a;b|[ -~]{0,12}",
+            ),
+            0..10,
+        )
+    ) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &fields {
+            headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        let cookies = headers.get_all("set-cookie").iter().count();
+        if response_arrived(&mut headers).is_ok() {
+            for name in headers.keys() {
+                let of_hop = fields::is_hop_by_hop(name.as_str()) || name == "te" || name == "connection";
+                proptest::prop_assert!(!of_hop, "{} is left", name);
+            }
+            proptest::prop_assert_eq!(headers.get_all("set-cookie").iter().count(), cookies);
+        }
+    }
+}

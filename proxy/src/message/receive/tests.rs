@@ -242,4 +242,22 @@ proptest::proptest! {
             proptest::prop_assert!(!head.headers.contains_key("host"));
         }
     }
+
+    /// Whatever the target and the authority are: what is accepted is in its one form, and accepted again as it is.
+    #[test]
+    fn accepted_targets_are_accepted_again(
+        target in "(/|http://a|\\*)([/.;:@?#%a-z0-9]|%2[efEF]|%00|//|\\.\\./){0,12}",
+        host in "[a-z0-9.:@,%\\[\\]]{0,10}",
+    ) {
+        let Ok(uri) = target.parse::<Uri>() else { return Ok(()) };
+        let arrives = |uri: Uri| {
+            let request = Request::builder().uri(uri).version(Version::HTTP_11).header("host", &host);
+            arrive(request.body(()).unwrap(), Forwarding::default())
+        };
+        if let Ok(head) = arrives(uri) {
+            proptest::prop_assert!(authority::is_valid(head.authority.as_bytes()));
+            let again = arrives(Uri::from(head.path.clone())).unwrap();
+            proptest::prop_assert_eq!(again.path, head.path);
+        }
+    }
 }
