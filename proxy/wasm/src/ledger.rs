@@ -2,6 +2,7 @@
 //! name; everything in it is atomic.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +14,6 @@ use crate::shared::lock;
 const MOST_UNUSED: usize = 1_000;
 
 /// What all plugins of one name have used, and how they failed.
-#[derive(Debug)]
 pub struct Ledger {
     exceeded: [AtomicU64; Limit::ALL.len()],
     failures: [AtomicU64; VmError::CAUSES.len()],
@@ -25,6 +25,15 @@ pub struct Ledger {
     pub(crate) queue_bytes: Account,
     pub(crate) metrics: Account,
     pub(crate) series: Account,
+}
+
+/// What hostcalls have taken.
+impl fmt::Debug for Ledger {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ledger { shared_keys, shared_bytes, queues, queue_bytes, metrics, series, .. } = self;
+        let used = [shared_keys, shared_bytes, queues, queue_bytes, metrics, series];
+        out.debug_list().entries(used.map(Account::used)).finish()
+    }
 }
 
 impl Ledger {

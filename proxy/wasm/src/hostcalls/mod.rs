@@ -94,6 +94,14 @@ impl Functions {
         &self.linker
     }
 
+    /// Every function: module, name, signature.
+    #[cfg(test)]
+    pub(crate) fn all(&self) -> Vec<(String, String, String)> {
+        let all = self.signatures.iter();
+        all.map(|((module, name), signature)| (module.to_string(), name.to_string(), signature.clone()))
+            .collect()
+    }
+
     /// Whether the function is offered with this very type.
     pub(crate) fn offers(&self, module: &str, name: &str, wanted: &FuncType) -> bool {
         let letter = |ty: ValType| match ty {

@@ -3,6 +3,7 @@
 mod buffers;
 mod calls;
 mod foreign;
+mod fuzz;
 mod grpc;
 mod headers;
 mod isolation;
@@ -10,7 +11,6 @@ mod lifecycle;
 mod modules;
 mod properties;
 mod puppet;
-mod random;
 mod safety;
 mod shared;
 mod streams;

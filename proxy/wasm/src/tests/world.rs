@@ -54,9 +54,17 @@ pub(super) struct FakeHost {
     pub(super) grpc_sent: Rc<RefCell<Vec<Sent>>>,
     pub(super) ticks: RefCell<Vec<(TickHandle, Option<Duration>)>>,
     pub(super) panics: Cell<bool>,
+    watch: RefCell<Option<Watch>>,
 }
 
+/// Told the argument whenever a guest calls the foreign function `report`.
+type Watch = Box<dyn Fn(&[u8])>;
+
 impl FakeHost {
+    pub(super) fn watch(&self, watch: impl Fn(&[u8]) + 'static) {
+        self.watch.replace(Some(Box::new(watch)));
+    }
+
     fn record(&self, event: Event) {
         self.events.borrow_mut().push(event);
     }
@@ -138,6 +146,11 @@ impl Host for FakeHost {
             "next" => return Ok(self.next()),
             "status" => self.record(Event::Status(u32::from_le_bytes(argument.try_into().unwrap()))),
             "peek" => self.record(Event::Peek(argument.to_vec())),
+            "report" => {
+                if let Some(watch) = &*self.watch.borrow() {
+                    watch(argument);
+                }
+            }
             "echo" => return Ok(argument.to_vec()),
             "place" => return Ok(caller.place().map(|place| vec![place as u8]).unwrap_or_default()),
             "series" => {
@@ -319,6 +332,17 @@ impl World {
         let connection = Rc::new(FakeConnection { attributes, host: self.host.clone() });
         self.connections.borrow_mut().push(connection.clone());
         connection
+    }
+
+    /// What hostcalls did outside of their exchange, as text to compare.
+    pub(super) fn effects(&self) -> String {
+        let (calls, ticks) = (self.host.calls.borrow().len(), self.host.ticks.borrow().len());
+        let (grpc, sent) = (self.host.grpc.borrow().len(), self.host.grpc_sent.borrow().len());
+        let (data, queues) = (self.shared.data().namespace(""), self.shared.queues());
+        let mut effects =
+            format!("{calls} calls, {grpc} and {sent} of gRPC, {ticks} ticks, {data:?}, {queues:?}, ");
+        self.shared.metrics().render(&mut effects);
+        effects
     }
 
     /// As [`World::run`], and what was peeked at.

@@ -1,0 +1,7 @@
+(module
+  (memory (export "memory") 1)
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "malloc") (param i32) (result i32) (i32.const 4096))
+  (global $started (mut i32) (i32.const 0))
+  (func $start (global.set $started (i32.const 1)))
+  (start $start))

@@ -1,0 +1,11 @@
+(module
+  (memory (export "memory") 1)
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "malloc") (param i32) (result i32) (i32.const 4096))
+  (table 4 10 funcref)
+  (func $f (result i32) (i32.const 7))
+  (elem (i32.const 0) func $f $f)
+  (data "passive")
+  (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+    (memory.init 0 (i32.const 0) (i32.const 0) (i32.const 7))
+    (call_indirect (result i32) (i32.const 1))))
