@@ -1,8 +1,9 @@
-//! Closed-loop load over keep-alive connections, where every request is counted and every answer judged.
+//! Load over keep-alive connections, without pause or at a rate, where every request is counted and every answer judged.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -25,6 +26,7 @@ struct Count {
     refused: AtomicU64,
     bad: Mutex<Vec<String>>,
     unanswered: Mutex<Vec<Unanswered>>,
+    times: Mutex<Vec<Duration>>,
 }
 
 /// What became of the requests.
@@ -40,6 +42,8 @@ pub struct Tally {
     pub unanswered: Vec<Unanswered>,
     /// Connections that nobody accepted. Each ends its share of the load.
     pub refused: u64,
+    /// How long each whole answer took, shortest first.
+    pub times: Vec<Duration>,
 }
 
 /// A request that got no whole answer.
@@ -67,6 +71,12 @@ impl Tally {
         assert_eq!((self.good, self.refused), (self.sent, 0));
         self.good
     }
+
+    /// The time within which this share of the answers came.
+    pub fn quantile(&self, share: f64) -> Duration {
+        let last = self.times.len().checked_sub(1).expect("there were answers");
+        self.times[(last as f64 * share) as usize]
+    }
 }
 
 impl Load {
@@ -76,17 +86,31 @@ impl Load {
         A: Fn() -> Ask + Clone + Send + 'static,
         J: Fn(&Reply) -> Result<(), String> + Clone + Send + 'static,
     {
+        Load::run(address, connections, None, ask, judge)
+    }
+
+    /// As [`Load::start`], with so many requests per second. One that had to wait for the answer before it is timed from
+    /// when it was due: a server that stands still is not asked less.
+    pub fn paced<A, J>(address: SocketAddr, connections: usize, per_second: u32, ask: A, judge: J) -> Load
+    where
+        A: Fn() -> Ask + Clone + Send + 'static,
+        J: Fn(&Reply) -> Result<(), String> + Clone + Send + 'static,
+    {
+        Load::run(address, connections, Some(per_second), ask, judge)
+    }
+
+    fn run<A, J>(address: SocketAddr, connections: usize, per_second: Option<u32>, ask: A, judge: J) -> Load
+    where
+        A: Fn() -> Ask + Clone + Send + 'static,
+        J: Fn(&Reply) -> Result<(), String> + Clone + Send + 'static,
+    {
         let stop = Arc::new(AtomicBool::new(false));
         let count = Arc::new(Count::default());
         let mut running = JoinSet::new();
-        for _ in 0..connections {
-            running.spawn(one_connection(
-                address,
-                Arc::clone(&stop),
-                Arc::clone(&count),
-                ask.clone(),
-                judge.clone(),
-            ));
+        for index in 0..connections {
+            let pace = per_second.map(|rate| Pace::of(rate, index, connections));
+            let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
+            running.spawn(one_connection(address, stop, count, pace, ask.clone(), judge.clone()));
         }
         Load { stop, count, connections: running }
     }
@@ -109,23 +133,62 @@ impl Load {
         within("the load's last answers", async { while self.connections.join_next().await.is_some() {} })
             .await;
         let take = "nobody panics while pushing";
+        let mut times = std::mem::take(&mut *self.count.times.lock().expect(take));
+        times.sort_unstable();
         Tally {
             sent: self.count.sent.load(Ordering::SeqCst),
             good: *self.count.good.borrow(),
             bad: std::mem::take(&mut *self.count.bad.lock().expect(take)),
             unanswered: std::mem::take(&mut *self.count.unanswered.lock().expect(take)),
             refused: self.count.refused.load(Ordering::SeqCst),
+            times,
         }
     }
 }
 
-async fn one_connection<A, J>(address: SocketAddr, stop: Arc<AtomicBool>, count: Arc<Count>, ask: A, judge: J)
-where
+/// When one connection's requests are due.
+struct Pace {
+    due: Instant,
+    period: Duration,
+}
+
+impl Pace {
+    /// The share of the connection with this index.
+    fn of(rate: u32, index: usize, connections: usize) -> Pace {
+        let period = Duration::from_secs_f64(connections as f64 / f64::from(rate));
+        Pace { due: Instant::now() + period.mul_f64(index as f64 / connections as f64), period }
+    }
+
+    /// Waits for the next request's time. When it began: in the past, if the connection was busy then.
+    async fn next(&mut self) -> Instant {
+        let due = self.due;
+        self.due += self.period;
+        if due <= Instant::now() {
+            return due;
+        }
+        tokio::time::sleep_until(due.into()).await;
+        // The timer's own delay is nobody's answer.
+        Instant::now()
+    }
+}
+
+async fn one_connection<A, J>(
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    count: Arc<Count>,
+    mut pace: Option<Pace>,
+    ask: A,
+    judge: J,
+) where
     A: Fn() -> Ask,
     J: Fn(&Reply) -> Result<(), String>,
 {
     let mut client = None;
     while !stop.load(Ordering::SeqCst) {
+        let due = match &mut pace {
+            Some(pace) => Some(pace.next().await),
+            None => None,
+        };
         // A server may end a connection after an answer, in order ("connection: close"); a new one is opened then.
         let mut open = match client.take() {
             Some(client) => client,
@@ -139,8 +202,10 @@ where
         };
         let sent = count.sent.fetch_add(1, Ordering::SeqCst);
         let id = format!("load-{address}-{sent}");
+        let began = due.unwrap_or_else(Instant::now);
         match open.try_call(ask().header(ID, &id)).await {
             Ok(reply) => {
+                count.times.lock().expect("nobody panics while pushing").push(began.elapsed());
                 match judge(&reply) {
                     Ok(()) => count.good.send_modify(|good| *good += 1),
                     Err(wrong) => count.bad.lock().expect("nobody panics while pushing").push(wrong),

@@ -23,6 +23,7 @@ mod grpc; // HTTP/2 to endpoints, gRPC through the proxy and from filters
 mod harness; // the harness itself
 mod headers; // the standard filter `headers`
 mod hostile; // filters that loop, trap, grow or lie, in every callback
+mod hostile_guests; // a guest for each kind of attack, alone and beside a filter under load
 mod isolation; // an instance of a filter for each exchange, and what sharing one costs
 mod large_bodies; // bodies of 1 MiB in both directions under full load
 mod malformed; // bytes that are not HTTP

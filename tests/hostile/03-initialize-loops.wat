@@ -1,0 +1,5 @@
+;; A reactor's _initialize loops.
+;;!row: 3
+;;!refused: ran longer than
+
+(func (export "_initialize") (loop $again (br $again)))

@@ -1,0 +1,20 @@
+;; A hundred calls: eight are made, and the answers of all of them come.
+;;!row: 21
+;;!attack: 200
+;;!said: 8 10
+;;!calls: 8
+;;!limit: stream_http_calls
+
+(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+  (local $left i32) (local $made i32) (local $status i32)
+  (if (call $attacked) (then
+    (local.set $left (i32.const 100))
+    (loop $next
+      (local.set $status (call $http_call (i32.const 48) (i32.const 3) (i32.const 160) (i32.const 69)
+        (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 5000) (i32.const 8)))
+      (local.set $made (i32.add (local.get $made) (i32.eqz (local.get $status))))
+      (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+      (br_if $next (local.get $left)))
+    (call $say (local.get $made))
+    (call $say (local.get $status))))
+  (i32.const 0))

@@ -1,0 +1,5 @@
+;; A component, not a module.
+;;!row: 29
+;;!refused: not a WebAssembly module
+
+(component)

@@ -1,0 +1,7 @@
+;; No allocator.
+;;!row: 29
+;;!refused: proxy_on_memory_allocate or malloc
+
+(module
+  (memory (export "memory") 1)
+  (func (export "proxy_abi_version_0_2_1")))

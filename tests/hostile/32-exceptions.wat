@@ -1,0 +1,10 @@
+;; A feature that is switched off: exceptions.
+;;!row: 32
+;;!refused:
+
+(module
+  (memory (export "memory") 1)
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "malloc") (param i32) (result i32) (i32.const 4096))
+  (tag $oops)
+  (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (throw $oops)))

@@ -1,0 +1,8 @@
+;; A feature that is switched off: page sizes.
+;;!row: 32
+;;!refused:
+
+(module
+  (memory (export "memory") 4096 (pagesize 1))
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "malloc") (param i32) (result i32) (i32.const 64)))

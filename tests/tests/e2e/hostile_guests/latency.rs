@@ -1,0 +1,131 @@
+//! What the neighbour of a hostile guest notices: its latency, before and during the attack.
+
+use std::time::{Duration, Instant};
+
+use meshgate_tests::{Ask, Backend, Client, HostileGuest, Load, Meshgate, Tally};
+
+use super::arena::{Arena, answer, stamped, with_trailers};
+
+/// Connections of the neighbour's clients.
+const CONNECTIONS: usize = 8;
+
+/// Not a test but a measurement: the healthy neighbour's latency beside each guest, attacked over and over, on the one
+/// worker that both share. `docs/safety.md` has the figures, and how to get them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement of many minutes; its figures mean something on a quiet machine only"]
+async fn neighbours_latency() {
+    let only = std::env::var("MESHGATE_GUESTS").unwrap_or_default();
+    let mut found = Vec::new();
+    for guest in HostileGuest::all() {
+        let wanted = only.is_empty() || only.split(',').any(|part| guest.name.starts_with(part));
+        if guest.says("refused").is_some() || !wanted {
+            continue;
+        }
+        let (before, during) = measure(&guest).await;
+        say(&format!("{:34} {}", guest.name, compared(&before, &during)));
+        found.push((guest.name, before, during));
+    }
+    found.sort_by(|one, other| ratio(&other.1, &other.2).total_cmp(&ratio(&one.1, &one.2)));
+    let median = found.get(found.len() / 2).map_or(0.0, |(_, before, during)| ratio(before, during));
+    let doubled = found.iter().filter(|(_, before, during)| ratio(before, during) > 2.0).count();
+    say(&format!(
+        "{} guests: p99 × {median:.2} at the median, more than doubled beside {doubled}",
+        found.len()
+    ));
+}
+
+/// The neighbour's answers without and with attacks.
+async fn measure(guest: &HostileGuest) -> (Tally, Tally) {
+    let rate = number("MESHGATE_RATE", 400);
+    let attacks = number("MESHGATE_ATTACKS_PER_SECOND", 20);
+    let short = Duration::from_secs(number("MESHGATE_SHORT", 5).into());
+    // Failures count by the minute: a filter that fails over and over is out for most of it.
+    let long = Duration::from_secs(number("MESHGATE_LONG", 60).into());
+    let arena = Arena::with(vec![guest.clone()]).await;
+    let load = |length: Duration| {
+        let load = Load::paced(arena.gate.address(), CONNECTIONS, rate, || Ask::get("/healthy"), stamped);
+        async move {
+            tokio::time::sleep(length).await;
+            let tally = load.stop().await;
+            tally.all_good();
+            tally
+        }
+    };
+    load(Duration::from_secs(1)).await;
+    let before = load(short).await;
+    let attack = async {
+        let mut interval = tokio::time::interval(Duration::from_secs(1) / attacks);
+        let path = format!("/{}", guest.name);
+        loop {
+            interval.tick().await;
+            let ask = with_trailers(&path).header("x-attack", "1");
+            let mut client = Client::http2(arena.gate.address()).await;
+            // Some are answered late or not at all.
+            tokio::spawn(async move { drop(client.try_call(ask).await) });
+        }
+    };
+    let during = tokio::select! {
+        tally = load(if guest.fails() { long } else { short }) => tally,
+        () = attack => unreachable!("the attack goes on"),
+    };
+    (before, during)
+}
+
+fn number(variable: &str, otherwise: u32) -> u32 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+fn ratio(before: &Tally, during: &Tally) -> f64 {
+    during.quantile(0.99).as_secs_f64() / before.quantile(0.99).as_secs_f64()
+}
+
+/// Both loads' figures in a line.
+pub(super) fn compared(before: &Tally, during: &Tally) -> String {
+    let figures = |tally: &Tally| {
+        let [p50, p99, most] = [0.5, 0.99, 1.0].map(|share| tally.quantile(share).as_micros());
+        format!("p50 {p50:>5} µs, p99 {p99:>6} µs, longest {most:>6} µs")
+    };
+    format!("before: {}; during: {}; p99 × {:.2}", figures(before), figures(during), ratio(before, during))
+}
+
+#[expect(clippy::print_stderr, reason = "figures for who runs the test with --nocapture")]
+pub(super) fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Not a test but a measurement: how long after its limit a loop's exchange is answered by the filter's policy, and how
+/// long the next one through the same filter takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement; its figures mean something on a quiet machine only"]
+async fn loops_are_stopped() {
+    let attacks = number("MESHGATE_ATTACKS", 200);
+    let guest = HostileGuest::all().into_iter().find(|guest| guest.name == "01-loop").expect("it is there");
+    for limit in [1, 2, 5, 10, 20] {
+        let one = Backend::answering("one", answer).await;
+        let limits = format!("limits: {{time: {limit}ms, crashes: 1000000, cpu_percent: 100}}");
+        let gate = Meshgate::chain("- loop: {}").filter("loop", &guest.module, &limits);
+        let gate = gate.cluster("one", &[&one]).start().await;
+        let mut client = Client::http1(gate.address()).await;
+        let (mut stopped, mut next) = (Vec::new(), Vec::new());
+        for _ in 0..attacks {
+            let began = Instant::now();
+            let reply = client.call(Ask::get("/").header("x-attack", "1")).await;
+            stopped.push(began.elapsed());
+            assert_eq!(reply.status, 503);
+            let began = Instant::now();
+            assert_eq!(client.get("/").await.status, 200);
+            next.push(began.elapsed());
+        }
+        let quantiles = |times: &mut Vec<Duration>| {
+            times.sort_unstable();
+            [0.5, 0.99, 1.0].map(|share| times[((times.len() - 1) as f64 * share) as usize].as_micros())
+        };
+        let ([p50, p99, most], next) = (quantiles(&mut stopped), quantiles(&mut next));
+        say(&format!(
+            "time: {limit:>2}ms: answered after p50 {p50:>5} µs, p99 {p99:>5} µs, longest {most:>5} µs; \
+             the next exchange: p50 {} µs, p99 {} µs, longest {} µs",
+            next[0], next[1], next[2]
+        ));
+        gate.stop().await;
+    }
+}
