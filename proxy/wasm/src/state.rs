@@ -224,45 +224,78 @@ impl VmState {
     }
 }
 
-/// How long a callback may run, in two halves: when the first is over, the thread's CPU time is noted; when the
-/// second is over, the guest is stopped if it really ran. A thread that the machine did not let run gets more
-/// time, up to [`Deadline::STRETCH`] times the limit, so that a busy machine does not kill innocent filters.
+/// How long a callback may run, in two parts: when the first is over, the thread's CPU time is noted; when the second is
+/// over, the guest is stopped if it really ran. A thread that the machine did not let run gets more time, tick by tick, up
+/// to [`Deadline::STRETCH`] times the limit, so that a busy machine does not kill innocent filters.
+///
+/// Both parts together are the limit and one tick, since the tick that runs at the start has begun already: a guest that
+/// loops is stopped after its limit and before a tick more.
 #[derive(Clone, Copy)]
 pub(crate) struct Deadline {
     limit: Duration,
-    /// Half of it, in ticks.
-    half: u64,
-    expired: u32,
-    cpu: Duration,
+    /// Ticks until the first look.
+    first: u64,
+    /// Ticks from there to the second.
+    second: u64,
+    /// Ticks given so far.
+    given: u64,
+    /// The thread's CPU time at the first look.
+    noted: Option<Duration>,
 }
 
 impl Deadline {
-    const STRETCH: u32 = 20;
+    const STRETCH: u64 = 20;
 
     pub(crate) fn new(limit: Duration) -> Deadline {
-        let ticks = limit.as_micros().div_ceil(2 * TICK.as_micros());
-        // The longest that can be added to an epoch without wrapping.
-        let half = u64::try_from(ticks).unwrap_or(u64::MAX).clamp(1, u64::MAX / 4);
-        Deadline { limit, half, expired: 0, cpu: Duration::ZERO }
+        let ticks = limit.as_micros().div_ceil(TICK.as_micros()) + 1;
+        // The longest that can be added to an epoch without wrapping, stretched.
+        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX).clamp(2, u64::MAX / 64);
+        let second = ticks / 2;
+        Deadline { limit, first: ticks - second, second, given: ticks, noted: None }
     }
 
-    /// One more tick than half: the running tick has begun already.
+    /// Ticks until the first look.
     fn first(&self) -> u64 {
-        self.half + 1
+        self.first
     }
 
+    /// The ticks until the next look.
     fn expired(&mut self) -> Result<u64, Overrun> {
-        self.expired += 1;
         let cpu = thread_time();
-        if self.expired == 1 {
-            self.cpu = cpu;
-            return Ok(self.half);
-        }
-        let ran = cpu.saturating_sub(self.cpu);
-        if ran >= self.limit / 4 || self.expired > 2 * Deadline::STRETCH {
+        let Some(noted) = self.noted else {
+            self.noted = Some(cpu);
+            return Ok(self.second);
+        };
+        // Nearly all of the second part: a ticker that was late makes up for it by ticks that are too short.
+        let wanted = (self.limit / 2).saturating_sub(TICK / 2).max(TICK / 2);
+        let missing = wanted.saturating_sub(cpu.saturating_sub(noted));
+        if missing.is_zero() || self.given >= (self.first + self.second) * Deadline::STRETCH {
             return Err(Overrun::Deadline(self.limit));
         }
-        Ok(self.half)
+        let ticks = u64::try_from(missing.as_micros().div_ceil(TICK.as_micros())).unwrap_or(self.second);
+        let ticks = ticks.clamp(1, self.second);
+        self.given += ticks;
+        Ok(ticks)
+    }
+}
+
+/// The CPU time that one hostcall may take: as much as the whole callback may. A hostcall that may work for long looks at
+/// it in between, since the guest's own deadline waits for its end.
+pub(crate) struct HostTime {
+    began: Duration,
+    limit: Duration,
+}
+
+impl HostTime {
+    /// From now on.
+    pub(crate) fn start(running: &Running) -> HostTime {
+        HostTime { began: thread_time(), limit: running.deadline.limit }
+    }
+
+    /// Stops the guest if it has let the host work for too long.
+    pub(crate) fn check(&self) -> Result<(), Overrun> {
+        let over = thread_time().saturating_sub(self.began) > self.limit;
+        if over { Err(Overrun::Deadline(self.limit)) } else { Ok(()) }
     }
 }
 
@@ -283,28 +316,54 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_guest_that_loops_is_stopped_within_its_limit_and_a_tick() {
+        for micros in [0, 1, 999, 1_000, 1_001, 2_000, 5_000, 10_000, 20_000, 1_000_000] {
+            let limit = Duration::from_micros(micros);
+            let Deadline { first, second, .. } = Deadline::new(limit);
+            // Entered just before a tick, or just after one.
+            let (soonest, latest) = (first + second - 1, first + second);
+            assert!(TICK * u32::try_from(soonest).unwrap() >= limit, "{limit:?}");
+            assert!(TICK * u32::try_from(latest).unwrap() < limit + 2 * TICK + TICK / 500, "{limit:?}");
+            assert!(first >= 1 && second >= 1);
+        }
+    }
+
+    #[test]
     fn a_guest_that_was_not_let_run_gets_more_time_but_not_for_ever() {
         // The test's own CPU time is nothing beside a quarter of an hour.
-        let mut deadline = Deadline::new(Duration::from_secs(3_600));
-        assert_eq!(deadline.first(), 1_800_001);
-        for _ in 0..2 * Deadline::STRETCH {
-            assert_eq!(deadline.expired(), Ok(1_800_000));
-        }
-        assert_eq!(deadline.expired(), Err(Overrun::Deadline(Duration::from_secs(3_600))));
+        let hour = Duration::from_secs(3_600);
+        let mut deadline = Deadline::new(hour);
+        assert_eq!((deadline.first(), deadline.expired()), (1_800_001, Ok(1_800_000)));
+        let mut given = 3_600_001;
+        let stopped = loop {
+            match deadline.expired() {
+                Ok(ticks) => given += ticks,
+                Err(stopped) => break stopped,
+            }
+        };
+        assert_eq!(stopped, Overrun::Deadline(hour));
+        let most = 3_600_001 * Deadline::STRETCH;
+        assert!((most..most + 1_800_001).contains(&given), "{given}");
     }
 
     #[test]
     fn a_guest_that_ran_is_stopped_at_the_second_look() {
-        let mut deadline = Deadline::new(Duration::from_micros(1));
-        assert_eq!(deadline.expired(), Ok(1));
+        let limit = Duration::from_millis(1);
+        let mut deadline = Deadline::new(limit);
+        assert_eq!((deadline.first(), deadline.expired()), (1, Ok(1)));
         let began = thread_time();
-        while thread_time() - began < Duration::from_micros(2) {}
-        assert_eq!(deadline.expired(), Err(Overrun::Deadline(Duration::from_micros(1))));
+        // A ticker that made up for lost time.
+        assert_eq!(deadline.expired(), Ok(1));
+        while thread_time() - began < limit {}
+        assert_eq!(deadline.expired(), Err(Overrun::Deadline(limit)));
     }
 
     #[test]
     fn no_limit_is_too_long() {
-        assert!(Deadline::new(Duration::MAX).first() < u64::MAX / 2);
-        assert_eq!(Deadline::new(Duration::ZERO).first(), 2);
+        let mut deadline = Deadline::new(Duration::MAX);
+        assert!(deadline.first() < u64::MAX / 32);
+        assert_eq!(deadline.expired(), Ok(deadline.second));
+        assert_eq!(deadline.expired(), Ok(deadline.second));
+        assert_eq!(Deadline::new(Duration::ZERO).first(), 1);
     }
 }
