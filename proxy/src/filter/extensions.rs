@@ -15,12 +15,22 @@ use super::filter_state;
 use super::session::Session;
 use super::stream::{Decision, Stream, Target};
 
+/// Bytes of an argument. Decoding makes much of little: an empty part of a message takes two bytes in it.
+const MAX_ARGUMENT: usize = 256 << 10;
+/// Bytes of a series' definition: more than its labels and buckets can fill.
+const MAX_SERIES: usize = 64 << 10;
+/// Fields of a direct response, as of other maps that come from guests.
+const MAX_FIELDS: usize = 1_024;
+
 /// Answers a foreign function; `NotFound` if there is none of this name.
 pub fn foreign_function(
     caller: &mut ForeignCaller<'_>,
     name: &str,
     argument: &[u8],
 ) -> Result<Vec<u8>, Status> {
+    if argument.len() > MAX_ARGUMENT {
+        return Err(Status::BadArgument);
+    }
     match name {
         function::ROUTE => route(caller, argument),
         function::METRIC => metric(caller, argument),
@@ -69,6 +79,9 @@ fn choose(session: &Session, decision: &RouteDecision) -> Result<Vec<u8>, Status
 fn direct(direct: DirectResponse) -> Result<LocalResponse, Status> {
     let status = u16::try_from(direct.status).ok().filter(|status| (200..600).contains(status));
     let status = status.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Status::BadArgument)?;
+    if direct.headers.len() > MAX_FIELDS {
+        return Err(Status::BadArgument);
+    }
     let mut headers = HeaderMap::with_capacity(direct.headers.len());
     for header in direct.headers {
         let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Status::BadArgument)?;
@@ -88,6 +101,9 @@ fn direct(direct: DirectResponse) -> Result<LocalResponse, Status> {
 }
 
 fn metric(caller: &mut ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Status> {
+    if argument.len() > MAX_SERIES {
+        return Err(Status::BadArgument);
+    }
     let series = Series::decode(argument).map_err(|_| Status::BadArgument)?;
     let kind = match MetricType::try_from(series.r#type).map_err(|_| Status::BadArgument)? {
         MetricType::Counter => MetricKind::Counter,
