@@ -201,6 +201,8 @@ limits! {
     QueueItems => "queue_items",
     /// Too many bytes in queues.
     QueueBytes => "queue_bytes",
+    /// Too many properties set in one exchange or connection, or too large ones. Fixed.
+    Properties => "properties",
     /// A timer was to fire more often than it may, and fires as often as it may.
     Tick => "tick",
     /// A call to a cluster that the plugin may not call.

@@ -66,11 +66,14 @@ impl Waiting {
 
     /// Ends those whose time is up, and those whose VM failed.
     pub(crate) fn sweep(&self, now: Instant) {
+        // Those before `at` are not due: looked at once each, however many there are.
+        let mut at = 0;
         loop {
             let mut endings = self.endings.borrow_mut();
-            let due = endings.iter().position(|ending| ending.until <= now || ending.vm.is_poisoned());
-            let Some(due) = due else { return };
-            let ending = endings.swap_remove(due);
+            let due = |ending: &Ending| ending.until <= now || ending.vm.is_poisoned();
+            let Some(next) = endings.iter().skip(at).position(due) else { return };
+            at += next;
+            let ending = endings.swap_remove(at);
             drop(endings);
             if ending.entry.is_pending() && !ending.vm.is_poisoned() {
                 ending.entry.root().core.exceeded(Limit::Done);

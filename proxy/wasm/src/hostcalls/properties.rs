@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{Declared, Functions, functions};
 use crate::attributes::Attributes;
+use crate::core::Core;
 use crate::limits::Limit;
 use crate::memory::{Call, Outcome};
 use crate::properties::{Place, find};
@@ -58,15 +59,15 @@ fn write(call: &mut Call<'_>, path: u32, length: u32, value: u32, size: u32) -> 
     let declared = root.declarations.of(path);
     let borrowed = |_| Status::InternalFailure;
     if let Some(http) = exchange.http() {
-        keep(&mut http.try_borrow_mut().map_err(borrowed)?.attributes, declared, path, value)
+        keep(&root.core, &mut http.try_borrow_mut().map_err(borrowed)?.attributes, declared, path, value)
     } else if let Some(attributes) = exchange.tcp() {
-        keep(&mut *attributes.try_borrow_mut().map_err(borrowed)?, declared, path, value)
+        keep(&root.core, &mut *attributes.try_borrow_mut().map_err(borrowed)?, declared, path, value)
     } else {
         Err(Status::InternalFailure.into())
     }
 }
 
-fn keep(attributes: &mut Attributes, declared: Declared, path: &[u8], value: &[u8]) -> Outcome {
+fn keep(core: &Core, attributes: &mut Attributes, declared: Declared, path: &[u8], value: &[u8]) -> Outcome {
     let mut of_connection;
     let kept = if declared.of_connection {
         of_connection = attributes.connection.custom.borrow_mut();
@@ -77,5 +78,9 @@ fn keep(attributes: &mut Attributes, declared: Declared, path: &[u8], value: &[u
     if declared.read_only && kept.find(path).is_some() {
         return Err(Status::BadArgument.into());
     }
-    if kept.set(path, Bytes::copy_from_slice(value)) { Ok(()) } else { Err(Status::InternalFailure.into()) }
+    if !kept.set(path, Bytes::copy_from_slice(value)) {
+        core.exceeded(Limit::Properties);
+        return Err(Status::InternalFailure.into());
+    }
+    Ok(())
 }
