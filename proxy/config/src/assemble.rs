@@ -147,6 +147,7 @@ fn cluster(entry: ClusterEntry, endpoints: Vec<Endpoint>, at: Position) -> Clust
         slow_start: entry.slow_start.map(|time| time.0),
         outlier_detection: entry.outlier_detection.map(OutlierEntry::with_defaults),
         panic_threshold: entry.panic_threshold.unwrap_or(0),
+        limits: entry.limits.with_defaults(),
         connect_timeout: or(entry.connect_timeout, CONNECT_TIMEOUT),
         idle_timeout: or(entry.idle_timeout, IDLE_TIMEOUT),
         metadata: entry.metadata,

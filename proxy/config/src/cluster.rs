@@ -120,6 +120,27 @@ impl SuccessRate {
     }
 }
 
+/// How much of a cluster may be in use at a time, by all workers together.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ClusterLimits {
+    /// Open connections, TCP sessions included.
+    pub connections: usize,
+    /// Requests that wait because no further connection may be opened.
+    pub pending_requests: usize,
+    /// How long a request waits for that.
+    pub pending_timeout: Duration,
+    /// Requests on a connection, from their first byte to the response's last.
+    pub active_requests: usize,
+    /// Requests that are sent again.
+    pub retries: usize,
+}
+
+impl Default for ClusterLimits {
+    fn default() -> ClusterLimits {
+        ClusterLimitsEntry::default().with_defaults()
+    }
+}
+
 /// `{address: 127.0.0.1:9001, weight: 3}`
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -202,6 +223,46 @@ impl OutlierEntry {
             ejection_time: lasting(self.ejection_time, Duration::from_secs(30)),
             max_ejection_time: lasting(self.max_ejection_time, Duration::from_secs(300)),
             max_ejection_percent: self.max_ejection_percent.unwrap_or(10),
+        }
+    }
+}
+
+/// `limits: {connections: 100, pending_requests: 50}`
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClusterLimitsEntry {
+    /// Most connections to the endpoints. With all of them busy, requests wait for one, and TCP connections are closed.
+    /// Default: 1024.
+    #[serde(default)]
+    #[schemars(with = "usize", range(min = 1, max = 1_000_000))]
+    connections: Option<usize>,
+    /// Most requests that wait so; one more is answered with 503. Default: 1024.
+    #[serde(default)]
+    #[schemars(with = "usize", range(min = 0, max = 1_000_000))]
+    pending_requests: Option<usize>,
+    /// How long a request waits so at most, before it is answered with 503. Default: 30s.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pending_timeout: Option<DurationText>,
+    /// Most requests on connections, from the first byte to the response's last; one more is answered with 503.
+    /// Default: 1024.
+    #[serde(default)]
+    #[schemars(with = "usize", range(min = 1, max = 1_000_000))]
+    active_requests: Option<usize>,
+    /// Most requests that are being sent again. Default: 3.
+    #[serde(default)]
+    #[schemars(with = "usize", range(min = 0, max = 1_000_000))]
+    retries: Option<usize>,
+}
+
+impl ClusterLimitsEntry {
+    pub(crate) fn with_defaults(self) -> ClusterLimits {
+        ClusterLimits {
+            connections: self.connections.unwrap_or(1024),
+            pending_requests: self.pending_requests.unwrap_or(1024),
+            pending_timeout: self.pending_timeout.map_or(Duration::from_secs(30), |written| written.0),
+            active_requests: self.active_requests.unwrap_or(1024),
+            retries: self.retries.unwrap_or(3),
         }
     }
 }

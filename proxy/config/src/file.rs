@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use crate::Compatibility;
-use crate::cluster::{EndpointForm, LoadBalancer, OutlierEntry};
+use crate::cluster::{ClusterLimitsEntry, EndpointForm, LoadBalancer, OutlierEntry};
 use crate::isolation::{Capabilities, Isolation};
 use crate::limits::{LimitsEntry, WasmEntry};
 use crate::model::{AccessLogFormat, ClusterProtocol, Direction, Metadata, OnError, Protocol};
@@ -257,6 +257,9 @@ pub(crate) struct ClusterEntry {
     #[serde(default)]
     #[schemars(with = "u32", range(min = 0, max = 100))]
     pub(crate) panic_threshold: Option<u32>,
+    /// How much of it may be in use at a time, by all workers together.
+    #[serde(default)]
+    pub(crate) limits: ClusterLimitsEntry,
     /// How long a connection attempt may take. Default: 5s.
     #[serde(default)]
     #[schemars(with = "DurationText")]

@@ -33,7 +33,7 @@ mod units;
 mod words;
 mod yaml;
 
-pub use cluster::{Endpoint, HashBy, HashKey, LoadBalancer, OutlierDetection, SuccessRate};
+pub use cluster::{ClusterLimits, Endpoint, HashBy, HashKey, LoadBalancer, OutlierDetection, SuccessRate};
 pub use compatibility::{
     AbsentMaps, Allocator, Compatibility, FailedCalls, NullValues, PropertyForm, StopIteration,
 };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::cluster::{Endpoint, LoadBalancer, OutlierDetection};
+use crate::cluster::{ClusterLimits, Endpoint, LoadBalancer, OutlierDetection};
 use crate::tls::ListenerTls;
 use crate::{
     Capabilities, Compatibility, FilterLimits, Isolation, ModuleSource, Position, Source, WasmBounds,
@@ -304,6 +304,8 @@ pub struct Cluster {
     pub outlier_detection: Option<OutlierDetection>,
     /// With a smaller share of usable endpoints, in percent, all are used.
     pub panic_threshold: u32,
+    /// How much of it may be in use at a time.
+    pub limits: ClusterLimits,
     /// How long a connection attempt may take.
     pub connect_timeout: Duration,
     /// How long an unused connection is kept.

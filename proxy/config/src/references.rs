@@ -186,6 +186,12 @@ fn cluster_numbers(cluster: &Node, report: &mut Report<'_>) {
         whole(endpoint, "weight", report);
         whole(endpoint, "priority", report);
     }
+    if let Some(limits) = cluster.get("limits") {
+        lasting(limits, "pending_timeout", report);
+        for key in ["connections", "pending_requests", "active_requests", "retries"] {
+            whole(limits, key, report);
+        }
+    }
     let Some(outliers) = cluster.get("outlier_detection") else { return };
     for key in ["interval", "ejection_time", "max_ejection_time"] {
         lasting(outliers, key, report);

@@ -6,12 +6,16 @@ use std::fmt;
 use std::time::Duration;
 
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use meshgate_wasm::{LocalResponse, VmError};
 
 use crate::filter::{FilterFailure, FilterFault, vm_details};
 use crate::message::{BodyError, BodyFault, BodyReason, Rejection, ResponseFlag};
 use crate::upstream::{UpstreamError, UpstreamErrorKind};
+
+/// Says that the request was refused because of a cluster's limits: to send it again would make things worse. Envoy's name,
+/// which other proxies and clients know.
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 
 /// Who is to blame for a failed exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +123,9 @@ impl ExchangeError {
         if let Some(pause) = retry_after(self) {
             // Whole seconds, and never "at once".
             headers.insert(RETRY_AFTER, HeaderValue::from(pause.as_secs() + 1));
+        }
+        if let Self::Upstream(UpstreamError { kind: UpstreamErrorKind::Overflow, .. }) = self {
+            headers.insert(OVERLOADED, HeaderValue::from_static("true"));
         }
         LocalResponse {
             status: verdict.status,
@@ -255,7 +262,7 @@ fn upstream_body(kind: &UpstreamErrorKind) -> &'static str {
     match kind {
         UpstreamErrorKind::NoEndpoint => "no healthy upstream",
         UpstreamErrorKind::ConnectFailed | UpstreamErrorKind::ConnectTimeout => "upstream connection failure",
-        UpstreamErrorKind::Overflow => "too many requests wait for upstream",
+        UpstreamErrorKind::Overflow => "upstream is at its limits",
         UpstreamErrorKind::Refused => "upstream refused the request",
         UpstreamErrorKind::StreamReset { .. } => "upstream reset the request before a response",
         UpstreamErrorKind::Reset { .. } => "upstream connection ended before a response",

@@ -16,7 +16,7 @@ pub enum ResponseFlag {
     UpstreamConnectFailure,
     /// UC: the connection to the endpoint ended before a response.
     UpstreamTermination,
-    /// UO: too many requests wait for a connection to the endpoint.
+    /// UO: the cluster is at one of its limits.
     UpstreamOverflow,
     /// NR: nobody decided a route.
     NoRoute,

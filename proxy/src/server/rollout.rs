@@ -84,6 +84,9 @@ impl Rollout {
         for worker in &parts.workers {
             worker.commit().await;
         }
+        for (cluster, shared) in snapshot.clusters() {
+            shared.limits().set(&cluster.limits);
+        }
         if let Some(target) = target {
             parts.access_log.switch(target);
         }

@@ -59,6 +59,7 @@ impl End {
             Self::NoCluster => (Some(Flag::NoCluster), "cluster_not_found"),
             Self::Upstream(error) => match error.kind {
                 UpstreamErrorKind::NoEndpoint => (Some(Flag::NoHealthyUpstream), "no_healthy_upstream"),
+                UpstreamErrorKind::Overflow => (Some(Flag::UpstreamOverflow), "upstream_overflow"),
                 UpstreamErrorKind::ConnectTimeout => {
                     (Some(Flag::UpstreamConnectFailure), "upstream_connect_timeout")
                 }

@@ -14,6 +14,7 @@ use meshgate_wasm::RequestHead;
 use super::balance::hash;
 use super::endpoint::Endpoint;
 use super::levels::Levels;
+use super::limits::Limits;
 use super::outlier::{self, Outcome};
 use super::shared::SharedCluster;
 
@@ -33,14 +34,13 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster as configured, with no connection yet. `shared` has the same endpoints.
     pub fn new(configuration: &meshgate_config::Cluster, shared: &Arc<SharedCluster>) -> Cluster {
-        let counted = counts_in_flight(&configuration.load_balancer);
         let endpoints: Vec<Rc<Endpoint>> = configuration
             .endpoints
             .iter()
             .zip(shared.endpoints())
             .enumerate()
-            .map(|(index, (endpoint, shared))| {
-                Rc::new(Endpoint::new(index, endpoint, shared, configuration.idle_timeout, counted))
+            .map(|(index, (endpoint, one))| {
+                Rc::new(Endpoint::new(index, endpoint, one, shared.limits(), configuration.idle_timeout))
             })
             .collect();
         Cluster {
@@ -132,20 +132,17 @@ impl Cluster {
         }
     }
 
-    /// Whether a reload leaves this cluster as it is; where it stands in the file does not matter.
+    /// How much of it is in use, by all workers, and may be.
+    pub fn limits(&self) -> &Arc<Limits> {
+        self.shared.limits()
+    }
+
+    /// Whether a reload leaves this cluster as it is. Where it stands in the file does not matter, and its limits are
+    /// shared, not ours.
     fn is_still(&self, configuration: &meshgate_config::Cluster, shared: &Arc<SharedCluster>) -> bool {
         let mut moved = self.configuration.clone();
-        moved.at = configuration.at;
+        (moved.at, moved.limits) = (configuration.at, configuration.limits);
         moved == *configuration && Arc::ptr_eq(&self.shared, shared)
-    }
-}
-
-/// Whether the load balancer looks at requests in flight.
-fn counts_in_flight(balancer: &LoadBalancer) -> bool {
-    match balancer {
-        LoadBalancer::LeastRequest | LoadBalancer::PeakEwma => true,
-        LoadBalancer::RingHash(by) | LoadBalancer::Maglev(by) => by.max_load.is_some(),
-        LoadBalancer::RoundRobin | LoadBalancer::Random => false,
     }
 }
 

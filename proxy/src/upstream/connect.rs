@@ -1,16 +1,20 @@
 //! Connections to endpoints: opening one, speaking HTTP/1.1 on it, closing it at once when it must not be used again.
 //! HTTP/2 is in `http2`.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use super::error::{UpstreamError, UpstreamErrorKind};
+use super::limits::ConnectionSlot;
 use super::send::RequestBody;
 
 /// Most bytes of a response head.
@@ -45,11 +49,69 @@ impl Drop for Connection {
     }
 }
 
+/// A socket to an endpoint, counted among its cluster's connections for as long as it is open.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    slot: ConnectionSlot,
+}
+
+impl Socket {
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// The socket, and what is to be held for as long as it is open.
+    pub(super) fn into_parts(self) -> (TcpStream, ConnectionSlot) {
+        (self.stream, self.slot)
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 /// Opens a connection for HTTP/1.1 within `timeout`.
-pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> Result<Connection, UpstreamError> {
+pub(super) async fn connect(
+    address: SocketAddr,
+    timeout: Duration,
+    slot: ConnectionSlot,
+) -> Result<Connection, UpstreamError> {
     let began = Instant::now();
-    let stream = open(address, timeout).await?;
-    let local_address = stream.local_addr().ok();
+    let stream = open(address, timeout, slot).await?;
+    let local_address = stream.stream().local_addr().ok();
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_BUFFER)
         .max_header_size(MAX_HEAD)
@@ -62,7 +124,11 @@ pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> Result<Co
 }
 
 /// Opens a socket within `timeout`.
-pub(super) async fn open(address: SocketAddr, timeout: Duration) -> Result<TcpStream, UpstreamError> {
+pub(super) async fn open(
+    address: SocketAddr,
+    timeout: Duration,
+    slot: ConnectionSlot,
+) -> Result<Socket, UpstreamError> {
     let stream = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(failed(address, connect_kind(&error), error.to_string())),
@@ -73,7 +139,7 @@ pub(super) async fn open(address: SocketAddr, timeout: Duration) -> Result<TcpSt
     };
     // Without it the second of two small writes would wait for the peer's delayed acknowledgement.
     match stream.set_nodelay(true) {
-        Ok(()) => Ok(stream),
+        Ok(()) => Ok(Socket { stream, slot }),
         Err(error) => Err(failed(address, UpstreamErrorKind::ConnectFailed, error.to_string())),
     }
 }

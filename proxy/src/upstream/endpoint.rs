@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::balance::Candidate;
 use super::http2;
 use super::levels::Standing;
+use super::limits::Limits;
 use super::pool::Pool;
 use super::shared::SharedEndpoint;
 
@@ -24,8 +25,7 @@ pub struct Endpoint {
     pool: Rc<Pool>,
     http2: Rc<http2::Connections>,
     in_flight: Cell<usize>,
-    /// The load balancer looks at requests in flight of all workers.
-    counted: bool,
+    limits: Arc<Limits>,
 }
 
 impl Endpoint {
@@ -33,8 +33,8 @@ impl Endpoint {
         index: usize,
         configuration: &meshgate_config::Endpoint,
         shared: &Arc<SharedEndpoint>,
+        limits: &Arc<Limits>,
         idle_timeout: Duration,
-        counted: bool,
     ) -> Endpoint {
         let weight = f64::from(configuration.weight.max(1));
         Endpoint {
@@ -43,10 +43,10 @@ impl Endpoint {
             priority: configuration.priority,
             shared: Arc::clone(shared),
             standing: Standing::new(weight),
-            pool: Pool::new(idle_timeout),
-            http2: http2::Connections::new(configuration.address, idle_timeout),
+            pool: Pool::new(idle_timeout, limits),
+            http2: http2::Connections::new(configuration.address, idle_timeout, limits),
             in_flight: Cell::new(0),
-            counted,
+            limits: Arc::clone(limits),
         }
     }
 
@@ -72,6 +72,11 @@ impl Endpoint {
 
     pub(super) fn pool(&self) -> &Rc<Pool> {
         &self.pool
+    }
+
+    /// Its cluster's limits.
+    pub(super) fn limits(&self) -> &Arc<Limits> {
+        &self.limits
     }
 
     pub(super) fn index(&self) -> usize {
@@ -101,16 +106,12 @@ impl Endpoint {
 
     pub(super) fn begin(&self) {
         self.in_flight.set(self.in_flight.get() + 1);
-        if self.counted {
-            self.shared.begin();
-        }
+        self.shared.begin();
     }
 
     pub(super) fn end(&self) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
-        if self.counted {
-            self.shared.end();
-        }
+        self.shared.end();
     }
 }
 

@@ -25,7 +25,8 @@ pub enum UpstreamErrorKind {
     ConnectFailed,
     /// The connection was not there in time.
     ConnectTimeout,
-    /// All connections are in use, as many as there may be, and too many requests wait for one, or too long.
+    /// One of the cluster's limits is met: too many requests are active, or wait for a connection, or this one has waited
+    /// too long.
     Overflow,
     /// The endpoint says that it has not begun with the request (HTTP/2's REFUSED_STREAM, or GOAWAY): any request may be
     /// sent again as if it had not been sent.
@@ -74,7 +75,7 @@ impl fmt::Display for UpstreamError {
             UpstreamErrorKind::NoEndpoint => "no endpoint",
             UpstreamErrorKind::ConnectFailed => "connection failed",
             UpstreamErrorKind::ConnectTimeout => "connection timed out",
-            UpstreamErrorKind::Overflow => "too many requests wait for a connection",
+            UpstreamErrorKind::Overflow => "the cluster is at its limits",
             UpstreamErrorKind::Refused => "request refused before it was begun",
             UpstreamErrorKind::StreamReset { .. } => "stream reset before a response",
             UpstreamErrorKind::Reset { reused: false } => "connection ended before a response",

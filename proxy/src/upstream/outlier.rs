@@ -181,7 +181,7 @@ mod tests {
 
     fn shared(endpoints: u16) -> SharedCluster {
         let addresses: Vec<_> = (1..=endpoints).map(|port| ([127, 0, 0, 1], port).into()).collect();
-        SharedCluster::new(&addresses, None)
+        SharedCluster::new(&addresses, &meshgate_config::ClusterLimits::default(), None)
     }
 
     const BAD: Outcome = Outcome::ServerError;

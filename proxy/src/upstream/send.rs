@@ -21,6 +21,7 @@ use super::endpoint::Endpoint;
 use super::error::{UpstreamError, UpstreamErrorKind};
 use super::http2;
 use super::outlier::Outcome;
+use super::pool::{Found, InVain};
 use crate::message::body::describe;
 use crate::message::{Body, BodyError, BodyFault, BodyReason};
 
@@ -99,8 +100,9 @@ impl Upstream {
         endpoint: &Rc<Endpoint>,
         request: Request<Body>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        let turn = Turn::new(endpoint);
-        let (response, lease) = http2::send(endpoint.http2(), request, cluster.connect_timeout()).await?;
+        let mut turn = Turn::new(endpoint);
+        let (response, lease) =
+            http2::send(endpoint.http2(), request, cluster.connect_timeout(), || turn.activate()).await?;
         let lease = Lease { held: Held::Http2(lease), turn };
         accept(response.map(Source::Http2), lease)
     }
@@ -114,12 +116,9 @@ impl Upstream {
         let (head, body) = request.into_parts();
         let (body, progress) = RequestBody::new(body, &head.headers);
         let mut request = Request::from_parts(head, body);
-        let turn = Turn::new(endpoint);
+        let mut turn = Turn::new(endpoint);
         loop {
-            let mut connection = match endpoint.pool().take() {
-                Some(connection) => connection,
-                None => connect::connect(endpoint.address(), cluster.connect_timeout()).await?,
-            };
+            let mut connection = http1_connection(cluster, &mut turn).await?;
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {
                     let lease = Lease { held: Held::Http1 { connection, progress }, turn };
@@ -141,6 +140,45 @@ impl Upstream {
             }
         }
     }
+}
+
+/// A connection for a request that counts as active from here on: one that was used before, or a new one. With as many
+/// open as there may be, the request waits, and does not count as active meanwhile.
+async fn http1_connection(cluster: &Cluster, turn: &mut Turn) -> Result<Connection, UpstreamError> {
+    turn.activate()?;
+    let endpoint = Rc::clone(&turn.endpoint);
+    if let Some(connection) = endpoint.pool().take() {
+        return Ok(connection);
+    }
+    let slot = match endpoint.limits().connection() {
+        Some(slot) => slot,
+        None => {
+            turn.wait();
+            let found = endpoint.pool().wait().await.map_err(|in_vain| {
+                overflow(
+                    &endpoint,
+                    match in_vain {
+                        InVain::TooMany => "too many requests wait for a connection",
+                        InVain::TooLong => "no connection was free in time",
+                    },
+                )
+            })?;
+            match (turn.activate(), found) {
+                (Ok(()), Found::Idle(connection)) => return Ok(connection),
+                (Ok(()), Found::Room(slot)) => slot,
+                (Err(error), Found::Idle(connection)) => {
+                    endpoint.pool().put(connection);
+                    return Err(error);
+                }
+                (Err(error), Found::Room(_)) => return Err(error),
+            }
+        }
+    };
+    connect::connect(endpoint.address(), cluster.connect_timeout(), slot).await
+}
+
+fn overflow(endpoint: &Endpoint, details: &str) -> UpstreamError {
+    UpstreamError::new(UpstreamErrorKind::Overflow, Some(endpoint.address()), details)
 }
 
 /// Says what happened to a request that was sent over HTTP/1.1, at least in part, and got no response head.
@@ -179,20 +217,36 @@ fn accept(response: Response<Source>, lease: Lease) -> Result<Response<UpstreamB
     }))
 }
 
-/// Counts an exchange on its endpoint for as long as it lasts.
+/// Counts an exchange on its endpoint for as long as it lasts, and among the cluster's active requests while it has a
+/// connection.
 pub(super) struct Turn {
     endpoint: Rc<Endpoint>,
+    active: bool,
 }
 
 impl Turn {
     pub(super) fn new(endpoint: &Rc<Endpoint>) -> Turn {
         endpoint.begin();
-        Turn { endpoint: endpoint.clone() }
+        Turn { endpoint: endpoint.clone(), active: false }
+    }
+
+    /// The request has, or is about to have, a connection.
+    fn activate(&mut self) -> Result<(), UpstreamError> {
+        self.active = self.active || self.endpoint.limits().begin_request();
+        if self.active { Ok(()) } else { Err(overflow(&self.endpoint, "too many active requests")) }
+    }
+
+    /// The request waits for a connection.
+    fn wait(&mut self) {
+        if std::mem::take(&mut self.active) {
+            self.endpoint.limits().end_request();
+        }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        self.wait();
         self.endpoint.end();
     }
 }

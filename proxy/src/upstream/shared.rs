@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use meshgate_config::ClusterLimits;
+
+use super::limits::Limits;
+
 /// Milliseconds on the clock of [`SharedCluster::millis`]: small enough for an atomic. 0 is before every event.
 pub(super) type Millis = u64;
 
@@ -25,7 +29,7 @@ impl SharedClusters {
         if let Some(known) = known.as_ref().filter(|known| known.is_of(&addresses)) {
             return Arc::clone(known);
         }
-        let cluster = Arc::new(SharedCluster::new(&addresses, known.as_deref()));
+        let cluster = Arc::new(SharedCluster::new(&addresses, &configuration.limits, known.as_deref()));
         self.by_name.retain(|_, cluster| cluster.strong_count() > 0);
         self.by_name.insert(configuration.name.clone(), Arc::downgrade(&cluster));
         cluster
@@ -42,10 +46,16 @@ pub struct SharedCluster {
     /// Held while ejections are decided, which is rare.
     ejecting: Mutex<()>,
     pub(super) last_sweep: AtomicU64,
+    limits: Arc<Limits>,
 }
 
 impl SharedCluster {
-    pub(super) fn new(addresses: &[SocketAddr], previous: Option<&SharedCluster>) -> SharedCluster {
+    /// What `previous` knows of the endpoints that stay is kept, and so is what is in use.
+    pub(super) fn new(
+        addresses: &[SocketAddr],
+        limits: &ClusterLimits,
+        previous: Option<&SharedCluster>,
+    ) -> SharedCluster {
         let began = previous.map_or_else(Instant::now, |previous| previous.began);
         // At the start all endpoints are equally new: none has to be spared.
         let up_since = previous.map_or(0, |previous| previous.millis(Instant::now()));
@@ -62,6 +72,7 @@ impl SharedCluster {
             generation: AtomicU64::new(0),
             ejecting: Mutex::new(()),
             last_sweep: AtomicU64::new(previous.map_or(0, |previous| previous.last_sweep.load(Relaxed))),
+            limits: previous.map_or_else(|| Limits::new(limits), |previous| Arc::clone(&previous.limits)),
         }
     }
 
@@ -83,6 +94,11 @@ impl SharedCluster {
     /// Its endpoints, in the configuration's order.
     pub fn endpoints(&self) -> &[Arc<SharedEndpoint>] {
         &self.endpoints
+    }
+
+    /// How much of it is in use, and may be.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -168,8 +184,8 @@ impl SharedEndpoint {
         self.all_ejections.load(Relaxed)
     }
 
-    /// Requests in flight, of all workers; counted only for load balancers that look at it.
-    pub(super) fn in_flight(&self) -> usize {
+    /// Requests in flight, of all workers.
+    pub fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
     }
 
@@ -277,7 +293,7 @@ mod tests {
 
     #[test]
     fn time_begins_after_zero() {
-        let shared = SharedCluster::new(&[([127, 0, 0, 1], 1).into()], None);
+        let shared = SharedCluster::new(&[([127, 0, 0, 1], 1).into()], &ClusterLimits::default(), None);
         assert!(shared.millis(shared.began) == 1 && !shared.endpoints()[0].is_ejected(1));
         let later = shared.began + Duration::from_secs(2);
         assert_eq!(shared.millis(later), 2_001);

@@ -7,7 +7,8 @@ use std::time::Instant;
 use super::cluster::Cluster;
 use super::connect;
 use super::endpoint::Endpoint;
-use super::error::UpstreamError;
+use super::error::{UpstreamError, UpstreamErrorKind};
+use super::limits::ConnectionSlot;
 use super::outlier::Outcome;
 use super::send::{Turn, Upstream};
 use crate::tls::Transport;
@@ -15,6 +16,7 @@ use crate::tls::Transport;
 /// An open connection to an endpoint, counted there for as long as it lasts.
 pub struct TcpConnection {
     transport: Transport,
+    _slot: ConnectionSlot,
     _turn: Turn,
 }
 
@@ -34,17 +36,22 @@ impl Upstream {
     /// Opens a connection to an endpoint that [`Upstream::pick`] chose, within the cluster's connect timeout.
     ///
     /// # Errors
-    /// It cannot be reached, or not in time.
+    /// It cannot be reached, or not in time; or the cluster has as many connections as it may have: a session cannot wait
+    /// for another one's, which may last for days.
     pub async fn connect(
         &self,
         cluster: &Cluster,
         endpoint: &Rc<Endpoint>,
     ) -> Result<TcpConnection, UpstreamError> {
         let turn = Turn::new(endpoint);
+        let slot = endpoint.limits().connection().ok_or_else(|| {
+            UpstreamError::new(UpstreamErrorKind::Overflow, Some(endpoint.address()), "too many connections")
+        })?;
         let began = Instant::now();
-        let opened = connect::open(endpoint.address(), cluster.connect_timeout()).await;
+        let opened = connect::open(endpoint.address(), cluster.connect_timeout(), slot).await;
         let outcome = if opened.is_ok() { Outcome::Success } else { Outcome::NoAnswer };
         cluster.report(endpoint, outcome, began.elapsed());
-        Ok(TcpConnection { transport: Transport::Plain(opened?), _turn: turn })
+        let (stream, slot) = opened?.into_parts();
+        Ok(TcpConnection { transport: Transport::Plain(stream), _slot: slot, _turn: turn })
     }
 }

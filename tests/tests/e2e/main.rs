@@ -26,6 +26,7 @@ mod hostile; // filters that loop, trap, grow or lie, in every callback
 mod hostile_guests; // a guest for each kind of attack, alone and beside a filter under load
 mod isolation; // an instance of a filter for each exchange, and what sharing one costs
 mod large_bodies; // bodies of 1 MiB in both directions under full load
+mod limits; // the limits of clusters
 mod malformed; // bytes that are not HTTP
 mod proxying; // plain proxying over HTTP/1.1 and HTTP/2
 mod reload; // changing files under a running proxy, one at a time

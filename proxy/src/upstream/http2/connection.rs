@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use crate::upstream::connect::{self, MAX_HEAD};
+use crate::upstream::connect::{self, MAX_HEAD, Socket};
 use crate::upstream::error::{UpstreamError, UpstreamErrorKind};
+use crate::upstream::limits::ConnectionSlot;
 
 /// Requests at once on one connection, whatever the peer allows.
 pub(super) const MAX_STREAMS: usize = 256;
@@ -83,11 +83,12 @@ impl Connection {
         address: SocketAddr,
         crowd: &Rc<Crowd>,
         timeout: Duration,
+        slot: ConnectionSlot,
     ) -> Result<Rc<Connection>, UpstreamError> {
         let failed =
             |details: String| UpstreamError::new(UpstreamErrorKind::ConnectFailed, Some(address), details);
-        let stream = connect::open(address, timeout).await?;
-        let local_address = stream.local_addr().ok();
+        let stream = connect::open(address, timeout, slot).await?;
+        let local_address = stream.stream().local_addr().ok();
         let (sender, connection) =
             builder().handshake(stream).await.map_err(|error| failed(error.to_string()))?;
         let watch = Rc::new(Watch {
@@ -163,7 +164,7 @@ fn builder() -> client::Builder {
 
 /// Reads and writes for all requests on the connection.
 struct Driver {
-    connection: client::Connection<TcpStream, Bytes>,
+    connection: client::Connection<Socket, Bytes>,
     watch: Rc<Watch>,
     /// Streams the peer allowed when somebody was last told.
     allowed: usize,

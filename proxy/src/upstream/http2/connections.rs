@@ -4,18 +4,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::connection::{Connection, Crowd};
 use crate::upstream::error::{UpstreamError, UpstreamErrorKind};
+use crate::upstream::limits::{ConnectionSlot, Limits};
 
 /// Most connections per endpoint and worker: a peer that allows one request at a time on each gets no more of them.
 const MAX_CONNECTIONS: usize = 64;
-/// Most requests that wait for room on one, per endpoint and worker.
-const MAX_WAITING: usize = 1_024;
 /// The age of an idle connection is counted in sweeps, so that keeping one costs no look at the clock.
 const SWEEPS_PER_TIMEOUT: u32 = 8;
 
@@ -29,6 +30,7 @@ pub(in crate::upstream) struct Connections {
     /// How often opening one failed, and why the last time.
     failures: Cell<u64>,
     failure: RefCell<Option<UpstreamError>>,
+    limits: Arc<Limits>,
     idle_timeout: Duration,
     sweep: Cell<u32>,
     sweeping: Cell<bool>,
@@ -41,7 +43,11 @@ pub(super) struct Room {
 }
 
 impl Connections {
-    pub(in crate::upstream) fn new(address: SocketAddr, idle_timeout: Duration) -> Rc<Connections> {
+    pub(in crate::upstream) fn new(
+        address: SocketAddr,
+        idle_timeout: Duration,
+        limits: &Arc<Limits>,
+    ) -> Rc<Connections> {
         Rc::new(Connections {
             address,
             open: RefCell::default(),
@@ -49,6 +55,7 @@ impl Connections {
             opening: Cell::new(false),
             failures: Cell::new(0),
             failure: RefCell::new(None),
+            limits: Arc::clone(limits),
             idle_timeout,
             sweep: Cell::new(0),
             sweeping: Cell::new(false),
@@ -70,21 +77,22 @@ impl Connections {
         self.open.borrow().len()
     }
 
-    /// Room for a request, on a connection that is there or on a new one. Waits at most `timeout`.
+    /// Room for a request, on a connection that is there or on a new one, which is opened within `timeout`.
     pub(super) async fn room(self: &Rc<Self>, timeout: Duration) -> Result<Room, UpstreamError> {
-        if let Some(room) = self.take() {
-            return Ok(room);
+        match self.take() {
+            Some(room) => Ok(room),
+            None => {
+                let _waiting = Waiting::new(&self.crowd);
+                self.wait(timeout).await
+            }
         }
-        if self.crowd.waiting.get() >= MAX_WAITING {
-            return Err(self.failed(UpstreamErrorKind::Overflow, "too many requests wait"));
-        }
-        let _waiting = Waiting::new(&self.crowd);
-        self.wait(timeout).await
     }
 
     async fn wait(self: &Rc<Self>, timeout: Duration) -> Result<Room, UpstreamError> {
         let failures = self.failures.get();
-        let deadline = Instant::now() + timeout;
+        let mut late = pin!(tokio::time::sleep(self.limits.pending_timeout()));
+        let mut pending = None;
+        let mut leave = None;
         loop {
             let changed = self.crowd.changed.notified();
             if let Some(room) = self.take() {
@@ -96,23 +104,34 @@ impl Connections {
             {
                 return Err(error);
             }
-            if !self.opening.get() && self.open.borrow().len() < MAX_CONNECTIONS {
-                self.add(timeout).await?;
+            let opening = self.opening.get();
+            let may_open = !opening && self.open.borrow().len() < MAX_CONNECTIONS;
+            if may_open && let Some(slot) = leave.take().or_else(|| self.limits.connection()) {
+                self.add(timeout, slot).await?;
                 // Nothing was waited for since it opened. A peer that closes it at once is not tried again and again.
                 let closed =
                     || self.failed(UpstreamErrorKind::ConnectFailed, "closed as soon as it was open");
                 return self.take().ok_or_else(closed);
-            } else if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return Err(self.failed(UpstreamErrorKind::Overflow, &format!("no room within {timeout:?}")));
+            }
+            if !opening && pending.is_none() {
+                let too_many = || self.failed(UpstreamErrorKind::Overflow, "too many requests wait");
+                pending = Some(self.limits.wait().ok_or_else(too_many)?);
+            }
+            tokio::select! {
+                () = changed => {}
+                slot = self.limits.next_connection(), if may_open => leave = Some(slot),
+                () = &mut late => {
+                    return Err(self.failed(UpstreamErrorKind::Overflow, "no room was free in time"));
+                }
             }
         }
     }
 
     /// Opens a connection. If this is given up, the next one who waits opens it.
-    async fn add(self: &Rc<Self>, timeout: Duration) -> Result<(), UpstreamError> {
+    async fn add(self: &Rc<Self>, timeout: Duration, slot: ConnectionSlot) -> Result<(), UpstreamError> {
         let _opening = Opening::new(self);
-        let opened =
-            tokio::time::timeout(timeout, Connection::open(self.address, &self.crowd, timeout)).await;
+        let opening = Connection::open(self.address, &self.crowd, timeout, slot);
+        let opened = tokio::time::timeout(timeout, opening).await;
         let late =
             || self.failed(UpstreamErrorKind::ConnectTimeout, &format!("no answer within {timeout:?}"));
         match opened.unwrap_or_else(|_| Err(late())) {
@@ -145,7 +164,8 @@ impl Connections {
 
     fn start_sweeping(self: &Rc<Self>) {
         if !self.sweeping.replace(true) {
-            tokio::task::spawn_local(sweep(Rc::downgrade(self), self.idle_timeout / SWEEPS_PER_TIMEOUT));
+            let period = (self.idle_timeout / SWEEPS_PER_TIMEOUT).max(Duration::from_millis(1));
+            tokio::task::spawn_local(sweep(Rc::downgrade(self), Arc::clone(&self.limits), period));
         }
     }
 
@@ -160,15 +180,41 @@ impl Connections {
         });
         !open.is_empty()
     }
+
+    /// Lets go of idle ones for those who wait elsewhere. False when nothing is left.
+    fn make_room(&self) -> bool {
+        let mut wanted = if self.crowd.waiting.get() > 0 { 0 } else { self.limits.shortage() };
+        let mut open = self.open.borrow_mut();
+        open.retain(|connection| {
+            let goes = wanted > 0 && connection.streams.get() == 0;
+            wanted -= usize::from(goes);
+            !goes
+        });
+        !open.is_empty()
+    }
 }
 
 /// Runs while there are connections.
-async fn sweep(connections: Weak<Connections>, period: Duration) {
+async fn sweep(connections: Weak<Connections>, limits: Arc<Limits>, period: Duration) {
+    let mut next = Instant::now() + period;
     loop {
-        tokio::time::sleep(period).await;
-        let Some(connections) = connections.upgrade() else { return };
-        if !connections.close_expired() {
-            connections.sweeping.set(false);
+        let mut wanted = pin!(limits.wanted());
+        // Whoever begins to wait from here on wakes us up, and who did before is seen now.
+        wanted.as_mut().enable();
+        let Some(open) = connections.upgrade() else { return };
+        if !open.make_room() {
+            open.sweeping.set(false);
+            return;
+        }
+        drop(open);
+        tokio::select! {
+            () = wanted => continue,
+            () = tokio::time::sleep_until(next) => {}
+        }
+        next += period;
+        let Some(open) = connections.upgrade() else { return };
+        if !open.close_expired() {
+            open.sweeping.set(false);
             return;
         }
     }
@@ -180,6 +226,10 @@ impl Drop for Room {
         connection.streams.set(connection.streams.get().saturating_sub(1));
         connection.idle_since.set(self.connections.sweep.get());
         self.connections.crowd.one();
+        // An idle connection may be what others wait for.
+        if connection.streams.get() == 0 && self.connections.limits.pending().now() > 0 {
+            self.connections.make_room();
+        }
     }
 }
 

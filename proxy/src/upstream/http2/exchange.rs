@@ -36,11 +36,12 @@ impl Lease {
 }
 
 /// Sends a request, whose target is in origin form and which has a `host`, and waits for the head of its response.
-/// Dropping the future resets the stream.
+/// `admit` has the last word before it is sent. Dropping the future resets the stream.
 pub(in crate::upstream) async fn send(
     connections: &Rc<Connections>,
     request: Request<Body>,
     connect_timeout: Duration,
+    admit: impl FnOnce() -> Result<(), UpstreamError>,
 ) -> Result<(Response<Http2Body>, Lease), UpstreamError> {
     let endpoint = connections.address();
     let failed = |kind, details: String| UpstreamError::new(kind, Some(endpoint), details);
@@ -48,6 +49,7 @@ pub(in crate::upstream) async fn send(
     let request = Request::from_parts(translated(head, endpoint), ());
     let whole = body.is_end_stream();
     let room = connections.room(connect_timeout).await?;
+    admit()?;
     let reused = room.connection.used.replace(true);
     // The connection was looked at just now, and nothing has been waited for since: it takes the request.
     let sent = room.connection.sender().send_request(request, whole);

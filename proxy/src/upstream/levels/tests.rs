@@ -22,7 +22,7 @@ fn cluster(
         (endpoint.weight, endpoint.priority) = (*weight, *priority);
     }
     change(&mut configuration);
-    let shared = Arc::new(SharedCluster::new(&addresses, None));
+    let shared = Arc::new(SharedCluster::new(&addresses, &configuration.limits, None));
     (Cluster::new(&configuration, &shared), shared)
 }
 
@@ -102,9 +102,10 @@ fn what_is_left_shares_by_health_when_all_levels_together_are_too_few() {
 
 #[test]
 fn a_new_endpoint_gets_more_from_step_to_step() {
-    let old = SharedCluster::new(&[([127, 0, 0, 1], 1).into()], None);
+    let limits = meshgate_config::ClusterLimits::default();
+    let old = SharedCluster::new(&[([127, 0, 0, 1], 1).into()], &limits, None);
     let addresses = [([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into()];
-    let shared = Arc::new(SharedCluster::new(&addresses, Some(&old)));
+    let shared = Arc::new(SharedCluster::new(&addresses, &limits, Some(&old)));
     let mut configuration = configuration(&addresses);
     configuration.slow_start = Some(LONG);
     let slow = Cluster::new(&configuration, &shared);
