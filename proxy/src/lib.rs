@@ -4,6 +4,7 @@ pub mod admin;
 pub mod downstream;
 pub mod drain;
 pub mod exchange;
+pub mod files;
 pub mod filter;
 pub mod message;
 pub mod modules;

@@ -71,6 +71,13 @@ impl Backend {
         Backend::answering(name, move |seen, request| describe(named.clone(), seen, request)).await
     }
 
+    /// `echo` at this address.
+    pub async fn echo_at(name: &str, address: SocketAddr) -> Backend {
+        let named = name.to_owned();
+        let answer = move |seen, request| describe(named.clone(), seen, request);
+        Backend::listening(address, Version::HTTP_11, name, answer).await
+    }
+
     /// Answers every request by `answer`.
     pub async fn answering<A, F>(name: &str, answer: A) -> Backend
     where
@@ -100,7 +107,15 @@ impl Backend {
         A: Fn(Seen, Request<Incoming>) -> F + Clone + Send + 'static,
         F: Future<Output = Answer> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Backend::listening(SocketAddr::from(([127, 0, 0, 1], 0)), version, name, answer).await
+    }
+
+    async fn listening<A, F>(address: SocketAddr, version: Version, name: &str, answer: A) -> Backend
+    where
+        A: Fn(Seen, Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let record = Arc::new(Record {
             seen: Mutex::default(),

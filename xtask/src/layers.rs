@@ -12,7 +12,7 @@ use crate::{say, workspace};
 
 /// The proxy's folders and files by layer; a request runs from high to low. What is not listed is refused, so that a new
 /// part gets its place on purpose.
-const LAYERS: [(&str, u8); 17] = [
+const LAYERS: [(&str, u8); 18] = [
     ("main", 6),
     ("cli", 6),
     ("server", 5),
@@ -30,6 +30,7 @@ const LAYERS: [(&str, u8); 17] = [
     ("telemetry", 0),
     ("tls", 0),
     ("drain", 0),
+    ("files", 0),
 ];
 
 /// Parts that never import each other: what a filter decides, and how it is carried out, meet in the snapshot only.

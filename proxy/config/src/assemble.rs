@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cluster::{Endpoint, OutlierEntry};
+use crate::cluster::{Endpoint, OutlierEntry, Subset, SubsetEntry};
+use crate::discovery::Locality;
 use crate::file::{AccessLogEntry, ClusterEntry, DrainEntry, File, ListenerEntry, NodeEntry};
 use crate::files::Files;
+use crate::health::HealthCheckEntry;
 use crate::model::{
     AccessLog, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain, FilterUse, Listener,
     NodeFacts, Protocol,
 };
 use crate::tree::Node;
 use crate::units::DurationText;
-use crate::{Position, Source, references};
+use crate::{Position, Source, discovery, references};
 
 const DRAIN: Duration = Duration::from_secs(30);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,7 +56,19 @@ pub(crate) fn assemble(
         let chain = written.map_or_else(|| without_filters(&mut chains), ChainId);
         listeners.push(listener(entry, chain, node, files));
     }
-    let clusters = file.clusters.into_iter().zip(resolved.endpoints).zip(items(root, "clusters"));
+    let locality = file.node.as_ref().and_then(|node| node.locality.as_deref()).map(Locality::parse);
+    let locality = locality.unwrap_or_default();
+    let entries = file.clusters.into_iter().zip(resolved.endpoints).zip(items(root, "clusters"));
+    let mut clusters = Vec::new();
+    for ((mut entry, endpoints), node) in entries {
+        let subsets = std::mem::take(&mut entry.subsets);
+        let whole = cluster(entry, endpoints, &locality, files, place(node, "name"));
+        let places = node.get("subsets").map(Node::items).unwrap_or_default();
+        let parts = subsets.into_iter().zip(places);
+        let parts = parts.map(|(entry, node)| subset(&whole, entry, place(node, "name"))).collect::<Vec<_>>();
+        clusters.push(whole);
+        clusters.extend(parts);
+    }
     let admin_at = root.get("admin").map(|admin| place(admin, "address")).unwrap_or_default();
     Ok(Config {
         source: Arc::clone(source),
@@ -66,9 +80,7 @@ pub(crate) fn assemble(
         listeners,
         services: resolved.services,
         wasm: file.wasm.resolve(),
-        clusters: clusters
-            .map(|((entry, endpoints), node)| cluster(entry, endpoints, place(node, "name")))
-            .collect(),
+        clusters,
         chains,
     })
 }
@@ -96,8 +108,9 @@ fn without_filters(chains: &mut Vec<Chain>) -> ChainId {
 }
 
 fn node(entry: NodeEntry) -> NodeFacts {
-    let NodeEntry { id, cluster, metadata } = entry;
-    NodeFacts { id, cluster, metadata }
+    let NodeEntry { id, cluster, locality, metadata } = entry;
+    let locality = locality.as_deref().map(Locality::parse).unwrap_or_default();
+    NodeFacts { id, cluster, locality, metadata }
 }
 
 fn access_log(entry: AccessLogEntry, files: &Files) -> AccessLog {
@@ -138,10 +151,20 @@ fn listener(entry: ListenerEntry, chain: ChainId, node: &Node, files: &Files) ->
     }
 }
 
-fn cluster(entry: ClusterEntry, endpoints: Vec<Endpoint>, at: Position) -> Cluster {
+fn cluster(
+    entry: ClusterEntry,
+    endpoints: Vec<Endpoint>,
+    here: &Locality,
+    files: &Files,
+    at: Position,
+) -> Cluster {
     Cluster {
         name: entry.name.0,
+        subset: None,
         endpoints,
+        discovery: discovery::of(entry.dns, entry.endpoints_file.as_deref(), files),
+        health_check: entry.health_check.map(HealthCheckEntry::with_defaults),
+        near: entry.locality_failover.then(|| here.clone()),
         protocol: entry.protocol,
         load_balancer: entry.load_balancer,
         slow_start: entry.slow_start.map(|time| time.0),
@@ -153,4 +176,10 @@ fn cluster(entry: ClusterEntry, endpoints: Vec<Endpoint>, at: Position) -> Clust
         metadata: entry.metadata,
         at,
     }
+}
+
+/// Some of a cluster's endpoints, as a cluster: with its settings, and with limits of its own.
+fn subset(whole: &Cluster, entry: SubsetEntry, at: Position) -> Cluster {
+    let SubsetEntry { name, labels } = entry;
+    Cluster { name: name.0, subset: Some(Subset { of: whole.name.clone(), labels }), at, ..whole.clone() }
 }

@@ -1,17 +1,20 @@
 //! How requests are spread over a cluster's endpoints, and which of these are left out: the parts of a cluster's entry that are
 //! more than one value. Used by the file's form and by the model alike, where both are the same.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::file::EndpointText;
+use crate::discovery::Locality;
+use crate::file::{EndpointText, Name};
+use crate::model::Cluster;
 use crate::units::DurationText;
 
 /// One server of a cluster.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Endpoint {
     /// Where it listens.
     pub address: SocketAddr,
@@ -19,6 +22,30 @@ pub struct Endpoint {
     pub weight: u32,
     /// It is used while too few endpoints of a lower number can be.
     pub priority: u32,
+    /// What subsets are chosen by.
+    pub labels: Labels,
+    /// Where it is.
+    pub locality: Locality,
+}
+
+/// Names and values.
+pub type Labels = BTreeMap<String, String>;
+
+/// Some of another cluster's endpoints.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Subset {
+    /// The name of that cluster.
+    pub of: String,
+    /// They have all these labels.
+    pub labels: Labels,
+}
+
+impl Cluster {
+    /// Whether an endpoint of this cluster, or of the one that it is a subset of, is in it.
+    pub fn holds(&self, endpoint: &Endpoint) -> bool {
+        let has = |(name, value)| endpoint.labels.get(name) == Some(value);
+        self.subset.as_ref().is_none_or(|subset| subset.labels.iter().all(has))
+    }
 }
 
 /// How an endpoint is chosen.
@@ -169,6 +196,24 @@ pub(crate) struct EndpointEntry {
     #[serde(default)]
     #[schemars(with = "u32", range(min = 0, max = 15))]
     priority: Option<u32>,
+    /// What subsets are chosen by.
+    #[serde(default)]
+    labels: Labels,
+    /// Where it is: `REGION/ZONE/SUBZONE`, of which the later parts may be left out.
+    #[serde(default)]
+    #[schemars(with = "String", regex(pattern = "^[^/]+(/[^/]+){0,2}$"))]
+    locality: Option<String>,
+}
+
+/// `- {name: reviews-v1, labels: {version: v1}}`
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubsetEntry {
+    /// Its name, unique among clusters and subsets.
+    pub(crate) name: Name,
+    /// Its endpoints are those that have all these labels.
+    #[schemars(extend("minProperties" = 1))]
+    pub(crate) labels: Labels,
 }
 
 /// `outlier_detection: {consecutive_errors: 5, ejection_time: 30s}`

@@ -132,12 +132,14 @@ impl std::error::Error for Diagnostics {}
 pub(crate) struct Report<'s> {
     source: &'s Source,
     found: Vec<Diagnostic>,
+    /// In other files.
+    elsewhere: Vec<Diagnostic>,
     dropped: bool,
 }
 
 impl<'s> Report<'s> {
     pub(crate) fn new(source: &'s Source) -> Self {
-        Self { source, found: Vec::new(), dropped: false }
+        Self { source, found: Vec::new(), elsewhere: Vec::new(), dropped: false }
     }
 
     pub(crate) fn error(&mut self, at: Position, message: impl AsRef<str>) {
@@ -164,15 +166,23 @@ impl<'s> Report<'s> {
         self.push(at, &format!("unknown {what} {}", quoted(name)), hint.as_deref());
     }
 
-    pub(crate) fn is_clean(&self) -> bool {
-        self.found.is_empty()
+    /// What is wrong with another file.
+    pub(crate) fn absorb(&mut self, diagnostics: Diagnostics) {
+        let room = MOST.saturating_sub(self.elsewhere.len());
+        self.dropped |= diagnostics.len() > room;
+        self.elsewhere.extend(diagnostics.0.into_iter().take(room));
     }
 
-    /// What was found, sorted by place, each error once.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.found.is_empty() && self.elsewhere.is_empty()
+    }
+
+    /// What was found, sorted by place, each error once; what was found in other files comes last.
     pub(crate) fn finish(self) -> Diagnostics {
         let mut found = self.found;
         found.sort_by(|a, b| a.at.cmp(&b.at).then_with(|| a.message.cmp(&b.message)));
         found.dedup_by(|a, b| a.at == b.at && a.message == b.message);
+        found.extend(self.elsewhere);
         if self.dropped {
             let message = "there are more errors, which are not listed";
             found.push(Diagnostic::new(self.source, Position::default(), message, None));

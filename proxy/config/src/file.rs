@@ -7,7 +7,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use crate::Compatibility;
-use crate::cluster::{ClusterLimitsEntry, EndpointForm, LoadBalancer, OutlierEntry};
+use crate::cluster::{ClusterLimitsEntry, EndpointForm, LoadBalancer, OutlierEntry, SubsetEntry};
+use crate::discovery::DnsEntry;
+use crate::health::HealthCheckEntry;
 use crate::isolation::{Capabilities, Isolation};
 use crate::limits::{LimitsEntry, WasmEntry};
 use crate::model::{AccessLogFormat, ClusterProtocol, Direction, Metadata, OnError, Protocol};
@@ -98,6 +100,10 @@ pub(crate) struct NodeEntry {
     /// The group of proxies it belongs to: the property `xds.node.cluster`.
     #[serde(default)]
     pub(crate) cluster: String,
+    /// Where it is: `REGION/ZONE/SUBZONE`, of which the later parts may be left out. For `locality_failover`.
+    #[serde(default)]
+    #[schemars(with = "String", regex(pattern = "^[^/]+(/[^/]+){0,2}$"))]
+    pub(crate) locality: Option<String>,
     /// Anything else: the properties below `xds.node.metadata`.
     #[serde(default)]
     pub(crate) metadata: Metadata,
@@ -235,8 +241,29 @@ pub(crate) struct ClusterEntry {
     pub(crate) name: Name,
     /// `IP:PORT` or `HOST:PORT`, or a map with `address` and more; a host name stands for all addresses it has when the file
     /// is loaded. An empty list answers every request with 503.
+    #[serde(default)]
+    #[schemars(with = "Vec<EndpointForm>")]
     #[expect(dead_code, reason = "read from the tree, which knows positions")]
-    endpoints: Vec<EndpointForm>,
+    endpoints: Option<Vec<EndpointForm>>,
+    /// Has the endpoints from DNS, and follows it.
+    #[serde(default)]
+    #[schemars(with = "DnsEntry")]
+    pub(crate) dns: Option<DnsEntry>,
+    /// Has the endpoints from a file, and follows it: a list in the form of `endpoints`, in YAML or JSON.
+    #[serde(default)]
+    #[schemars(with = "String", length(min = 1))]
+    pub(crate) endpoints_file: Option<String>,
+    /// Asks endpoints at intervals whether they are well, and leaves out those that are not. Default: none is asked.
+    #[serde(default)]
+    #[schemars(with = "HealthCheckEntry")]
+    pub(crate) health_check: Option<HealthCheckEntry>,
+    /// Names for some of the endpoints, which can be used wherever a cluster's name can.
+    #[serde(default)]
+    pub(crate) subsets: Vec<SubsetEntry>,
+    /// Prefers endpoints that are near: in the proxy's own subzone, zone or region (`node.locality`), in this order, as if
+    /// they had the better priority. Default: false.
+    #[serde(default)]
+    pub(crate) locality_failover: bool,
     /// What its endpoints speak: `http2` for gRPC. Default: http1.
     #[serde(default)]
     pub(crate) protocol: ClusterProtocol,

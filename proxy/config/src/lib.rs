@@ -13,10 +13,12 @@ mod chains;
 mod cluster;
 mod compatibility;
 mod diagnostic;
+mod discovery;
 mod file;
 mod files;
 mod filters;
 mod formats;
+mod health;
 mod isolation;
 mod limits;
 mod load;
@@ -33,12 +35,16 @@ mod units;
 mod words;
 mod yaml;
 
-pub use cluster::{ClusterLimits, Endpoint, HashBy, HashKey, LoadBalancer, OutlierDetection, SuccessRate};
+pub use cluster::{
+    ClusterLimits, Endpoint, HashBy, HashKey, Labels, LoadBalancer, OutlierDetection, Subset, SuccessRate,
+};
 pub use compatibility::{
     AbsentMaps, Allocator, Compatibility, FailedCalls, NullValues, PropertyForm, StopIteration,
 };
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use discovery::{AddressFamily, Discovery, Dns, DnsName, Locality, load_endpoints};
 pub use file::schema;
+pub use health::{HealthCheck, HttpProbe, Probe};
 pub use isolation::{Capabilities, Clock, Isolation, PropertyGroup};
 pub use limits::{FilterLimits, WasmBounds};
 pub use load::{Load, load, load_text};

@@ -37,7 +37,7 @@ pub struct Load {
 /// an entry of `filters:` that no chain mentions are no errors, but mistakes in them are.
 pub fn load(path: &Path, modules: &mut dyn Modules) -> Load {
     let name = path.display().to_string();
-    let text = match read(path) {
+    let text = match read(path, "configuration") {
         Ok(text) => text,
         Err((message, at)) => {
             let diagnostic = Source::new(name, "").diagnostic(at, message, None);
@@ -59,22 +59,20 @@ pub fn load_text(name: &str, text: impl Into<String>, base: &Path, modules: &mut
     Load { outcome, files: files.into_seen() }
 }
 
-fn read(path: &Path) -> Result<String, (String, Position)> {
+/// Reads a file that is one of ours: `what` it is.
+pub(crate) fn read(path: &Path, what: &str) -> Result<String, (String, Position)> {
     let whole = |message: String| (message, Position::default());
-    let unreadable = |error: std::io::Error| whole(format!("cannot read the configuration: {error}"));
+    let unreadable = |error: std::io::Error| whole(format!("cannot read the {what}: {error}"));
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(LARGEST as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > LARGEST {
-        return Err(whole(format!("the configuration is larger than {} MiB", LARGEST >> 20)));
+        return Err(whole(format!("the {what} is larger than {} MiB", LARGEST >> 20)));
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let position = Source::new("", String::from_utf8_lossy(valid)).position(valid.len());
-        whole(format!(
-            "the configuration is not UTF-8: see line {}, column {}",
-            position.line, position.column
-        ))
+        whole(format!("the {what} is not UTF-8: see line {}, column {}", position.line, position.column))
     })
 }
 
@@ -90,7 +88,7 @@ fn check(source: &Arc<Source>, modules: &mut dyn Modules, files: &mut Files) -> 
     references::listeners(&root, &clusters, &mut report);
     references::bounds(&root, &mut report);
     tls::check(&root, files, &mut report);
-    let endpoints = references::endpoints(&root, &mut report);
+    let endpoints = references::endpoints(&root, files, &mut report);
     isolation::clusters(&root, &clusters, &mut report);
     let (chains, services) = build_chains(&root, &clusters, modules, files, &mut report);
     isolation::places(&chains, &services, &mut report);

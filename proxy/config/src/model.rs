@@ -9,7 +9,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::cluster::{ClusterLimits, Endpoint, LoadBalancer, OutlierDetection};
+use crate::cluster::{ClusterLimits, Endpoint, LoadBalancer, OutlierDetection, Subset};
+use crate::discovery::{Discovery, Locality};
+use crate::health::HealthCheck;
 use crate::tls::ListenerTls;
 use crate::{
     Capabilities, Compatibility, FilterLimits, Isolation, ModuleSource, Position, Source, WasmBounds,
@@ -100,6 +102,8 @@ pub struct NodeFacts {
     pub id: String,
     /// The group of proxies it belongs to.
     pub cluster: String,
+    /// Where it is.
+    pub locality: Locality,
     /// Anything else.
     pub metadata: Metadata,
 }
@@ -292,8 +296,17 @@ impl Default for Surroundings {
 pub struct Cluster {
     /// Its name, unique among clusters.
     pub name: String,
-    /// Its endpoints, in the file's order, each once; a host name stands for all its addresses at load.
+    /// Some of another cluster's endpoints; none: it has its own. What this says of endpoints is then what that cluster says.
+    pub subset: Option<Subset>,
+    /// Its endpoints, in the file's order, each once; a host name stands for all its addresses at load. From a file: as it
+    /// was at load.
     pub endpoints: Vec<Endpoint>,
+    /// Where its endpoints come from after that.
+    pub discovery: Discovery,
+    /// How its endpoints are asked whether they are well.
+    pub health_check: Option<HealthCheck>,
+    /// The place that near endpoints are preferred to; none: they are not.
+    pub near: Option<Locality>,
     /// What the endpoints speak.
     pub protocol: ClusterProtocol,
     /// How an endpoint is chosen.

@@ -6,13 +6,17 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use crate::cluster::Endpoint;
 use crate::diagnostic::Report;
+use crate::discovery::Locality;
+use crate::files::Files;
 use crate::tree::{Kind, Node};
 use crate::words::quoted;
-use crate::{Position, formats, limits, units};
+use crate::{Position, discovery, formats, health, limits, units};
 
-/// The names of the clusters; a name given twice is reported.
+/// The names of the clusters and of their subsets; a name given twice is reported.
 pub(crate) fn clusters<'n>(root: &'n Node, report: &mut Report<'_>) -> BTreeSet<&'n str> {
-    names(root.get("clusters"), "cluster", report)
+    let clusters = root.get("clusters");
+    let subsets = clusters.map(Node::items).unwrap_or_default().iter().map(|cluster| cluster.get("subsets"));
+    unique(texts(clusters, "name").chain(subsets.flat_map(|list| texts(list, "name"))), "cluster", report)
 }
 
 /// The names of chains.
@@ -21,8 +25,16 @@ pub(crate) fn chains(root: &Node) -> BTreeSet<&str> {
 }
 
 fn names<'n>(list: Option<&'n Node>, what: &str, report: &mut Report<'_>) -> BTreeSet<&'n str> {
+    unique(texts(list, "name"), what, report)
+}
+
+fn unique<'n>(
+    names: impl Iterator<Item = (&'n str, Position)>,
+    what: &str,
+    report: &mut Report<'_>,
+) -> BTreeSet<&'n str> {
     let mut seen: HashMap<&str, Position> = HashMap::new();
-    for (name, at) in texts(list, "name") {
+    for (name, at) in names {
         if let Some(first) = seen.get(name) {
             let hint = format!("it is already the name of the one in line {}", first.line);
             report.error_with(at, format!("duplicate {what} name {}", quoted(name)), hint);
@@ -101,39 +113,74 @@ fn addresses(root: &Node, report: &mut Report<'_>) {
     }
 }
 
+/// The answers to host names that were asked for.
+pub(crate) type Asked<'n> = HashMap<&'n str, Result<Vec<SocketAddr>, String>>;
+
 /// The endpoints of the clusters in the file's order, host names resolved. Those of a cluster that is wrong in other
 /// respects may lack some.
-pub(crate) fn endpoints(root: &Node, report: &mut Report<'_>) -> Vec<Vec<Endpoint>> {
-    let mut asked: HashMap<&str, Result<Vec<SocketAddr>, String>> = HashMap::new();
+pub(crate) fn endpoints(root: &Node, files: &mut Files, report: &mut Report<'_>) -> Vec<Vec<Endpoint>> {
+    let mut asked = Asked::new();
     let mut clusters = Vec::new();
     for cluster in root.get("clusters").map(Node::items).unwrap_or_default() {
-        let mut endpoints: Vec<Endpoint> = Vec::new();
-        let mut known: HashSet<SocketAddr> = HashSet::new();
-        let mut written = BTreeSet::new();
-        for entry in cluster.get("endpoints").map(Node::items).unwrap_or_default() {
-            let node = entry.get("address").unwrap_or(entry);
-            let Some(text) = node.as_text().filter(|text| formats::complaint("endpoint", text).is_none())
-            else {
-                continue;
-            };
-            if !written.insert(text) {
-                report.error(node.at, format!("the endpoint {} is listed twice", quoted(text)));
-                continue;
-            }
-            match asked.entry(text).or_insert_with(|| resolve(text)) {
-                Ok(found) => {
-                    let new = found.iter().filter(|address| known.insert(**address));
-                    let (weight, priority) = (number(entry, "weight", 1), number(entry, "priority", 0));
-                    endpoints.extend(new.map(|address| Endpoint { address: *address, weight, priority }));
-                }
-                Err(reason) => {
-                    report.error(node.at, format!("the endpoint {} does not resolve: {reason}", quoted(text)))
-                }
-            }
-        }
-        clusters.push(endpoints);
+        let in_file = discovery::endpoints_in_file(cluster, files, report);
+        clusters.push(match (in_file, cluster.get("endpoints")) {
+            (Some(endpoints), _) => endpoints,
+            (None, Some(list)) => endpoints_of(list, &mut asked, report),
+            (None, None) => Vec::new(),
+        });
     }
     clusters
+}
+
+/// The endpoints in a list.
+pub(crate) fn endpoints_of<'n>(
+    list: &'n Node,
+    asked: &mut Asked<'n>,
+    report: &mut Report<'_>,
+) -> Vec<Endpoint> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    let mut known: HashSet<SocketAddr> = HashSet::new();
+    let mut written = BTreeSet::new();
+    for entry in list.items() {
+        let node = entry.get("address").unwrap_or(entry);
+        let Some(text) = node.as_text().filter(|text| formats::complaint("endpoint", text).is_none()) else {
+            continue;
+        };
+        if !written.insert(text) {
+            report.error(node.at, format!("the endpoint {} is listed twice", quoted(text)));
+            continue;
+        }
+        match asked.entry(text).or_insert_with(|| resolve(text)) {
+            Ok(found) => {
+                let new = found.iter().filter(|address| known.insert(**address));
+                endpoints.extend(new.map(|address| endpoint(entry, *address)));
+            }
+            Err(reason) => {
+                report.error(node.at, format!("the endpoint {} does not resolve: {reason}", quoted(text)))
+            }
+        }
+    }
+    endpoints
+}
+
+/// What an entry says of an endpoint.
+fn endpoint(entry: &Node, address: SocketAddr) -> Endpoint {
+    let labels = entry.get("labels").map(Node::entries).unwrap_or_default().iter();
+    let labels =
+        labels.filter_map(|label| Some((label.key.clone(), label.value.as_text()?.to_owned()))).collect();
+    let locality = entry.get("locality").and_then(Node::as_text).map(Locality::parse).unwrap_or_default();
+    Endpoint {
+        address,
+        weight: number(entry, "weight", 1),
+        priority: number(entry, "priority", 0),
+        labels,
+        locality,
+    }
+}
+
+/// Where the value of a key stands; where the map does if there is none.
+pub(crate) fn position_of(map: &Node, key: &str) -> Position {
+    map.get(key).map_or(map.at, |value| value.at)
 }
 
 /// A small number in a map, whose bounds the schema checks.
@@ -175,6 +222,16 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
             lasting(cluster, key, report);
         }
         cluster_numbers(cluster, report);
+        discovery::check(cluster, report);
+        let node_locality = root.get("node").and_then(|node| node.get("locality"));
+        if let Some(near) = cluster.get("locality_failover")
+            && matches!(near.kind, Kind::Bool(true))
+            && node_locality.is_none()
+        {
+            let hint = "`node: {locality: REGION/ZONE/SUBZONE}`";
+            report.error_with(near.at, "to know what is near, the proxy must know where it is", hint);
+        }
+        health::check(cluster, report);
     }
     limits::bounds(root, report);
     whole(root, "workers", report);
@@ -182,9 +239,8 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
 
 fn cluster_numbers(cluster: &Node, report: &mut Report<'_>) {
     whole(cluster, "panic_threshold", report);
-    for endpoint in cluster.get("endpoints").map(Node::items).unwrap_or_default() {
-        whole(endpoint, "weight", report);
-        whole(endpoint, "priority", report);
+    if let Some(list) = cluster.get("endpoints") {
+        endpoint_numbers(list, report);
     }
     if let Some(limits) = cluster.get("limits") {
         lasting(limits, "pending_timeout", report);
@@ -208,6 +264,14 @@ fn cluster_numbers(cluster: &Node, report: &mut Report<'_>) {
     if let Some(rate) = outliers.get("success_rate") {
         whole(rate, "requests", report);
         whole(rate, "endpoints", report);
+    }
+}
+
+/// What a schema cannot say of a list of endpoints.
+pub(crate) fn endpoint_numbers(list: &Node, report: &mut Report<'_>) {
+    for endpoint in list.items() {
+        whole(endpoint, "weight", report);
+        whole(endpoint, "priority", report);
     }
 }
 

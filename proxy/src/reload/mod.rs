@@ -4,9 +4,7 @@
 //! by content that something did change, and has the server load the files again ([`Rebuild`]). It knows nothing of what is in the files: an attempt
 //! either yields a new version or leaves everything as it was, and both are visible in the log, in `/reload` and in metrics.
 
-mod fingerprint;
 mod status;
-mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -17,11 +15,10 @@ use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 
+use crate::files::{Fingerprint, Watch, look};
 use crate::telemetry::Registry;
-use fingerprint::Fingerprint;
 pub use status::{ReloadHandle, ReloadOutcome, ReloadStatus};
 use status::{ReloadMetrics, ReloadRequest};
-use watch::Watch;
 
 /// Requests to reload that may wait while one is being carried out.
 const WAITING_REQUESTS: usize = 16;
@@ -60,7 +57,7 @@ impl<R: Rebuild> Reloader<R> {
     /// A reloader that goes on from the load at the start, and the handle to ask it.
     #[must_use]
     pub fn new(rebuild: R, first: FirstLoad, registry: &Registry) -> (Self, ReloadHandle) {
-        Self::with_watch(rebuild, first, registry, Watch::new())
+        Self::with_watch(rebuild, first, registry, Watch::start())
     }
 
     fn with_watch(
@@ -109,7 +106,7 @@ impl<R: Rebuild> Reloader<R> {
     async fn has_changed(&mut self) -> bool {
         let files = self.loaded.files();
         self.watch.arm(&files);
-        let now = take(&self.loaded, files).await;
+        let now = look(&self.loaded, files).await;
         let changed = !self.loaded.same_content(&now);
         if !changed {
             self.loaded = now;
@@ -119,7 +116,7 @@ impl<R: Rebuild> Reloader<R> {
 
     async fn attempt(&mut self) -> ReloadStatus {
         let known = self.loaded.files();
-        let before = take(&self.loaded, known.clone()).await;
+        let before = look(&self.loaded, known.clone()).await;
         let began = SystemTime::now();
         let outcome = self.rebuild.rebuild().await;
         let mut files: BTreeSet<PathBuf> = outcome.files.into_iter().collect();
@@ -128,7 +125,7 @@ impl<R: Rebuild> Reloader<R> {
             files.extend(known);
         }
         self.watch.arm(&files);
-        let after = take(&before, files).await;
+        let after = look(&before, files).await;
         self.loaded = after.as_loaded(&before, began);
         if !self.loaded.same_content(&after) {
             // Something changed while it was being read: which half was seen is not known, so once more.
@@ -155,12 +152,4 @@ impl<R: Rebuild> Reloader<R> {
         self.status.send_replace(status.clone());
         status
     }
-}
-
-/// Fingerprints the files on a thread that may block.
-async fn take(last: &Fingerprint, files: BTreeSet<PathBuf>) -> Fingerprint {
-    let last = last.clone();
-    let fallback = last.clone();
-    // The blocking task only fails to finish when the runtime is being torn down.
-    tokio::task::spawn_blocking(move || last.retake(&files)).await.unwrap_or(fallback)
 }

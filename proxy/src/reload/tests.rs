@@ -113,7 +113,7 @@ fn simple(text: &'static str) -> impl Fn(&Path) -> PathBuf + Copy {
 
 /// Runs a test with both kinds of watch.
 fn with_both<T: Future<Output = ()>>(test: impl Fn(Watch) -> T) {
-    for watch in [Watch::new, Watch::only_looking] {
+    for watch in [Watch::start, Watch::only_looking] {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(LocalSet::new().run_until(async { test(watch()).await }));
     }

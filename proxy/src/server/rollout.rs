@@ -19,6 +19,7 @@ use crate::downstream;
 use crate::reload::{Rebuild, ReloadOutcome};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{AccessLogTarget, AccessLogWriter};
+use crate::upstream::Caretaker;
 use crate::worker::{ListenerSocket, Worker};
 
 /// Puts snapshots into force. Clones are handles to the same workers.
@@ -33,6 +34,7 @@ struct Parts {
     shared: Arc<meshgate_wasm::Shared>,
     file: PathBuf,
     running: RefCell<Option<Arc<Snapshot>>>,
+    caretaker: RefCell<Caretaker>,
 }
 
 /// Sockets of the new listeners, one list per worker.
@@ -47,8 +49,8 @@ impl Rollout {
         shared: Arc<meshgate_wasm::Shared>,
         file: PathBuf,
     ) -> Rollout {
-        let running = RefCell::new(None);
-        Rollout(Rc::new(Parts { builder, workers, access_log, state, shared, file, running }))
+        let (running, caretaker) = (RefCell::new(None), RefCell::default());
+        Rollout(Rc::new(Parts { builder, workers, access_log, state, shared, file, running, caretaker }))
     }
 
     pub(super) fn reopen_access_log(&self) {
@@ -72,21 +74,22 @@ impl Rollout {
         let target = self.access_log_target(running.as_deref(), &snapshot.config)?;
         let sockets = self.bind(running.as_deref(), &snapshot)?;
         self.set_bounds(&snapshot.config);
+        let known = parts.caretaker.borrow_mut().prepare(snapshot.clusters());
+        known.finish().await;
         if let Err(reason) = self.prepare(&snapshot, sockets).await {
             for worker in &parts.workers {
                 worker.abandon().await;
             }
             if let Some(running) = &running {
                 self.set_bounds(&running.config);
+                parts.caretaker.borrow_mut().take_over(running.clusters());
             }
             return Err(reason);
         }
         for worker in &parts.workers {
             worker.commit().await;
         }
-        for (cluster, shared) in snapshot.clusters() {
-            shared.limits().set(&cluster.limits);
-        }
+        parts.caretaker.borrow_mut().take_over(snapshot.clusters());
         if let Some(target) = target {
             parts.access_log.switch(target);
         }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::admin::{ClusterSummary, FilterSummary, SnapshotSummary};
 use crate::snapshot::Snapshot;
 use meshgate_config::{
-    ClusterProtocol, Config, FilterConfiguration, FilterLimits, FilterUse, Isolation, ListenerTls, Protocol,
-    TlsVersion,
+    ClusterProtocol, Config, Discovery, DnsName, FilterConfiguration, FilterLimits, FilterUse, Isolation,
+    ListenerTls, Protocol, TlsVersion,
 };
 
 /// The snapshot in the words of the admin API.
@@ -73,7 +73,17 @@ fn configuration(config: &Config) -> Value {
                 "address": endpoint.address.to_string(),
                 "weight": endpoint.weight,
                 "priority": endpoint.priority,
+                "labels": endpoint.labels,
             })).collect::<Vec<_>>(),
+            "subset_of": cluster.subset.as_ref().map(|subset| &subset.of),
+            "discovery": match &cluster.discovery {
+                Discovery::Static => Value::Null,
+                Discovery::Dns(dns) => match &dns.name {
+                    DnsName::Host { host, port } => json!({"dns": format!("{host}:{port}")}),
+                    DnsName::Srv(name) => json!({"srv": name}),
+                },
+                Discovery::File(path) => json!({"file": path.display().to_string()}),
+            },
             "protocol": match cluster.protocol {
                 ClusterProtocol::Http1 => "http1",
                 ClusterProtocol::Http2 => "http2",

@@ -12,7 +12,7 @@ use meshgate_wasm::{CallError, CallFailure, HttpCall, HttpCallReply, HttpCallRes
 
 use super::cluster::Cluster;
 use super::error::UpstreamErrorKind;
-use super::send::{Upstream, UpstreamBody};
+use super::send::{Attempt, Upstream, UpstreamBody};
 use crate::message::{Body, BodyError, call_depth, response_arrived, upstream_request};
 
 /// How long a call may take if nobody says.
@@ -80,8 +80,12 @@ async fn perform(
     let timeout = call.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(DEFAULT_TIMEOUT);
     // The response is kept in memory as a whole.
     let most_body = usize::try_from(call.most_body).unwrap_or(usize::MAX);
-    let exchange = exchange(upstream, cluster, request(call), most_body);
-    tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(CallFailure::Timeout))
+    let attempt = Attempt::default();
+    let exchange = exchange(upstream, cluster, request(call), most_body, &attempt);
+    tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| {
+        attempt.is_late(cluster);
+        Err(CallFailure::Timeout)
+    })
 }
 
 fn request(call: HttpCall) -> Request<Body> {
@@ -116,8 +120,9 @@ async fn exchange(
     cluster: &Cluster,
     request: Request<Body>,
     most_body: usize,
+    attempt: &Attempt,
 ) -> Result<HttpCallResponse, CallFailure> {
-    match upstream.send(cluster, request).await {
+    match upstream.send_over(cluster.protocol(), cluster, request, attempt).await {
         Ok(response) => collect(response, most_body).await,
         Err(error) => Err(match error.kind {
             UpstreamErrorKind::NoEndpoint => CallFailure::NoEndpoint,

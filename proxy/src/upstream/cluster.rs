@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use super::endpoint::Endpoint;
 use super::levels::Levels;
 use super::limits::Limits;
 use super::outlier::{self, Outcome};
-use super::shared::SharedCluster;
+use super::shared::{Member, Members, SharedCluster};
 
 /// What a request without an answer counts as for `peak_ewma`: a broken endpoint fails fast, and must not look fast.
 const NO_ANSWER: Duration = Duration::from_secs(5);
@@ -26,30 +26,30 @@ pub struct Cluster {
     name: Rc<str>,
     configuration: meshgate_config::Cluster,
     shared: Arc<SharedCluster>,
+    limits: Arc<Limits>,
     metadata: Option<Rc<Metadata>>,
-    endpoints: Vec<Rc<Endpoint>>,
-    levels: RefCell<Levels>,
+    current: RefCell<Current>,
+}
+
+/// The endpoints as they are at the moment.
+struct Current {
+    members: Arc<Members>,
+    endpoints: Rc<[Rc<Endpoint>]>,
+    levels: Levels,
 }
 
 impl Cluster {
-    /// A cluster as configured, with no connection yet. `shared` has the same endpoints.
+    /// A cluster as configured, with no connection yet. `shared` holds its endpoints.
     pub fn new(configuration: &meshgate_config::Cluster, shared: &Arc<SharedCluster>) -> Cluster {
-        let endpoints: Vec<Rc<Endpoint>> = configuration
-            .endpoints
-            .iter()
-            .zip(shared.endpoints())
-            .enumerate()
-            .map(|(index, (endpoint, one))| {
-                Rc::new(Endpoint::new(index, endpoint, one, shared.limits(), configuration.idle_timeout))
-            })
-            .collect();
+        let limits = shared.limits_of(configuration);
+        let current = Current::new(configuration, shared.members(), &[], &limits);
         Cluster {
             name: Rc::from(configuration.name.as_str()),
             configuration: configuration.clone(),
             shared: Arc::clone(shared),
-            levels: RefCell::new(Levels::new(configuration, &endpoints)),
+            limits,
+            current: RefCell::new(current),
             metadata: (!configuration.metadata.is_empty()).then(|| Rc::new(configuration.metadata.clone())),
-            endpoints,
         }
     }
 
@@ -63,9 +63,9 @@ impl Cluster {
         self.metadata.as_ref()
     }
 
-    /// Its endpoints, in the configuration's order.
-    pub fn endpoints(&self) -> &[Rc<Endpoint>] {
-        &self.endpoints
+    /// Its endpoints at the moment, in the order of their source.
+    pub fn endpoints(&self) -> Rc<[Rc<Endpoint>]> {
+        Rc::clone(&self.current.borrow().endpoints)
     }
 
     /// What its endpoints speak.
@@ -80,10 +80,23 @@ impl Cluster {
 
     /// The endpoint for the next request.
     pub(super) fn pick(&self, key: Option<u64>) -> Option<Rc<Endpoint>> {
-        if !self.levels.borrow().are_current(&self.shared) {
-            self.levels.borrow_mut().renew(&self.configuration, &self.shared);
+        self.shared.use_it();
+        if !self.current.borrow().levels.are_current(&self.shared) {
+            self.renew();
         }
-        self.levels.borrow().pick(key).cloned()
+        self.current.borrow().levels.pick(key).cloned()
+    }
+
+    /// Looks what has changed. Endpoints that stay keep their connections.
+    fn renew(&self) {
+        // What changes after this is read is seen next time.
+        let generation = self.shared.generation();
+        let members = self.shared.members();
+        let mut current = self.current.borrow_mut();
+        if !Arc::ptr_eq(&members, &current.members) {
+            *current = Current::new(&self.configuration, members, &current.endpoints, &self.limits);
+        }
+        current.levels.renew(generation, &self.configuration, &self.shared);
     }
 
     /// The key by which the load balancer is to choose this request's endpoint; none if it has none, or chooses otherwise.
@@ -124,25 +137,58 @@ impl Cluster {
             endpoint.shared().latency().record(sample, now);
         }
         if let Some(outliers) = outliers
-            && outlier::report(outliers, &self.shared, endpoint.index(), outcome, now)
+            && outlier::report(outliers, &self.shared, endpoint.shared(), outcome, now)
         {
             let instant = Instant::now();
-            let away = self.shared.endpoints().iter().filter(|one| self.shared.away(one, instant).is_some());
+            let members = self.shared.members();
+            let away = members.iter().filter(|one| self.shared.away(one.shared(), instant).is_some());
             tracing::warn!(cluster = %self.name, last = %endpoint.address(), ?outcome, ejected = away.count(), "endpoint ejected");
         }
     }
 
     /// How much of it is in use, by all workers, and may be.
     pub fn limits(&self) -> &Arc<Limits> {
-        self.shared.limits()
+        &self.limits
     }
 
-    /// Whether a reload leaves this cluster as it is. Where it stands in the file does not matter, and its limits are
-    /// shared, not ours.
+    /// Whether a reload leaves this cluster as it is. Where it stands in the file does not matter; its limits and its
+    /// endpoints are shared, and change there.
     fn is_still(&self, configuration: &meshgate_config::Cluster, shared: &Arc<SharedCluster>) -> bool {
         let mut moved = self.configuration.clone();
         (moved.at, moved.limits) = (configuration.at, configuration.limits);
+        moved.endpoints.clone_from(&configuration.endpoints);
+        moved.discovery.clone_from(&configuration.discovery);
+        moved.health_check.clone_from(&configuration.health_check);
         moved == *configuration && Arc::ptr_eq(&self.shared, shared)
+    }
+}
+
+impl Current {
+    /// The endpoints among `members` that are this cluster's. Those that are `known` keep their connections.
+    fn new(
+        configuration: &meshgate_config::Cluster,
+        members: Arc<Members>,
+        known: &[Rc<Endpoint>],
+        limits: &Arc<Limits>,
+    ) -> Current {
+        let known: HashMap<SocketAddr, &Rc<Endpoint>> =
+            known.iter().map(|endpoint| (endpoint.address(), endpoint)).collect();
+        let endpoint = |member: &Member| {
+            let described = member.configuration();
+            let distance = configuration.near.as_ref().map_or(0, |here| described.locality.distance(here));
+            let rank = (described.priority, distance);
+            Rc::new(match known.get(&described.address) {
+                Some(known) => known.renewed(member, rank),
+                None => Endpoint::new(member, rank, limits, configuration.idle_timeout),
+            })
+        };
+        let endpoints: Rc<[Rc<Endpoint>]> = members
+            .iter()
+            .filter(|member| configuration.holds(member.configuration()))
+            .map(endpoint)
+            .collect();
+        let levels = Levels::new(configuration, &endpoints);
+        Current { members, endpoints, levels }
     }
 }
 
@@ -169,7 +215,7 @@ fn query<'r>(request: &'r RequestHead, name: &str) -> Option<&'r str> {
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cluster").field("name", &self.name).field("endpoints", &self.endpoints).finish()
+        f.debug_struct("Cluster").field("name", &self.name).field("endpoints", &self.endpoints()).finish()
     }
 }
 

@@ -12,41 +12,52 @@ use super::http2;
 use super::levels::Standing;
 use super::limits::Limits;
 use super::pool::Pool;
-use super::shared::SharedEndpoint;
+use super::shared::{Member, SharedEndpoint};
 
 /// One server of a cluster.
 pub struct Endpoint {
-    /// Its number among the cluster's.
-    index: usize,
     weight: f64,
-    priority: u32,
+    /// Endpoints with a higher one are used while too few with this one can be.
+    rank: Rank,
     shared: Arc<SharedEndpoint>,
     standing: Standing,
     pool: Rc<Pool>,
     http2: Rc<http2::Connections>,
-    in_flight: Cell<usize>,
+    in_flight: Rc<Cell<usize>>,
     limits: Arc<Limits>,
 }
 
+/// Its priority, and among those of the same how far it is away.
+pub(super) type Rank = (u32, u32);
+
 impl Endpoint {
-    pub(super) fn new(
-        index: usize,
-        configuration: &meshgate_config::Endpoint,
-        shared: &Arc<SharedEndpoint>,
-        limits: &Arc<Limits>,
-        idle_timeout: Duration,
-    ) -> Endpoint {
+    pub(super) fn new(member: &Member, rank: Rank, limits: &Arc<Limits>, idle_timeout: Duration) -> Endpoint {
+        let configuration = member.configuration();
         let weight = f64::from(configuration.weight.max(1));
         Endpoint {
-            index,
             weight,
-            priority: configuration.priority,
-            shared: Arc::clone(shared),
+            rank,
+            shared: Arc::clone(member.shared()),
             standing: Standing::new(weight),
             pool: Pool::new(idle_timeout, limits),
             http2: http2::Connections::new(configuration.address, idle_timeout, limits),
-            in_flight: Cell::new(0),
+            in_flight: Rc::default(),
             limits: Arc::clone(limits),
+        }
+    }
+
+    /// The same endpoint, with the same connections, of which its source says something else now.
+    pub(super) fn renewed(&self, member: &Member, rank: Rank) -> Endpoint {
+        let weight = f64::from(member.configuration().weight.max(1));
+        Endpoint {
+            weight,
+            rank,
+            shared: Arc::clone(member.shared()),
+            standing: Standing::new(weight),
+            pool: Rc::clone(&self.pool),
+            http2: Rc::clone(&self.http2),
+            in_flight: Rc::clone(&self.in_flight),
+            limits: Arc::clone(&self.limits),
         }
     }
 
@@ -79,12 +90,8 @@ impl Endpoint {
         &self.limits
     }
 
-    pub(super) fn index(&self) -> usize {
-        self.index
-    }
-
-    pub(super) fn priority(&self) -> u32 {
-        self.priority
+    pub(super) fn rank(&self) -> Rank {
+        self.rank
     }
 
     /// Its weight as configured, without slow start.

@@ -1,14 +1,15 @@
-//! Which endpoints of a cluster may be used now, on one worker: without the ejected ones, by priority, in panic all of them.
+//! Which endpoints of a cluster may be used now, on one worker: without the ejected and the unhealthy ones, by priority and
+//! nearness, in panic all of them.
 //!
-//! The lists are made anew only when something changed: another worker ejected an endpoint, an ejection ended, or an
-//! endpoint that is warming up has come a step further.
+//! The lists are made anew only when something changed: another worker ejected an endpoint, a health check found one ill or
+//! well again, an ejection ended, or an endpoint that is warming up has come a step further.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::balance::{Balancer, Candidate, Weights};
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Rank};
 use super::shared::{Millis, SharedCluster};
 
 /// An endpoint that warms up has its weight raised in so many steps.
@@ -38,34 +39,39 @@ struct Level {
 
 impl Levels {
     pub(super) fn new(configuration: &meshgate_config::Cluster, endpoints: &[Rc<Endpoint>]) -> Levels {
-        let mut priorities: Vec<u32> = endpoints.iter().map(|endpoint| endpoint.priority()).collect();
-        priorities.sort_unstable();
-        priorities.dedup();
-        let level = |priority: &u32| {
+        let mut ranks: Vec<Rank> = endpoints.iter().map(|endpoint| endpoint.rank()).collect();
+        ranks.sort_unstable();
+        ranks.dedup();
+        let level = |rank: &Rank| {
             let all: Vec<Rc<Endpoint>> =
-                endpoints.iter().filter(|endpoint| endpoint.priority() == *priority).cloned().collect();
+                endpoints.iter().filter(|endpoint| endpoint.rank() == *rank).cloned().collect();
             let names: Vec<(String, f64)> =
                 all.iter().map(|endpoint| (endpoint.address().to_string(), endpoint.full_weight())).collect();
             let balancer = Balancer::new(&configuration.load_balancer, &names);
             Level { all, balancer, usable: Vec::new(), weights: Weights::default(), share: 0.0 }
         };
         // Made when first asked for.
-        Levels { levels: priorities.iter().map(level).collect(), generation: u64::MAX, until: None }
+        Levels { levels: ranks.iter().map(level).collect(), generation: u64::MAX, until: None }
     }
 
-    /// Whether the lists still hold. Costs a look at the clock only while something is ejected or warms up.
+    /// Whether the lists still hold, and the endpoints in them. Costs a look at the clock only while something is ejected or warms up.
     pub(super) fn are_current(&self, shared: &SharedCluster) -> bool {
         self.generation == shared.generation() && self.until.is_none_or(|until| Instant::now() < until)
     }
 
     /// Makes the lists anew.
-    pub(super) fn renew(&mut self, configuration: &meshgate_config::Cluster, shared: &SharedCluster) {
-        self.generation = shared.generation();
+    pub(super) fn renew(
+        &mut self,
+        generation: u64,
+        configuration: &meshgate_config::Cluster,
+        shared: &SharedCluster,
+    ) {
+        self.generation = generation;
         let instant = Instant::now();
         let now = shared.millis(instant);
         let count = |usable: bool| {
             let all = self.levels.iter().flat_map(|level| &level.all);
-            all.filter(|endpoint| !usable || !endpoint.shared().is_ejected(now)).count()
+            all.filter(|endpoint| !usable || !endpoint.shared().is_out(now)).count()
         };
         let panic = count(true) * 100 < count(false) * configuration.panic_threshold as usize;
         let mut until: Option<Millis> = None;
@@ -168,11 +174,15 @@ impl Endpoint {
     /// Looks whether it may be used now and how much it weighs; when this is to be looked at again, if it is known.
     fn renew(&self, slow_start: Option<Duration>, now: Millis, panic: bool) -> Option<Millis> {
         let (standing, shared) = (self.standing(), self.shared());
-        let ejected = shared.is_ejected(now);
-        standing.usable.set(panic || !ejected);
+        let (ejected, ill) = (shared.is_ejected(now), shared.health().is_bad());
+        standing.usable.set(panic || !(ejected || ill));
         standing.weight.set(self.full_weight());
         if ejected {
             return Some(shared.up_since());
+        }
+        if ill {
+            // Its recovery will be told.
+            return None;
         }
         let warming = slow_start.map_or(0, |time| Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX));
         let since = shared.up_since();

@@ -7,11 +7,14 @@
 
 pub mod balance;
 pub mod callout;
+mod care;
 pub mod cluster;
 pub mod connect;
+mod discovery;
 pub mod endpoint;
 pub mod error;
 pub mod grpc;
+mod health;
 mod http2;
 mod levels;
 pub mod limits;
@@ -21,13 +24,15 @@ mod send;
 mod shared;
 mod tcp;
 
+pub use care::{Caretaker, Preparation};
 pub use cluster::{Cluster, Clusters};
 pub use endpoint::Endpoint;
 pub use error::{UpstreamError, UpstreamErrorKind};
+pub use health::Health;
 pub use limits::Limits;
 pub use outlier::Outcome;
 pub use send::{Upstream, UpstreamBody};
-pub use shared::{SharedCluster, SharedClusters};
+pub use shared::{Member, Members, SharedCluster, SharedClusters};
 pub use tcp::TcpConnection;
 
 #[cfg(test)]

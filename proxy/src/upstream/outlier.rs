@@ -11,7 +11,7 @@ use std::time::Duration;
 use meshgate_config::{OutlierDetection, SuccessRate};
 
 use super::error::{UpstreamError, UpstreamErrorKind};
-use super::shared::{Millis, SharedCluster, SharedEndpoint};
+use super::shared::{Member, Millis, SharedCluster, SharedEndpoint};
 
 /// How an attempt at an endpoint ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +54,10 @@ impl Outcome {
 pub(super) fn report(
     settings: &OutlierDetection,
     shared: &SharedCluster,
-    index: usize,
+    endpoint: &SharedEndpoint,
     outcome: Outcome,
     now: Millis,
 ) -> bool {
-    let Some(endpoint) = shared.endpoints().get(index) else { return false };
     if settings.success_rate.is_some() {
         endpoint.requests.fetch_add(1, Relaxed);
         if outcome == Outcome::Success {
@@ -109,8 +108,8 @@ fn eject(
     if endpoint.is_ejected(now) {
         return false;
     }
-    let all = shared.endpoints();
-    let away = all.iter().filter(|endpoint| endpoint.is_ejected(now)).count();
+    let all = shared.members();
+    let away = all.iter().filter(|member| member.shared().is_ejected(now)).count();
     let allowed = (all.len() * settings.max_ejection_percent as usize / 100).max(1);
     if away >= allowed {
         return false;
@@ -140,7 +139,8 @@ fn sweep_if_due(settings: &OutlierDetection, shared: &SharedCluster, now: Millis
     if intervals == 0 || shared.last_sweep.compare_exchange(last, now, Relaxed, Relaxed).is_err() {
         return false;
     }
-    for endpoint in shared.endpoints() {
+    for member in shared.members().iter() {
+        let endpoint = member.shared();
         let (until, ejections) = (endpoint.ejected_until.load(Relaxed), endpoint.ejections.load(Relaxed));
         if ejections > 0 && until <= now {
             // Only intervals in which it was back count.
@@ -154,8 +154,9 @@ fn sweep_if_due(settings: &OutlierDetection, shared: &SharedCluster, now: Millis
 
 /// Ejects the endpoints whose success rate is far below the others'.
 fn compare(settings: &OutlierDetection, rate: &SuccessRate, shared: &SharedCluster, now: Millis) -> bool {
-    let mut rates = Vec::with_capacity(shared.endpoints().len());
-    for endpoint in shared.endpoints() {
+    let members = shared.members();
+    let mut rates = Vec::with_capacity(members.len());
+    for endpoint in members.iter().map(Member::shared) {
         let (requests, successes) = (endpoint.requests.swap(0, Relaxed), endpoint.successes.swap(0, Relaxed));
         if requests >= u64::from(rate.requests) && !endpoint.is_ejected(now) {
             rates.push((endpoint, successes as f64 / requests as f64));
@@ -181,7 +182,18 @@ mod tests {
 
     fn shared(endpoints: u16) -> SharedCluster {
         let addresses: Vec<_> = (1..=endpoints).map(|port| ([127, 0, 0, 1], port).into()).collect();
-        SharedCluster::new(&addresses, &meshgate_config::ClusterLimits::default(), None)
+        SharedCluster::new(&crate::upstream::tests::configuration(&addresses))
+    }
+
+    /// Reports about the endpoint with this number.
+    fn report(
+        settings: &OutlierDetection,
+        shared: &SharedCluster,
+        index: usize,
+        outcome: Outcome,
+        now: Millis,
+    ) -> bool {
+        super::report(settings, shared, shared.members()[index].shared(), outcome, now)
     }
 
     const BAD: Outcome = Outcome::ServerError;
@@ -211,7 +223,9 @@ mod tests {
     }
 
     fn away(shared: &SharedCluster, now: Millis) -> Vec<usize> {
-        (0..shared.endpoints().len()).filter(|index| shared.endpoints()[*index].is_ejected(now)).collect()
+        (0..shared.members().len())
+            .filter(|index| shared.members()[*index].shared().is_ejected(now))
+            .collect()
     }
 
     #[test]
@@ -235,20 +249,20 @@ mod tests {
             assert!(times(5, &settings, &shared, 0, BAD, at));
         }
         assert_eq!(away(&shared, 194_999), [0], "90 s from 105 s on");
-        assert_eq!(shared.endpoints()[0].ejections.load(Relaxed), 3);
+        assert_eq!(shared.members()[0].shared().ejections.load(Relaxed), 3);
         // Two healthy intervals after its return.
         report(&settings, &shared, 1, Outcome::Success, 215_000);
-        assert_eq!(shared.endpoints()[0].ejections.load(Relaxed), 1);
+        assert_eq!(shared.members()[0].shared().ejections.load(Relaxed), 1);
         for at in 220..600 {
             report(&settings, &shared, 1, Outcome::Success, at * 1_000);
         }
-        assert_eq!(shared.endpoints()[0].ejections.load(Relaxed), 0);
+        assert_eq!(shared.members()[0].shared().ejections.load(Relaxed), 0);
     }
 
     #[test]
     fn ejections_do_not_last_for_ever() {
         let (settings, shared) = (settings(), shared(4));
-        shared.endpoints()[2].ejections.store(1_000_000, Relaxed);
+        shared.members()[2].shared().ejections.store(1_000_000, Relaxed);
         assert!(times(5, &settings, &shared, 2, BAD, 1_000));
         assert_eq!((away(&shared, 300_999), away(&shared, 301_000)), (vec![2], vec![]));
     }

@@ -46,22 +46,25 @@ impl Upstream {
         cluster: &Cluster,
         request: Request<Body>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
-        self.send_over(cluster.protocol(), cluster, request).await
+        self.send_over(cluster.protocol(), cluster, request, &Attempt::default()).await
     }
 
-    /// As [`send`](Self::send), over this protocol.
+    /// As [`send`](Self::send), over this protocol. `attempt` is for whoever gives it up because it takes too long.
     pub(super) async fn send_over(
         &self,
         protocol: ClusterProtocol,
         cluster: &Cluster,
         request: Request<Body>,
+        attempt: &Attempt,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let endpoint = self.pick(cluster, None)?;
         let sent = Instant::now();
+        attempt.0.replace(Some((Rc::clone(&endpoint), sent)));
         let response = match protocol {
             ClusterProtocol::Http1 => self.send_http1(cluster, &endpoint, request).await,
             ClusterProtocol::Http2 => self.send_http2(cluster, &endpoint, request).await,
         };
+        attempt.0.take();
         let outcome = match &response {
             Ok(response) => Some(Outcome::of(response.status().as_u16())),
             Err(error) => Outcome::of_failure(error),
@@ -138,6 +141,19 @@ impl Upstream {
                     }
                 },
             }
+        }
+    }
+}
+
+/// A call that waits for the head of its response: where, and since when.
+#[derive(Debug, Default)]
+pub(super) struct Attempt(RefCell<Option<(Rc<Endpoint>, Instant)>>);
+
+impl Attempt {
+    /// The call's time is over. If no head has come, the endpoint has not answered.
+    pub(super) fn is_late(&self, cluster: &Cluster) {
+        if let Some((endpoint, sent)) = self.0.take() {
+            cluster.report(&endpoint, Outcome::NoAnswer, sent.elapsed());
         }
     }
 }

@@ -33,10 +33,11 @@ pub(super) fn run(test: impl Future<Output = ()>) {
 pub(super) fn configuration(endpoints: &[SocketAddr]) -> meshgate_config::Cluster {
     meshgate_config::Cluster {
         name: "backend".to_owned(),
-        endpoints: endpoints
-            .iter()
-            .map(|address| meshgate_config::Endpoint { address: *address, weight: 1, priority: 0 })
-            .collect(),
+        endpoints: endpoints.iter().map(|address| meshgate_config::Endpoint::at(*address)).collect(),
+        subset: None,
+        discovery: meshgate_config::Discovery::Static,
+        health_check: None,
+        near: None,
         protocol: meshgate_config::ClusterProtocol::Http1,
         load_balancer: meshgate_config::LoadBalancer::RoundRobin,
         slow_start: None,
@@ -535,15 +536,62 @@ fn a_reload_keeps_the_connections_of_what_did_not_change() {
     let first = configuration(&[address(1)]);
     let built = clusters(&first, None);
     let same = clusters(
-        &meshgate_config::Cluster { at: meshgate_config::Position { line: 7, column: 1 }, ..first },
+        &meshgate_config::Cluster { at: meshgate_config::Position { line: 7, column: 1 }, ..first.clone() },
         Some(&built),
     );
-    let changed = clusters(&configuration(&[address(2)]), Some(&built));
+    let slower = meshgate_config::Cluster { connect_timeout: LIMIT, ..first.clone() };
+    let changed = clusters(&slower, Some(&built));
     let found = |clusters: &Clusters| clusters.find("backend").unwrap();
     assert!(Rc::ptr_eq(&found(&built), &found(&same)));
     assert!(!Rc::ptr_eq(&found(&built), &found(&changed)));
-    assert_eq!(found(&changed).endpoints()[0].address(), address(2));
     assert!(built.find("other").is_none());
+}
+
+#[test]
+fn endpoints_that_stay_keep_their_connections_when_others_come_and_go() {
+    let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let first = configuration(&[address(1), address(2)]);
+    let shared = SharedClusters::default().of(&first);
+    let cluster = Cluster::new(&first, &shared);
+    let picked: Vec<_> = (0..2).filter_map(|_| cluster.pick(None)).map(|one| one.address()).collect();
+    assert_eq!(picked, [address(1), address(2)]);
+    let before = cluster.endpoints();
+    let mut second = configuration(&[address(2), address(3)]);
+    second.endpoints[0].weight = 5;
+    shared.set_members(&second.endpoints, false);
+    let picked: Vec<_> = (0..6).filter_map(|_| cluster.pick(None)).map(|one| one.address()).collect();
+    assert_eq!(picked.iter().filter(|picked| **picked == address(2)).count(), 5, "{picked:?}");
+    let after = cluster.endpoints();
+    assert_eq!(after.iter().map(|one| one.address()).collect::<Vec<_>>(), [address(2), address(3)]);
+    assert!(Rc::ptr_eq(before[1].pool(), after[0].pool()));
+    shared.set_members(&[], false);
+    assert!(cluster.pick(None).is_none());
+}
+
+#[test]
+fn a_subset_has_the_endpoints_with_its_labels_and_limits_of_its_own() {
+    let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let mut whole = configuration(&[address(1), address(2), address(3)]);
+    for (endpoint, version) in whole.endpoints.iter_mut().zip(["v1", "v2", "v1"]) {
+        endpoint.labels.insert("version".to_owned(), version.to_owned());
+    }
+    let labels = [("version".to_owned(), "v1".to_owned())].into();
+    let subset = meshgate_config::Cluster {
+        name: "v1".to_owned(),
+        subset: Some(meshgate_config::Subset { of: whole.name.clone(), labels }),
+        ..whole.clone()
+    };
+    let mut clusters = SharedClusters::default();
+    let (shared, same) = (clusters.of(&whole), clusters.of(&subset));
+    assert!(std::sync::Arc::ptr_eq(&shared, &same));
+    let (all, some) = (Cluster::new(&whole, &shared), Cluster::new(&subset, &same));
+    assert_eq!((all.endpoints().len(), some.endpoints().len()), (3, 2));
+    assert!((0..9).all(|_| some.pick(None).is_some_and(|one| one.address() != address(2))));
+    assert!(some.limits().begin_request() && all.limits().requests().now() == 0);
+    // With the label goes the endpoint.
+    whole.endpoints[0].labels.clear();
+    shared.set_members(&whole.endpoints, false);
+    assert!((0..9).all(|_| some.pick(None).is_some_and(|one| one.address() == address(3))));
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
-use meshgate_tests::{Ask, Backend, Client, Meshgate, full, until};
+use meshgate_tests::{Ask, Backend, Client, Meshgate, SocketBackend, full, until};
 
 async fn backends(count: usize) -> Vec<Backend> {
     let mut backends = Vec::new();
@@ -172,4 +174,48 @@ async fn slow_endpoint_gets_little_of_peak_ewma() {
     answers(&gate, 300).await;
     // A new endpoint is taken for one of 30 ms, so each is tried; the slow one then loses every draw.
     assert!(slow.requests() <= 30, "{} of 300", slow.requests());
+}
+
+#[tokio::test]
+async fn one_of_four_that_never_answers_costs_as_many_requests_as_configured() {
+    let good = backends(3).await;
+    // It accepts connections, and that is all.
+    let black_hole = SocketBackend::start().await;
+    let mut all = addresses(&refs(&good));
+    all.push(black_hole.address());
+    let detection = "outlier_detection: {consecutive_local_errors: 2, ejection_time: 1h}";
+    let setup = Meshgate::chain("").listener("request_timeout: 2s");
+    let gate = setup.cluster_of("one", &all, detection).start().await;
+    let counts = answers(&gate, 100).await;
+    assert_eq!(counts.get("504"), Some(&2), "{counts:?}");
+}
+
+#[tokio::test]
+async fn one_of_four_that_flaps_costs_what_its_ejections_cost() {
+    let good = backends(3).await;
+    // Fails ten times, answers ten times, and so on.
+    let asked = Arc::new(AtomicUsize::new(0));
+    let flapping = Backend::answering("flapping", move |_, _| {
+        let failing = (asked.fetch_add(1, Relaxed) / 10).is_multiple_of(2);
+        let status = if failing { 500 } else { 200 };
+        async move {
+            Ok(Response::builder().status(status).header("x-backend", "flapping").body(full("")).unwrap())
+        }
+    })
+    .await;
+    let mut all = refs(&good);
+    all.push(&flapping);
+    let detection = "outlier_detection: {consecutive_errors: 5, ejection_time: 1ms, max_ejection_time: 5ms, max_ejection_percent: 50}";
+    let gate = Meshgate::chain("").cluster_of("one", &addresses(&all), detection).start().await;
+    let counts = answers(&gate, 400).await;
+    let page = gate.admin("/clusters").await.json();
+    let ejections = page["clusters"][0]["endpoints"][3]["ejections"].as_u64().unwrap() as usize;
+    let failures = counts.get("500").copied().unwrap_or(0);
+    // Five in a row for each ejection, and those of a row that has not come to its end.
+    assert!(
+        ejections >= 2 && (5 * ejections..5 * ejections + 5).contains(&failures),
+        "{ejections}: {counts:?}"
+    );
+    assert!(counts["flapping"] >= 10, "it comes back: {counts:?}");
+    assert_eq!(counts.values().sum::<usize>(), 400);
 }

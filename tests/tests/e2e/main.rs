@@ -14,6 +14,7 @@ mod bodies; // streaming with back-pressure, early answers, bodies broken off
 mod check; // `meshgate check`: exit codes, and the messages for bad files, compared with golden files
 mod compatibility; // where hosts differ: the switches of a filter, and what filters made for other hosts ask for
 mod conformance; // the host's functions and callbacks, by the sections of the Proxy-Wasm specification
+mod discovery; // endpoints from DNS and from files, subsets, localities
 mod drain; // SIGTERM, once and twice
 mod envoy; // the same filters in Envoy, side by side, where it is installed
 mod examples; // every example's README, command by command
@@ -22,6 +23,7 @@ mod forwarding; // fields that a proxy drops, adds or rewrites
 mod grpc; // HTTP/2 to endpoints, gRPC through the proxy and from filters
 mod harness; // the harness itself
 mod headers; // the standard filter `headers`
+mod health; // health checks: what is asked, how often, and who gets requests
 mod hostile; // filters that loop, trap, grow or lie, in every callback
 mod hostile_guests; // a guest for each kind of attack, alone and beside a filter under load
 mod isolation; // an instance of a filter for each exchange, and what sharing one costs

@@ -142,3 +142,29 @@ fn too_many_calls_are_refused_at_once() {
         assert_eq!(refused, Err(CallError::CannotStart));
     });
 }
+
+#[test]
+fn a_call_that_waits_in_vain_counts_for_outlier_detection() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let mut configuration = configuration(&[endpoint.address]);
+        configuration.outlier_detection = Some(meshgate_config::OutlierDetection {
+            consecutive_errors: None,
+            consecutive_gateway_errors: None,
+            consecutive_local_errors: Some(2),
+            success_rate: None,
+            interval: Duration::from_secs(10),
+            ejection_time: Duration::from_secs(30),
+            max_ejection_time: Duration::from_secs(300),
+            max_ejection_percent: 100,
+        });
+        let (upstream, cluster) = (Rc::new(Upstream::default()), fresh(&configuration));
+        let soon = Some(Duration::from_millis(20));
+        let ejections = || cluster.endpoints()[0].shared().ejections();
+        for ejected in [0, 1] {
+            let late = started(&upstream, &cluster, call("", HeaderMap::new(), soon));
+            assert_eq!(late.await.unwrap().unwrap_err(), CallFailure::Timeout);
+            assert_eq!(ejections(), ejected);
+        }
+    });
+}

@@ -25,7 +25,7 @@ use self::outgoing::{Outbox, Sender};
 use super::callout::{Counted, MAX_CALLS};
 use super::cluster::Cluster;
 use super::error::UpstreamErrorKind;
-use super::send::{Upstream, UpstreamBody};
+use super::send::{Attempt, Upstream, UpstreamBody};
 use crate::message::{Body, call_depth, upstream_request};
 
 /// How long a call may take if the filter does not say. Streams last as long as both sides want.
@@ -51,6 +51,7 @@ pub fn start(
     let callee = Callee {
         upstream: Rc::clone(upstream),
         cluster,
+        attempt: Attempt::default(),
         max_message: usize::try_from(request.most_message).unwrap_or(usize::MAX),
     };
     let GrpcRequest { authority, path, metadata, kind, depth, .. } = request;
@@ -69,8 +70,10 @@ pub fn start(
             tokio::task::spawn_local(async move {
                 let message = prefixed(&message);
                 let call = callee.call(&head, &message, &events);
-                let late = || Err(status::deadline_exceeded());
-                let outcome = tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| late());
+                let outcome = tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
+                    callee.attempt.is_late(&callee.cluster);
+                    Err(status::deadline_exceeded())
+                });
                 drop(counted);
                 events.answer(outcome);
             })
@@ -105,6 +108,7 @@ fn timeout_value(timeout: Duration) -> HeaderValue {
 struct Callee {
     upstream: Rc<Upstream>,
     cluster: Rc<Cluster>,
+    attempt: Attempt,
     max_message: usize,
 }
 
@@ -137,7 +141,7 @@ impl Callee {
         body: Body,
     ) -> Result<Response<UpstreamBody>, super::UpstreamError> {
         let request = upstream_request(head, head.headers.clone(), body);
-        self.upstream.send_over(ClusterProtocol::Http2, &self.cluster, request).await
+        self.upstream.send_over(ClusterProtocol::Http2, &self.cluster, request, &self.attempt).await
     }
 
     /// Messages both ways. Whatever happens, the filter gets initial metadata, messages, trailing metadata and the end, in

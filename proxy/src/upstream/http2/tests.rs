@@ -450,7 +450,7 @@ fn a_request_that_is_given_up_is_reset() {
             }
         };
         played.cancelled(1).await;
-        let endpoint = &cluster.endpoints()[0];
+        let endpoint = Rc::clone(&cluster.endpoints()[0]);
         assert_eq!((endpoint.in_flight(), endpoint.idle_connections()), (0, 1));
     });
 }

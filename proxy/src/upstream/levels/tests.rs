@@ -22,14 +22,14 @@ fn cluster(
         (endpoint.weight, endpoint.priority) = (*weight, *priority);
     }
     change(&mut configuration);
-    let shared = Arc::new(SharedCluster::new(&addresses, &configuration.limits, None));
+    let shared = Arc::new(SharedCluster::new(&configuration));
     (Cluster::new(&configuration, &shared), shared)
 }
 
 fn eject(shared: &SharedCluster, ports: &[u16], time: Duration) {
     for port in ports {
         let until = shared.millis(Instant::now() + time);
-        shared.endpoints()[usize::from(*port) - 1].ejected_until.store(until, Relaxed);
+        shared.members()[usize::from(*port) - 1].shared().ejected_until.store(until, Relaxed);
     }
     shared.change();
 }
@@ -102,11 +102,10 @@ fn what_is_left_shares_by_health_when_all_levels_together_are_too_few() {
 
 #[test]
 fn a_new_endpoint_gets_more_from_step_to_step() {
-    let limits = meshgate_config::ClusterLimits::default();
-    let old = SharedCluster::new(&[([127, 0, 0, 1], 1).into()], &limits, None);
     let addresses = [([127, 0, 0, 1], 1).into(), ([127, 0, 0, 1], 2).into()];
-    let shared = Arc::new(SharedCluster::new(&addresses, &limits, Some(&old)));
     let mut configuration = configuration(&addresses);
+    let shared = Arc::new(SharedCluster::new(&crate::upstream::tests::configuration(&addresses[..1])));
+    shared.set_members(&configuration.endpoints, false);
     configuration.slow_start = Some(LONG);
     let slow = Cluster::new(&configuration, &shared);
     let counts = picks(&slow);

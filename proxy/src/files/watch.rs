@@ -17,7 +17,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior, timeout_at};
 
-use super::fingerprint::Fingerprint;
+use super::Fingerprint;
 
 /// A burst of changes is over when nothing happens for this long …
 const QUIET: Duration = Duration::from_millis(100);
@@ -30,7 +30,7 @@ const MOST_LINKS: usize = 40;
 
 /// A watch on a changing set of files.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub struct Watch {
     /// `None`: the operating system gives no notice, and only looking remains.
     watcher: Option<RecommendedWatcher>,
     /// The watched directories, with device and inode: another directory under the same path needs a watch of its own.
@@ -41,7 +41,8 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new() -> Self {
+    /// A watch on no files.
+    pub fn start() -> Self {
         let mut watch = Self::only_looking();
         let (relevant, touched) = (Arc::clone(&watch.relevant), Arc::clone(&watch.touched));
         let noticed = move |event: notify::Result<Event>| {
@@ -59,7 +60,7 @@ impl Watch {
     }
 
     /// A watch that gets no notice from the operating system.
-    pub(super) fn only_looking() -> Self {
+    pub fn only_looking() -> Self {
         Self {
             watcher: None,
             directories: BTreeMap::new(),
@@ -70,7 +71,7 @@ impl Watch {
     }
 
     /// Watches these files and no others.
-    pub(super) fn arm(&mut self, files: &BTreeSet<PathBuf>) {
+    pub fn arm(&mut self, files: &BTreeSet<PathBuf>) {
         let trail: HashSet<PathBuf> = files.iter().flat_map(|file| trail(file)).collect();
         let directories = trail.iter().filter_map(|path| path.parent());
         let directories: BTreeMap<PathBuf, (u64, u64)> = directories
@@ -102,12 +103,12 @@ impl Watch {
     }
 
     /// Makes the next [`touched`](Self::touched) return at once.
-    pub(super) fn touch(&self) {
+    pub fn touch(&self) {
         self.touched.notify_one();
     }
 
     /// Waits until one of the files may differ from the fingerprint.
-    pub(super) async fn touched(&mut self, loaded: &Fingerprint) {
+    pub async fn touched(&mut self, loaded: &Fingerprint) {
         let look = self.look.get_or_insert_with(|| {
             let mut look = tokio::time::interval(LOOK);
             look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -122,7 +123,7 @@ impl Watch {
     }
 
     /// Waits for the end of a burst of changes.
-    pub(super) async fn settle(&self) {
+    pub async fn settle(&self) {
         let latest = Instant::now() + LONGEST_BURST;
         loop {
             let quiet = (Instant::now() + QUIET).min(latest);
@@ -202,7 +203,7 @@ mod tests {
     fn is_noticed(file: &Path, change: impl FnOnce()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut watch = Watch::new();
+            let mut watch = Watch::start();
             watch.arm(&BTreeSet::from([file.to_owned()]));
             change();
             let nothing = Fingerprint::default();

@@ -19,7 +19,7 @@ const STAMP_LAG: Duration = Duration::from_millis(20);
 
 /// Files and what was seen of each.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Fingerprint {
+pub struct Fingerprint {
     files: BTreeMap<PathBuf, Seen>,
 }
 
@@ -110,12 +110,12 @@ fn hash(path: &Path) -> io::Result<[u8; 32]> {
 
 impl Fingerprint {
     /// The files looked at.
-    pub(super) fn files(&self) -> BTreeSet<PathBuf> {
+    pub fn files(&self) -> BTreeSet<PathBuf> {
         self.files.keys().cloned().collect()
     }
 
     /// The fingerprint of `files` now; contents are taken from `self` where nothing can have changed.
-    pub(super) fn retake(&self, files: &BTreeSet<PathBuf>) -> Self {
+    pub fn retake(&self, files: &BTreeSet<PathBuf>) -> Self {
         let look = |path: &PathBuf| match self.files.get(path) {
             Some(seen) if !seen.is_doubtful(path) => seen.clone(),
             _ => Seen::look(path),
@@ -124,12 +124,12 @@ impl Fingerprint {
     }
 
     /// Whether it is worth retaking. Only reads metadata.
-    pub(super) fn is_doubtful(&self) -> bool {
+    pub fn is_doubtful(&self) -> bool {
         self.files.iter().any(|(path, seen)| seen.is_doubtful(path))
     }
 
     /// Whether both saw the same files with the same contents.
-    pub(super) fn same_content(&self, other: &Self) -> bool {
+    pub fn same_content(&self, other: &Self) -> bool {
         self.files.len() == other.files.len()
             && self.files.iter().zip(&other.files).all(|((path, seen), (other_path, other))| {
                 path == other_path && seen.content == other.content && seen.content != Content::Unknown
@@ -138,7 +138,7 @@ impl Fingerprint {
 
     /// What a load that `began` between `before` and `self` certainly saw. A file that was known before has the content it had then; of one that was
     /// not, the content is only known if it has not changed since.
-    pub(super) fn as_loaded(&self, before: &Self, began: SystemTime) -> Self {
+    pub fn as_loaded(&self, before: &Self, began: SystemTime) -> Self {
         let mut loaded = self.clone();
         for (path, seen) in &mut loaded.files {
             match before.files.get(path) {

@@ -1,0 +1,19 @@
+//! Files that may change while the process runs: what they held when they were last looked at, and the notice that this may
+//! be different now. Used by `reload` for the configuration, and by `upstream` for files of endpoints.
+
+mod fingerprint;
+mod watch;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+pub use fingerprint::Fingerprint;
+pub use watch::Watch;
+
+/// Fingerprints the files on a thread that may block.
+pub async fn look(last: &Fingerprint, files: BTreeSet<PathBuf>) -> Fingerprint {
+    let last = last.clone();
+    let fallback = last.clone();
+    // The blocking task only fails to finish when the runtime is being torn down.
+    tokio::task::spawn_blocking(move || last.retake(&files)).await.unwrap_or(fallback)
+}
