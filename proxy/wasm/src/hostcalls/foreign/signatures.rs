@@ -67,7 +67,7 @@ struct SignResult {
     error: String,
 }
 
-/// Whether the signature is the key's; a key that is none is a bad argument.
+/// Whether the signature is the key's. A key that is none is told as the result, as Envoy does.
 pub(super) fn verify(argument: &[u8]) -> Result<Vec<u8>, Status> {
     let arguments = VerifyArguments::decode(argument).map_err(|_| Status::BadArgument)?;
     let key = match (&arguments.public_key[..], &arguments.public_key_pem[..]) {
@@ -77,9 +77,8 @@ pub(super) fn verify(argument: &[u8]) -> Result<Vec<u8>, Status> {
         }
         _ => None,
     };
-    let key = key.ok_or(Status::BadArgument)?;
     let verified = Hash::named(&arguments.hash_function)
-        .and_then(|hash| key.verify(hash, &arguments.text, &arguments.signature));
+        .and_then(|hash| key.ok_or_else(no_key)?.verify(hash, &arguments.text, &arguments.signature));
     let result = match verified {
         Ok(()) => VerifyResult { result: true, error: String::new() },
         Err(error) => VerifyResult { result: false, error },
@@ -87,7 +86,8 @@ pub(super) fn verify(argument: &[u8]) -> Result<Vec<u8>, Status> {
     Ok(result.encode_to_vec())
 }
 
-/// The signature by a private key (PKCS #8; in PEM also PKCS #1 and SEC 1); a key that is none is a bad argument.
+/// The signature by a private key (PKCS #8; in PEM also PKCS #1 and SEC 1). A key that is none is told as the
+/// result.
 pub(super) fn sign(argument: &[u8]) -> Result<Vec<u8>, Status> {
     let arguments = SignArguments::decode(argument).map_err(|_| Status::BadArgument)?;
     let key = match (&arguments.private_key[..], &arguments.private_key_pem[..]) {
@@ -97,13 +97,17 @@ pub(super) fn sign(argument: &[u8]) -> Result<Vec<u8>, Status> {
             .and_then(|der| PrivateKey::of(der.secret_der())),
         _ => None,
     };
-    let key = key.ok_or(Status::BadArgument)?;
-    let signed = Hash::named(&arguments.hash_function).and_then(|hash| key.sign(hash, &arguments.text));
+    let signed = Hash::named(&arguments.hash_function)
+        .and_then(|hash| key.ok_or_else(no_key)?.sign(hash, &arguments.text));
     let result = match signed {
         Ok(signature) => SignResult { result: true, signature, error: String::new() },
         Err(error) => SignResult { result: false, signature: Vec::new(), error },
     };
     Ok(result.encode_to_vec())
+}
+
+fn no_key() -> String {
+    "Failed to import the key.".to_owned()
 }
 
 /// A hash function.
