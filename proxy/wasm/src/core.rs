@@ -27,6 +27,10 @@ const MOST_TOLD: usize = 32;
 /// How many times as long as at first a plugin may take to start when its VM is replaced under traffic.
 const RESTART_PATIENCE: u32 = 4;
 
+/// A callback that is stopped by its deadline counts as one more failure for each of these that it had: no other exchange
+/// of the worker was served meanwhile, and a neighbour's 99th percentile is one second in a hundred.
+const COSTLY: Duration = Duration::from_millis(10);
+
 /// A plugin's VM and its root context there.
 #[derive(Clone)]
 pub(crate) struct Binding {
@@ -199,11 +203,16 @@ impl Core {
             self.usage.ledger.count(limit);
         }
         self.slot.host().failed(&self.spec, error);
-        self.count_crash();
+        let worker_stood_still = match error {
+            VmError::Deadline { limit, .. } => limit.as_millis() / COSTLY.as_millis(),
+            _ => 0,
+        };
+        self.count_crashes(u32::try_from(worker_stood_still).unwrap_or(u32::MAX).saturating_add(1));
     }
 
-    pub(crate) fn count_crash(&self) {
-        let pause = self.usage.quarantine.failed(Instant::now(), self.spec.limits.crashes);
+    /// Counts so many failures against [`crate::Limits::crashes`].
+    pub(crate) fn count_crashes(&self, weight: u32) {
+        let pause = self.usage.quarantine.failed(Instant::now(), weight, self.spec.limits.crashes);
         if let Some(pause) = pause {
             self.tell_quarantine(pause);
         }

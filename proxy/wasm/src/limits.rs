@@ -29,7 +29,8 @@ pub struct Limits {
     pub done: Duration,
     /// Live contexts of the plugin's VM. Default 10,000.
     pub contexts: u32,
-    /// Callbacks that fail in one minute on one worker, before the plugin is put in quarantine. Default 20.
+    /// Callbacks that fail in one minute on one worker, before the plugin is put in quarantine. One that was stopped by its
+    /// deadline counts once more for each 10 ms. Default 20.
     pub crashes: u32,
     /// Hostcalls in one callback. Default 10,000.
     pub hostcalls: u32,

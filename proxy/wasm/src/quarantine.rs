@@ -108,8 +108,9 @@ impl Quarantine {
         }
     }
 
-    /// A callback failed. How long the plugin is out for, if that is more than may fail in a minute.
-    pub(crate) fn failed(&self, now: Instant, allowed: u32) -> Option<Duration> {
+    /// A callback failed, which counts for so many failures. How long the plugin is out for, if that is more than may fail
+    /// in a minute.
+    pub(crate) fn failed(&self, now: Instant, weight: u32, allowed: u32) -> Option<Duration> {
         if let State::Probing { since, .. } = self.state.get()
             && now.saturating_duration_since(since) >= PROBATION
         {
@@ -121,8 +122,9 @@ impl Quarantine {
             State::Working => {
                 let recent = |(since, _): &(Instant, u32)| now.saturating_duration_since(*since) < MINUTE;
                 let (since, failures) = self.failures.get().filter(recent).unwrap_or((now, 0));
-                self.failures.set(Some((since, failures + 1)));
-                (failures >= allowed).then(|| self.send_out(now))
+                let failures = failures.saturating_add(weight);
+                self.failures.set(Some((since, failures)));
+                (failures > allowed).then(|| self.send_out(now))
             }
         }
     }
@@ -157,8 +159,8 @@ mod tests {
 
     /// One failure more than allowed.
     fn fail(quarantine: &Quarantine, now: Instant) -> Duration {
-        assert_eq!(quarantine.failed(now, 1), None);
-        quarantine.failed(now, 1).expect("one too many")
+        assert_eq!(quarantine.failed(now, 1, 1), None);
+        quarantine.failed(now, 1, 1).expect("one too many")
     }
 
     #[test]
@@ -167,10 +169,20 @@ mod tests {
         let start = Instant::now();
         for minute in 0..10 {
             let now = start + MINUTE * minute;
-            assert_eq!(quarantine.failed(now, 2), None);
-            assert_eq!(quarantine.failed(now + seconds(59), 2), None);
+            assert_eq!(quarantine.failed(now, 1, 2), None);
+            assert_eq!(quarantine.failed(now + seconds(59), 1, 2), None);
             assert!(quarantine.is_calm());
         }
+    }
+
+    #[test]
+    fn a_failure_may_count_for_several() {
+        let quarantine = Quarantine::new();
+        let now = Instant::now();
+        for _ in 0..6 {
+            assert_eq!(quarantine.failed(now, 3, 20), None);
+        }
+        assert!(quarantine.failed(now, 3, 20).is_some());
     }
 
     #[test]
@@ -181,10 +193,10 @@ mod tests {
         for longest in [1, 2, 4, 8, 16, 32, 60, 60] {
             assert!(pause <= seconds(longest) && pause >= seconds(longest) * 4 / 5, "{pause:?}");
             assert_eq!(quarantine.admit(now), Admission::Refused(pause));
-            assert_eq!(quarantine.failed(now, 1), None, "what still ran does not count");
+            assert_eq!(quarantine.failed(now, 1, 1), None, "what still ran does not count");
             now += pause;
             assert_eq!(quarantine.admit(now), Admission::Probe);
-            pause = quarantine.failed(now, 1_000).expect("the trial failed");
+            pause = quarantine.failed(now, 1, 1_000).expect("the trial failed");
         }
     }
 

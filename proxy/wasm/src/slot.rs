@@ -105,7 +105,7 @@ impl Slot {
     pub(crate) fn instance(&self, core: &Core) -> Result<Binding, StartError> {
         let made = self.make_instance(core);
         if let Err(StartError::Refused { .. }) = &made {
-            core.count_crash();
+            core.count_crashes(1);
         }
         made
     }
