@@ -4,33 +4,56 @@
 
 use tokio::sync::watch;
 
+/// How far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+enum Stage {
+    Running,
+    Draining,
+    Cut,
+}
+
 /// Starts a drain and waits for its end. Dropping it starts the drain too.
 #[derive(Debug)]
 pub struct DrainTrigger {
-    started: watch::Sender<bool>,
+    stage: watch::Sender<Stage>,
 }
 
 /// Tells when a drain starts; its existence keeps the drain from being over.
 #[derive(Clone, Debug)]
 pub struct DrainWatch {
-    started: watch::Receiver<bool>,
+    stage: watch::Receiver<Stage>,
 }
 
 impl DrainTrigger {
     /// A trigger and its first watch; more are clones of it.
     pub fn new() -> (DrainTrigger, DrainWatch) {
-        let (sender, receiver) = watch::channel(false);
-        (DrainTrigger { started: sender }, DrainWatch { started: receiver })
+        let (sender, receiver) = watch::channel(Stage::Running);
+        (DrainTrigger { stage: sender }, DrainWatch { stage: receiver })
     }
 
     /// Starts the drain. Once is enough; more do nothing.
     pub fn start(&self) {
-        self.started.send_replace(true);
+        self.reach(Stage::Draining);
+    }
+
+    /// The patience is over: what is not finished is broken off.
+    pub fn cut(&self) {
+        self.reach(Stage::Cut);
+    }
+
+    fn reach(&self, stage: Stage) {
+        self.stage.send_if_modified(|now| {
+            let further = *now < stage;
+            if further {
+                *now = stage;
+            }
+            further
+        });
     }
 
     /// Waits until every watch is dropped: everybody is done.
     pub async fn finished(&self) {
-        self.started.closed().await;
+        self.stage.closed().await;
     }
 }
 
@@ -38,12 +61,20 @@ impl DrainWatch {
     /// Waits until the drain starts.
     pub async fn draining(&mut self) {
         // An error means that the trigger is gone, and with it the reason to go on.
-        let _ = self.started.wait_for(|started| *started).await;
+        let _ = self.stage.wait_for(|stage| *stage >= Stage::Draining).await;
+    }
+
+    /// Waits until what is not finished is to be broken off.
+    pub async fn cut(&mut self) {
+        if self.stage.wait_for(|stage| *stage == Stage::Cut).await.is_err() {
+            // The trigger is gone, and nobody can say so any more.
+            std::future::pending().await
+        }
     }
 
     /// Whether it has started.
     pub fn is_draining(&self) -> bool {
-        *self.started.borrow() || self.started.has_changed().is_err()
+        *self.stage.borrow() >= Stage::Draining || self.stage.has_changed().is_err()
     }
 }
 
@@ -69,6 +100,18 @@ mod tests {
         assert!(trigger.finished().now_or_never().is_none());
         drop(second);
         trigger.finished().await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn patience_ends_after_the_drain_has_started() {
+        let (trigger, mut watch) = DrainTrigger::new();
+        trigger.start();
+        assert!(watch.cut().now_or_never().is_none());
+        trigger.cut();
+        trigger.start();
+        watch.cut().await;
+        watch.draining().await;
+        assert!(watch.is_draining());
     }
 
     #[tokio::test(flavor = "current_thread")]

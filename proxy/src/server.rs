@@ -4,11 +4,14 @@ mod build;
 mod rollout;
 mod signals;
 mod summary;
+mod systemd;
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +23,7 @@ use tokio::task::LocalSet;
 pub use self::build::{Builder, Built};
 use self::rollout::Rollout;
 use self::signals::{Asked, Signals};
+use self::systemd::{ActivationSockets, Notifier};
 use crate::admin::{self, Readiness};
 use crate::downstream::Listeners;
 use crate::drain::{DrainTrigger, DrainWatch};
@@ -35,6 +39,9 @@ pub struct Options {
     /// Worker threads, instead of what the configuration says or one per core.
     pub workers: Option<NonZeroUsize>,
 }
+
+/// How long workers may take to break off what was not finished.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How long the access log's last lines may take to be written at the end.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
@@ -85,6 +92,8 @@ pub fn run(options: Options) -> Result<(), ServerError> {
 async fn serve(options: Options) -> Result<(), ServerError> {
     let began = SystemTime::now();
     let mut signals = Signals::new().map_err(system("watch for signals"))?;
+    let systemd = Rc::new(Notifier::from_environment());
+    let activation = ActivationSockets::take();
     let process = Process::new();
     let mut builder = Builder::new(options.configuration.clone())?;
     let Built { outcome, files } = builder.build().await;
@@ -101,14 +110,18 @@ async fn serve(options: Options) -> Result<(), ServerError> {
         tokio::spawn(admin::serve(socket, Arc::clone(&process.state)));
     }
 
-    let rollout = Rollout::new(
+    let rollout = Rollout::new(rollout::Parts {
         builder,
         workers,
         access_log,
-        Arc::clone(&process.state),
-        Arc::clone(&process.shared),
-        options.configuration,
-    );
+        state: Arc::clone(&process.state),
+        shared: Arc::clone(&process.shared),
+        file: options.configuration,
+        activation,
+        systemd: Rc::clone(&systemd),
+        running: RefCell::new(None),
+        caretaker: RefCell::default(),
+    });
     let version = snapshot.version.clone();
     rollout.swap(snapshot).await.map_err(ServerError::Configuration)?;
     let first = FirstLoad { version: version.clone(), files, began };
@@ -116,9 +129,14 @@ async fn serve(options: Options) -> Result<(), ServerError> {
     process.state.set_reload(handle);
     let reloading = tokio::task::spawn_local(reloader.run());
     process.state.set_readiness(Readiness::Ready);
+    systemd.ready();
     tracing::info!(%version, workers = count, "ready");
 
-    wait_for_end(&mut signals, &rollout).await;
+    tokio::select! {
+        () = wait_for_end(&mut signals, &rollout) => {}
+        () = systemd.keep_alive() => {}
+    }
+    systemd.stopping(rollout.drain_timeout());
     process.state.set_readiness(Readiness::Draining);
     reloading.abort();
     finish(drain, &mut signals, rollout).await;
@@ -135,6 +153,9 @@ async fn finish(drain: DrainTrigger, signals: &mut Signals, rollout: Rollout) {
         () = tokio::time::sleep(patience) => tracing::warn!("not everything was finished in time"),
         () = wait_for_end(signals, &rollout) => tracing::warn!("told to stop a second time: not waiting any longer"),
     }
+    // What is left is broken off, and logged.
+    drain.cut();
+    let _ = tokio::time::timeout(LAST_WORDS, drain.finished()).await;
     if !rollout.close_access_log(LOG_PATIENCE) {
         tracing::warn!("the last lines of the access log could not be written");
     }

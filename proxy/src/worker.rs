@@ -203,6 +203,8 @@ impl Running {
         for (_, acceptor) in self.acceptors.drain() {
             acceptor.finished().await;
         }
+        // Streams of connections that were broken off end in tasks of their own.
+        tokio::task::yield_now().await;
         // The plugins end with their last owner; one that is not done at once gets the time that a reload gives it.
         self.prepared = None;
         self.current = None;

@@ -32,6 +32,7 @@ mod setup;
 mod socket;
 mod statistics;
 mod tls;
+mod websocket;
 mod wire;
 mod work;
 
@@ -56,5 +57,6 @@ pub use setup::Setup;
 pub use socket::{Ended, Socket, SocketBackend};
 pub use statistics::within_binomial_bounds;
 pub use tls::{Authority, Issued, Says, Secured, TlsClient};
+pub use websocket::{Message, WebSocket, WebSocketBackend};
 pub use wire::{Chunked, RawBackend, RawReply, Wire};
 pub use work::{busy, counting, waiting};

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use crate::cluster::{Endpoint, OutlierEntry, Subset, SubsetEntry};
 use crate::discovery::Locality;
-use crate::file::{AccessLogEntry, ClusterEntry, DrainEntry, File, ListenerEntry, NodeEntry};
+use crate::file::{
+    AccessLogEntry, ClusterEntry, DrainEntry, File, ListenerEntry, NodeEntry, ProxyProtocolEntry,
+};
 use crate::files::Files;
 use crate::health::HealthCheckEntry;
 use crate::model::{
     AccessLog, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain, FilterUse, Listener,
-    NodeFacts, Protocol,
+    NodeFacts, Protocol, ProxyProtocol,
 };
 use crate::tree::Node;
 use crate::units::DurationText;
@@ -20,6 +22,13 @@ const DRAIN: Duration = Duration::from_secs(30);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const PROXY_PROTOCOL_TIMEOUT: Duration = Duration::from_secs(5);
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const MIN_BODY_RATE: u64 = 100;
+const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const MAX_STREAMS: u32 = 100;
+const MAX_CONTROL_FRAMES: u32 = 1000;
+const UPGRADE_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const MAX_CONNECTIONS: usize = 20_000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_HEADERS: usize = 100;
@@ -145,10 +154,27 @@ fn listener(entry: ListenerEntry, chain: ChainId, node: &Node, files: &Files) ->
         // Its bounds have been checked.
         max_header_bytes: usize::try_from(max_header_bytes).unwrap_or(usize::MAX),
         max_request_body: entry.max_request_body.map(|size| size.0),
+        proxy_protocol: entry.proxy_protocol.map(proxy_protocol),
+        body_timeout: or(entry.body_timeout, BODY_TIMEOUT),
+        min_body_rate: entry.min_body_rate.map_or(MIN_BODY_RATE, |rate| rate.0),
+        stream_idle_timeout: or(entry.stream_idle_timeout, STREAM_IDLE_TIMEOUT),
+        max_streams: entry.max_streams.unwrap_or(MAX_STREAMS),
+        max_control_frames: entry.max_control_frames.unwrap_or(MAX_CONTROL_FRAMES),
+        upgrades: upgrades(entry.upgrades),
+        upgrade_idle_timeout: or(entry.upgrade_idle_timeout, UPGRADE_IDLE_TIMEOUT),
         direction: entry.direction,
         metadata: entry.metadata,
         at: place(node, "address"),
     }
+}
+
+fn proxy_protocol(entry: ProxyProtocolEntry) -> ProxyProtocol {
+    ProxyProtocol { from: entry.from, timeout: or(entry.timeout, PROXY_PROTOCOL_TIMEOUT) }
+}
+
+fn upgrades(written: Option<Vec<String>>) -> Vec<String> {
+    let Some(written) = written else { return vec!["websocket".to_owned()] };
+    written.into_iter().map(|protocol| protocol.to_ascii_lowercase()).collect()
 }
 
 fn cluster(
@@ -171,6 +197,7 @@ fn cluster(
         outlier_detection: entry.outlier_detection.map(OutlierEntry::with_defaults),
         panic_threshold: entry.panic_threshold.unwrap_or(0),
         limits: entry.limits.with_defaults(),
+        proxy_protocol: entry.proxy_protocol,
         connect_timeout: or(entry.connect_timeout, CONNECT_TIMEOUT),
         idle_timeout: or(entry.idle_timeout, IDLE_TIMEOUT),
         metadata: entry.metadata,

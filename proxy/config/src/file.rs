@@ -12,7 +12,8 @@ use crate::discovery::DnsEntry;
 use crate::health::HealthCheckEntry;
 use crate::isolation::{Capabilities, Isolation};
 use crate::limits::{LimitsEntry, WasmEntry};
-use crate::model::{AccessLogFormat, ClusterProtocol, Direction, Metadata, OnError, Protocol};
+use crate::model::{AccessLogFormat, ClusterProtocol, Direction, Metadata, OnError, Protocol, ProxyVersion};
+use crate::range::AddressRange;
 use crate::tls::ListenerTlsEntry;
 use crate::units::{DurationText, SizeText};
 
@@ -177,6 +178,42 @@ pub(crate) struct ListenerEntry {
     #[serde(default)]
     #[schemars(with = "SizeText")]
     pub(crate) max_request_body: Option<SizeText>,
+    /// Proxies in front of this one say for whom they connect, by the PROXY protocol, before anything else on a connection.
+    #[serde(default)]
+    #[schemars(with = "ProxyProtocolEntry")]
+    pub(crate) proxy_protocol: Option<ProxyProtocolEntry>,
+    /// How long a request's body may bring nothing, or less than `min_body_rate`. Then the request is answered with 408. Not
+    /// for gRPC, and not once the response has begun. Default: 30s.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) body_timeout: Option<DurationText>,
+    /// Least bytes of a request's body per second, over any `body_timeout`. Default: 100B.
+    #[serde(default)]
+    #[schemars(with = "SizeText")]
+    pub(crate) min_body_rate: Option<SizeText>,
+    /// How long a response may bring nothing once it has begun; then it is broken off. Default: 1h.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) stream_idle_timeout: Option<DurationText>,
+    /// HTTP/2: most requests at a time on one connection. Default: 100.
+    #[serde(default)]
+    #[schemars(with = "u32", range(min = 1, max = 10_000))]
+    pub(crate) max_streams: Option<u32>,
+    /// HTTP/2: most frames in a row that carry nothing (PING, SETTINGS, WINDOW_UPDATE, RST_STREAM and the like); a connection
+    /// with more is closed. Messages, their content and time make room for more. Default: 1000.
+    #[serde(default)]
+    #[schemars(with = "u32", range(min = 10, max = 1_000_000))]
+    pub(crate) max_control_frames: Option<u32>,
+    /// Protocols that clients may change to in the middle of a connection, if the endpoint does too. From then on bytes pass
+    /// both ways, and no filter sees them. An offer of another one is not passed on. Default: [websocket].
+    #[serde(default)]
+    #[schemars(with = "Vec<UpgradeText>")]
+    pub(crate) upgrades: Option<Vec<String>>,
+    /// How long a connection that has changed its protocol may stay open with no byte passing in either direction.
+    /// Default: 1h.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) upgrade_idle_timeout: Option<DurationText>,
     /// Where its traffic goes, for filters that ask: the property `xds.listener_direction`. Default: unspecified.
     #[serde(default)]
     pub(crate) direction: Direction,
@@ -184,6 +221,20 @@ pub(crate) struct ListenerEntry {
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, Metadata>")]
     pub(crate) metadata: Metadata,
+}
+
+/// `proxy_protocol: {from: [10.0.0.0/8]}`
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProxyProtocolEntry {
+    /// Who is believed: every connection from there begins with a header, version 1 or 2. Connections from elsewhere are
+    /// closed.
+    #[schemars(length(min = 1))]
+    pub(crate) from: Vec<AddressRange>,
+    /// How long the header may take to arrive. Default: 5s.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) timeout: Option<DurationText>,
 }
 
 /// `stamp: {module: ./stamp.wasm, on_error: skip}`
@@ -287,6 +338,11 @@ pub(crate) struct ClusterEntry {
     /// How much of it may be in use at a time, by all workers together.
     #[serde(default)]
     pub(crate) limits: ClusterLimitsEntry,
+    /// Say for whom a connection is made, by this version of the PROXY protocol, before anything else on it. Then each request
+    /// over HTTP/1.1 has a connection to itself. Not with `protocol: http2`. Default: say nothing.
+    #[serde(default)]
+    #[schemars(with = "ProxyVersion")]
+    pub(crate) proxy_protocol: Option<ProxyVersion>,
     /// How long a connection attempt may take. Default: 5s.
     #[serde(default)]
     #[schemars(with = "DurationText")]
@@ -333,6 +389,23 @@ impl JsonSchema for EndpointText {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": "string", "format": "endpoint"})
+    }
+}
+
+/// Schema of the name of a protocol that may be changed to.
+struct UpgradeText;
+
+impl JsonSchema for UpgradeText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Upgrade".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "upgrade"})
     }
 }
 

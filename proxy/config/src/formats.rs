@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::range::parse_range;
 use crate::units::{UnitError, parse_duration, parse_size};
 
 /// Why a string is not of the format: the end of a sentence about the value, and how to mend it.
@@ -13,13 +14,15 @@ pub(crate) struct Complaint {
 type Check = fn(&str) -> Result<(), Complaint>;
 
 /// Every format that we know beyond JSON Schema's own. `duration` replaces the ISO 8601 one of that name.
-pub(crate) const FORMATS: [(&str, Check); 6] = [
+pub(crate) const FORMATS: [(&str, Check); 8] = [
     ("duration", |text| parse_duration(text).map(drop).map_err(Complaint::from)),
     ("size", |text| parse_size(text).map(drop).map_err(Complaint::from)),
     ("socket-address", socket_address),
     ("endpoint", endpoint),
     ("sha256", sha256),
     ("name", name),
+    ("upgrade", upgrade),
+    ("address-range", address_range),
 ];
 
 impl From<UnitError> for Complaint {
@@ -53,6 +56,8 @@ pub(crate) fn description(format: &str) -> Option<&'static str> {
         "endpoint" => "an endpoint such as `127.0.0.1:9001`",
         "sha256" => "a SHA-256 in hex",
         "name" => "a name",
+        "address-range" => "a range of addresses such as `10.0.0.0/8`",
+        "upgrade" => "a protocol such as `websocket`",
         _ => return None,
     })
 }
@@ -127,6 +132,30 @@ fn sha256(text: &str) -> Result<(), Complaint> {
     Err(Complaint::hinted("is not a SHA-256", hint))
 }
 
+fn address_range(text: &str) -> Result<(), Complaint> {
+    let complain = |(message, hint): (&str, Option<String>)| Complaint { message: message.to_owned(), hint };
+    parse_range(text).map(drop).map_err(complain)
+}
+
+/// A protocol that a connection may change to. Versions of HTTP, and TLS, are not changed to through a proxy.
+fn upgrade(text: &str) -> Result<(), Complaint> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&byte);
+    if text.is_empty() || !text.bytes().all(token) {
+        return Err(Complaint::hinted(
+            "is not a protocol",
+            "one name, as in the field `upgrade`: `websocket`",
+        ));
+    }
+    let name = text.split('/').next().unwrap_or_default();
+    if ["h2c", "h2", "http", "tls"].iter().any(|refused| name.eq_ignore_ascii_case(refused)) {
+        return Err(Complaint::hinted(
+            "cannot be changed to through a proxy",
+            "clients speak HTTP/2 to this port from their first byte, or by ALPN",
+        ));
+    }
+    Ok(())
+}
+
 fn name(text: &str) -> Result<(), Complaint> {
     if text.is_empty() {
         return Err(Complaint::plain("is empty"));
@@ -172,6 +201,16 @@ mod tests {
         assert!(complaint("sha256", &"0a".repeat(32)).is_none());
         for text in ["", "0a", &"0A".repeat(32), &"0g".repeat(32), &"0a".repeat(33)] {
             assert!(complaint("sha256", text).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn upgrades() {
+        for text in ["websocket", "WebSocket", "x-tunnel", "irc/6.9"] {
+            assert!(complaint("upgrade", text).is_none(), "{text}");
+        }
+        for text in ["", "web socket", "a,b", "h2c", "H2C", "h2", "HTTP/2.0", "TLS/1.0"] {
+            assert!(complaint("upgrade", text).is_some(), "{text}");
         }
     }
 

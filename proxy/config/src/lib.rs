@@ -25,6 +25,7 @@ mod load;
 mod manifest;
 mod model;
 mod modules;
+mod range;
 mod references;
 mod scalars;
 mod schema;
@@ -51,9 +52,10 @@ pub use load::{Load, load, load_text};
 pub use model::{
     AccessLog, AccessLogFormat, AccessLogOutput, Admin, Chain, ChainId, Cluster, ClusterProtocol, Config,
     Direction, Drain, FilterConfiguration, FilterUse, Listener, Metadata, NodeFacts, OnError, Protocol,
-    Surroundings,
+    ProxyProtocol, ProxyVersion, Surroundings,
 };
 pub use modules::{ModuleSource, Modules};
+pub use range::AddressRange;
 pub use source::{Position, Source};
 pub use tls::{CertificateFiles, ClientCertificates, ListenerTls, NamedFile, TlsVersion, UnknownNames};
 pub use units::{UnitError, parse_duration, parse_size};

@@ -14,7 +14,8 @@ use crate::discovery::{Discovery, Locality};
 use crate::health::HealthCheck;
 use crate::tls::ListenerTls;
 use crate::{
-    Capabilities, Compatibility, FilterLimits, Isolation, ModuleSource, Position, Source, WasmBounds,
+    AddressRange, Capabilities, Compatibility, FilterLimits, Isolation, ModuleSource, Position, Source,
+    WasmBounds,
 };
 
 /// A whole configuration.
@@ -146,12 +147,37 @@ pub struct Listener {
     pub max_header_bytes: usize,
     /// Most bytes in a request's body; `None`: no limit.
     pub max_request_body: Option<u64>,
+    /// Who says for whom it connects, if anybody.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// How long a request's body may bring less than `min_body_rate`.
+    pub body_timeout: Duration,
+    /// Least bytes of a request's body per second.
+    pub min_body_rate: u64,
+    /// How long a response that has begun may bring nothing.
+    pub stream_idle_timeout: Duration,
+    /// HTTP/2: most requests at a time on a connection.
+    pub max_streams: u32,
+    /// HTTP/2: most frames in a row that carry nothing.
+    pub max_control_frames: u32,
+    /// Protocols that a client may change to, in lower case.
+    pub upgrades: Vec<String>,
+    /// How long a connection that changed its protocol may carry nothing.
+    pub upgrade_idle_timeout: Duration,
     /// Where its traffic goes, for filters to read.
     pub direction: Direction,
     /// Anything else for filters to read: maps by the name of who reads them.
     pub metadata: Metadata,
     /// Where its address is written.
     pub at: Position,
+}
+
+/// Proxies in front, which say for whom they connect.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProxyProtocol {
+    /// Who is believed. Connections from elsewhere are closed.
+    pub from: Vec<AddressRange>,
+    /// How long the header may take.
+    pub timeout: Duration,
 }
 
 /// What a listener's clients speak.
@@ -319,6 +345,8 @@ pub struct Cluster {
     pub panic_threshold: u32,
     /// How much of it may be in use at a time.
     pub limits: ClusterLimits,
+    /// By which version of the PROXY protocol endpoints are told for whom a connection is made.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// How long a connection attempt may take.
     pub connect_timeout: Duration,
     /// How long an unused connection is kept.
@@ -338,4 +366,14 @@ pub enum ClusterProtocol {
     Http1,
     /// HTTP/2 in cleartext, with prior knowledge: many requests at once on each connection. What gRPC needs.
     Http2,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }

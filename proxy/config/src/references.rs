@@ -85,8 +85,20 @@ pub(crate) fn listeners(root: &Node, clusters: &BTreeSet<&str>, report: &mut Rep
 
 /// Keys of a TCP listener that mean something for HTTP alone.
 fn http_only(listener: &Node, report: &mut Report<'_>) {
-    const KEYS: [&str; 5] =
-        ["header_timeout", "request_timeout", "max_headers", "max_header_bytes", "max_request_body"];
+    const KEYS: [&str; 12] = [
+        "header_timeout",
+        "request_timeout",
+        "max_headers",
+        "max_header_bytes",
+        "max_request_body",
+        "body_timeout",
+        "min_body_rate",
+        "stream_idle_timeout",
+        "max_streams",
+        "max_control_frames",
+        "upgrades",
+        "upgrade_idle_timeout",
+    ];
     for entry in listener.entries().iter().filter(|entry| KEYS.contains(&entry.key.as_str())) {
         let message = format!("{} is for HTTP, and this listener has `protocol: tcp`", quoted(&entry.key));
         report.error_with(entry.at, message, "take it out, or make the listener one of HTTP");
@@ -208,13 +220,25 @@ fn resolve(text: &str) -> Result<Vec<SocketAddr>, String> {
 /// Bounds of our own durations and sizes, which a JSON Schema cannot express for values with units.
 pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
     for listener in root.get("listeners").map(Node::items).unwrap_or_default() {
-        for key in ["header_timeout", "idle_timeout", "request_timeout"] {
+        for key in [
+            "header_timeout",
+            "idle_timeout",
+            "request_timeout",
+            "body_timeout",
+            "stream_idle_timeout",
+            "upgrade_idle_timeout",
+        ] {
             lasting(listener, key, report);
+        }
+        if let Some(entry) = listener.get("proxy_protocol") {
+            lasting(entry, "timeout", report);
         }
         // Less would not hold an ordinary request, more would be an invitation.
         size(listener, "max_header_bytes", 8 << 10, 1 << 20, report);
         whole(listener, "max_headers", report);
-        whole(listener, "max_connections", report);
+        for key in ["max_connections", "max_streams", "max_control_frames"] {
+            whole(listener, key, report);
+        }
     }
     for cluster in root.get("clusters").map(Node::items).unwrap_or_default() {
         lasting(cluster, "connect_timeout", report);
@@ -232,6 +256,13 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
             report.error_with(near.at, "to know what is near, the proxy must know where it is", hint);
         }
         health::check(cluster, report);
+        if let Some(node) = cluster.get("proxy_protocol")
+            && cluster.get("protocol").and_then(Node::as_text) == Some("http2")
+        {
+            let message =
+                "`proxy_protocol` cannot be told over HTTP/2: its connections carry requests of many clients";
+            report.error(node.at, message);
+        }
     }
     limits::bounds(root, report);
     whole(root, "workers", report);

@@ -28,8 +28,6 @@ use super::{ConnectionLimits, ListenerStats, Serve};
 use crate::message::{Body, BodyError, Peer};
 use crate::tls::Transport;
 
-/// HTTP/2: requests that one connection may have under way.
-const MAX_STREAMS: u32 = 100;
 /// HTTP/2: bytes that a client may send on one stream, and on all of them, before we take them.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -131,21 +129,29 @@ impl<S: Serve> Connection<S> {
         self.count(&end);
         match end {
             End::Late(Phase::Head) => refuse_late(connection.into_parts().io.into_stream()),
-            End::Over(Ok(())) if !self.slot.is_draining() => {
-                // Boxed: few connections end like this, and none should carry the room for it all its life.
-                Box::pin(linger(connection.into_parts().io.into_stream())).await;
+            End::Over(Ok(())) => {
+                let parts = connection.into_parts();
+                if let Some(tunnel) = self.slot.take_tunnel() {
+                    // Whoever carries it watches its clock, and a drain waits for its end.
+                    let _busy = self.slot.begin().answered();
+                    tunnel.carry(parts.io.into_stream(), parts.read_buf).await;
+                } else if !self.slot.is_draining() {
+                    // Boxed: few connections end like this, and none should carry the room for it all its life.
+                    Box::pin(linger(parts.io.into_stream())).await;
+                }
             }
-            _ => {}
+            End::Over(Err(_)) | End::Late(_) | End::Abuse => {}
         }
     }
 
     async fn http2(self, stream: Transport, beginning: Beginning) {
         self.slot.set_multiplexed();
-        let socket = Socket::new(stream, beginning, self.slot.clone());
+        let frames = self.limits.max_control_frames;
+        let socket = Socket::http2(stream, beginning, self.slot.clone(), frames);
         let mut connection = std::pin::pin!(
             http2::Builder::new(LocalExecutor)
                 .timer(TokioTimer::new())
-                .max_concurrent_streams(MAX_STREAMS)
+                .max_concurrent_streams(self.limits.max_streams)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_send_buf_size(MAX_SEND_BUFFER)
@@ -194,7 +200,9 @@ impl<S: Serve> Connection<S> {
                 let response = Box::pin(serve.serve(peer, request)).await;
                 let in_flight = in_flight.answered();
                 let mut response = response.map_err(Into::into)?;
-                if closes && slot.is_draining() {
+                if let Some(tunnel) = response.body_mut().take_tunnel() {
+                    slot.put_tunnel(tunnel);
+                } else if closes && slot.is_draining() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok(response.map(|body| ResponseBody { body, _in_flight: in_flight }))
@@ -205,6 +213,11 @@ impl<S: Serve> Connection<S> {
     fn count(&self, end: &End) {
         match end {
             End::Late(Phase::Head | Phase::Busy) => self.stats.count_timed_out(),
+            // The HTTP/2 code keeps to itself what an error of the socket was.
+            End::Over(_) if self.slot.is_flooding() => {
+                self.stats.count_flooded();
+                tracing::info!(client = %self.peer.connection.source, "client floods with empty frames, closed");
+            }
             End::Over(Err(error)) if error.is_parse() || is_protocol_error(error) => {
                 self.stats.count_malformed();
                 tracing::debug!(client = %self.peer.connection.source, %error, "malformed request");

@@ -10,22 +10,30 @@ use hyper_util::rt::TokioIo;
 
 use super::preface::Beginning;
 use super::slots::Slot;
+use crate::message::http2_frames::{FrameBudget, PREFACE, TooManyFrames, Watched};
 use crate::tls::Transport;
 
 /// A client's socket.
 pub(super) struct Socket {
-    stream: TokioIo<Transport>,
+    stream: TokioIo<Watched<Transport>>,
     beginning: Beginning,
     slot: Rc<Slot>,
 }
 
 impl Socket {
     pub(super) fn new(stream: Transport, beginning: Beginning, slot: Rc<Slot>) -> Socket {
+        Socket { stream: TokioIo::new(Watched::unwatched(stream)), beginning, slot }
+    }
+
+    /// As `new`, for a client that speaks HTTP/2 and has so many frames that carry nothing.
+    pub(super) fn http2(stream: Transport, beginning: Beginning, slot: Rc<Slot>, frames: u32) -> Socket {
+        let preface = PREFACE.saturating_sub(beginning.len());
+        let stream = Watched::new(stream, FrameBudget::new(frames, preface));
         Socket { stream: TokioIo::new(stream), beginning, slot }
     }
 
     pub(super) fn into_stream(self) -> Transport {
-        self.stream.into_inner()
+        self.stream.into_inner().into_inner()
     }
 
     fn note_write(&self, written: &Poll<Result<usize, Error>>) {
@@ -49,8 +57,10 @@ impl Read for Socket {
             return Poll::Ready(Ok(()));
         }
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if read.is_ready() {
-            self.slot.has_read();
+        match &read {
+            Poll::Ready(Err(error)) if TooManyFrames::is(error) => self.slot.set_flooding(),
+            Poll::Ready(_) => self.slot.has_read(),
+            Poll::Pending => {}
         }
         read
     }

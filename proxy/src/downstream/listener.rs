@@ -15,9 +15,10 @@ use tokio::task::JoinHandle;
 use super::connection::{self, Connection, Serving};
 use super::handshake::shake_hands;
 use super::slots::{Slot, Slots};
-use super::{ConnectionLimits, ListenerStats, Serve};
+use super::{ConnectionLimits, ListenerStats, Serve, proxied};
 use crate::drain::{DrainTrigger, DrainWatch};
 use crate::message::Peer;
+use crate::message::proxy_protocol::Addresses;
 use crate::tls::Transport;
 
 /// Connections that wait in the kernel to be accepted; the system's own limit may be lower.
@@ -120,7 +121,13 @@ async fn accept<S: Serve>(
     }
     open.slots.drain();
     accept_waiting(socket, &open);
-    open.slots.emptied().await;
+    tokio::select! {
+        () = open.slots.emptied() => {}
+        () = drain.cut() => {
+            open.slots.abort();
+            open.slots.emptied().await;
+        }
+    }
 }
 
 /// Connections that the kernel has accepted for us would be reset with the socket: they are served as well.
@@ -175,14 +182,15 @@ impl<S: Serve> Opener<S> {
             facts: Facts::cleartext(id, source, destination),
             serving: self.serving.clone(),
             serve,
-            slot,
+            slot: slot.clone(),
             limits,
             stats: self.stats.clone(),
         };
-        tokio::task::spawn_local(async move {
+        let task = tokio::task::spawn_local(async move {
             let _guards = (open, counted);
             arrived.run(stream).await;
         });
+        slot.set_task(task.abort_handle());
     }
 }
 
@@ -198,6 +206,10 @@ struct Arrived<S> {
 
 impl<S: Serve> Arrived<S> {
     async fn run(mut self, stream: TcpStream) {
+        // Boxed: it is over soon.
+        if self.serve.proxy_protocol().is_some() && !Box::pin(self.learn_client(&stream)).await {
+            return;
+        }
         let (transport, protocol, peer) = match self.serve.tls() {
             None => (Transport::Plain(stream), None, Peer::cleartext(Rc::new(self.facts))),
             Some(tls) => {
@@ -221,6 +233,21 @@ impl<S: Serve> Arrived<S> {
         // Each request asks anew who serves it: what a reload replaced is let go.
         drop(serve);
         Connection { serving, peer, slot, limits, stats }.run(transport, protocol).await;
+    }
+
+    /// Notes for whom the proxy in front has connected. False: the connection is not to be served.
+    async fn learn_client(&mut self, stream: &TcpStream) -> bool {
+        let Some(trusted) = self.serve.proxy_protocol() else { return true };
+        match proxied::addresses(stream, self.facts.source.ip(), trusted, &self.stats).await {
+            Some(Some(Addresses { source, destination })) => {
+                self.facts.source = source;
+                self.facts.destination = destination;
+                true
+            }
+            // The proxy's own connection: it is the client.
+            Some(None) => true,
+            None => false,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Listeners {
 /// Name, type, help and value of a metric.
 type Metric = (&'static str, &'static str, &'static str, fn(&ListenerStats) -> u64);
 
-const METRICS: [Metric; 10] = [
+const METRICS: [Metric; 12] = [
     ("connections_total", "counter", "Connections accepted", ListenerStats::accepted),
     ("connections_active", "gauge", "Connections that are open", ListenerStats::active),
     (
@@ -38,6 +38,18 @@ const METRICS: [Metric; 10] = [
         "counter",
         "Connections closed for what came not being acceptable HTTP",
         ListenerStats::malformed,
+    ),
+    (
+        "connections_flooded_total",
+        "counter",
+        "Connections closed for too many HTTP/2 frames that carry nothing",
+        ListenerStats::flooded,
+    ),
+    (
+        "connections_unproxied_total",
+        "counter",
+        "Connections closed for having no PROXY protocol header that is believed",
+        ListenerStats::unproxied,
     ),
     (
         "accept_errors_total",

@@ -10,6 +10,7 @@ mod io;
 mod listener;
 mod listeners;
 mod preface;
+mod proxied;
 mod slots;
 mod stats;
 
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use meshgate_config::ProxyProtocol;
 
 use crate::message::{Body, Peer};
 use crate::tls::{ServerTls, Transport};
@@ -42,6 +44,11 @@ pub trait Serve: 'static {
 
     /// What clients shake hands with on a connection that opens now; none in cleartext.
     fn tls(&self) -> Option<Arc<ServerTls>> {
+        None
+    }
+
+    /// Who says for whom it connects, on a connection that opens now; none if nobody.
+    fn proxy_protocol(&self) -> Option<&ProxyProtocol> {
         None
     }
 
@@ -82,6 +89,10 @@ pub struct ConnectionLimits {
     pub handshake_timeout: Option<Duration>,
     /// Most handshakes at a time on this listener and worker; with one more, the oldest is given up.
     pub max_handshakes: usize,
+    /// HTTP/2: most requests at a time on a connection.
+    pub max_streams: u32,
+    /// HTTP/2: most frames in a row that carry nothing.
+    pub max_control_frames: u32,
 }
 
 impl Default for ConnectionLimits {
@@ -94,6 +105,8 @@ impl Default for ConnectionLimits {
             max_connections: 20_000,
             handshake_timeout: None,
             max_handshakes: 1000,
+            max_streams: 100,
+            max_control_frames: 1000,
         }
     }
 }
@@ -108,6 +121,8 @@ impl From<&meshgate_config::Listener> for ConnectionLimits {
             max_connections: listener.max_connections,
             handshake_timeout: listener.tls.as_ref().map(|tls| tls.handshake_timeout),
             max_handshakes: listener.tls.as_ref().map_or(0, |tls| tls.max_handshakes),
+            max_streams: listener.max_streams,
+            max_control_frames: listener.max_control_frames,
         }
     }
 }

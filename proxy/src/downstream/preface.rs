@@ -34,6 +34,11 @@ impl Beginning {
         taken
     }
 
+    /// How many they are.
+    pub(super) fn len(&self) -> usize {
+        self.to - self.from
+    }
+
     fn protocol(&self) -> Option<Protocol> {
         let seen = &self.bytes[..self.to];
         if !HTTP2.starts_with(seen) {

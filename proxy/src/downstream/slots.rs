@@ -3,15 +3,17 @@
 //! A timer per request would cost more than the request's own parsing. Instead each connection notes what it does and
 //! since which tick; a sweep finds the late ones. The same way leads a drain to every connection.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 use super::ConnectionLimits;
+use crate::message::Tunnel;
 
 /// How long an idle HTTP/1.1 connection is kept when a drain starts: a request that is already on its way is answered
 /// (with `connection: close`) instead of being lost.
@@ -78,8 +80,14 @@ pub(super) struct Slot {
     /// It counts among the handshakes.
     shakes: Cell<bool>,
     handshake_ticks: u32,
+    /// The client sent too many frames that carry nothing.
+    flooding: Cell<bool>,
+    /// What goes on with the connection when the head that changed its protocol is written.
+    tunnel: Cell<Option<Tunnel>>,
     header_ticks: u32,
     idle_ticks: u32,
+    /// What serves the connection.
+    task: OnceCell<AbortHandle>,
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
     tick: Rc<Cell<u32>>,
@@ -118,8 +126,11 @@ impl Slots {
             multiplexed: Cell::new(false),
             shakes: Cell::new(false),
             handshake_ticks: limits.handshake_timeout.map_or(0, |timeout| ticks(timeout, period)),
+            flooding: Cell::new(false),
+            tunnel: Cell::default(),
             header_ticks: ticks(limits.header_timeout, period),
             idle_ticks: ticks(limits.idle_timeout, period),
+            task: OnceCell::new(),
             order: Cell::new(None),
             waker: RefCell::default(),
             tick: self.tick.clone(),
@@ -184,6 +195,15 @@ impl Slots {
                 }
             }
         });
+    }
+
+    /// Breaks all connections off.
+    pub(super) fn abort(&self) {
+        for slot in self.open.borrow().values() {
+            if let Some(task) = slot.task.get() {
+                task.abort();
+            }
+        }
     }
 
     /// Waits until no connection is open.
@@ -284,6 +304,22 @@ impl Slot {
         }
     }
 
+    /// The client sends too many frames that carry nothing.
+    pub(super) fn set_flooding(&self) {
+        self.flooding.set(true);
+    }
+
+    /// Whether it did.
+    pub(super) fn is_flooding(&self) -> bool {
+        self.flooding.get()
+    }
+
+    /// The connection is served by this task.
+    pub(super) fn set_task(&self, task: AbortHandle) {
+        // It is told once.
+        let _ = self.task.set(task);
+    }
+
     /// The connection speaks HTTP/2.
     pub(super) fn set_multiplexed(&self) {
         self.multiplexed.set(true);
@@ -291,6 +327,16 @@ impl Slot {
         if self.draining.get() {
             self.give(Order::Finish);
         }
+    }
+
+    /// The connection changes its protocol after this response.
+    pub(super) fn put_tunnel(&self, tunnel: Tunnel) {
+        self.tunnel.set(Some(tunnel));
+    }
+
+    /// What goes on with the connection after its last response, if anything.
+    pub(super) fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.take()
     }
 
     /// Whether responses should announce the end of the connection.

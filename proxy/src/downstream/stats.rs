@@ -10,6 +10,8 @@ pub struct ListenerStats {
     rejected: AtomicU64,
     timed_out: AtomicU64,
     malformed: AtomicU64,
+    flooded: AtomicU64,
+    unproxied: AtomicU64,
     accept_errors: AtomicU64,
     handshakes: AtomicU64,
     handshakes_resumed: AtomicU64,
@@ -42,6 +44,16 @@ impl ListenerStats {
     /// Connections closed because what came was not HTTP or exceeded a limit.
     pub fn malformed(&self) -> u64 {
         self.malformed.load(Ordering::Relaxed)
+    }
+
+    /// Connections closed because of too many HTTP/2 frames that carry nothing.
+    pub fn flooded(&self) -> u64 {
+        self.flooded.load(Ordering::Relaxed)
+    }
+
+    /// Connections closed for having no PROXY protocol header, or none that is believed.
+    pub fn unproxied(&self) -> u64 {
+        self.unproxied.load(Ordering::Relaxed)
     }
 
     /// Times that accepting failed for want of a resource.
@@ -93,6 +105,14 @@ impl ListenerStats {
 
     pub(super) fn count_malformed(&self) {
         add(&self.malformed, 1);
+    }
+
+    pub(super) fn count_flooded(&self) {
+        add(&self.flooded, 1);
+    }
+
+    pub(super) fn count_unproxied(&self) {
+        add(&self.unproxied, 1);
     }
 
     pub(super) fn count_accept_error(&self) {

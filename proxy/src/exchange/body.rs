@@ -1,7 +1,7 @@
 //! The two bodies of an exchange: the request's on its way up, the response's on its way down. Both stream, both run
 //! through the filters, and both are counted.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -10,25 +10,43 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep};
 
 use meshgate_wasm::ResponseHead;
 
 use super::Exchange;
 use super::deadline::Deadline;
 use super::error::ExchangeError;
+use super::pace::Pace;
 use crate::filter::{FilteredBody, First, Stream};
-use crate::message::{Body, BodyError, BodyFault, BodyReason, ResponseFlag};
+use crate::message::{Body, BodyError, BodyFault, BodyReason, ResponseFlag, grpc};
 
-/// What arrives from the client: counted, limited, and its end told to the exchange.
+/// What arrives from the client: counted, limited, watched for its pace, and its end told to the exchange.
 pub(super) struct Received {
     body: Body,
     stream: Rc<Stream>,
     left: u64,
+    /// None: it may take its time.
+    pace: Option<Pace>,
 }
 
 impl Received {
-    pub(super) fn new(stream: &Rc<Stream>, body: Body, limit: Option<u64>) -> Received {
-        Received { body, stream: Rc::clone(stream), left: limit.unwrap_or(u64::MAX) }
+    pub(super) fn new(stream: &Rc<Stream>, body: Body, listener: &meshgate_config::Listener) -> Received {
+        // A gRPC client may wait for what it has to say.
+        let may_pause = body.is_end_stream() || grpc::is_grpc(&stream.http().borrow().request.headers);
+        let pace = (!may_pause).then(|| Pace::new(listener.body_timeout, listener.min_body_rate));
+        let left = listener.max_request_body.unwrap_or(u64::MAX);
+        Received { body, stream: Rc::clone(stream), left, pace }
+    }
+
+    /// Nothing has come. That must not go on for too long, unless the response has begun: then they talk to each other.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        let Some(pace) = self.pace.as_mut().filter(|_| !self.stream.response_has_begun()) else {
+            return Poll::Pending;
+        };
+        ready!(pace.poll_late(cx));
+        let details = "slower than the listener's min_body_rate";
+        Poll::Ready(BodyError::new(BodyFault::Downstream, BodyReason::Timeout, details))
     }
 }
 
@@ -41,9 +59,15 @@ impl http_body::Body for Received {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx)).transpose()?;
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            return this.poll_late(cx).map(|late| Some(Err(late)));
+        };
+        let frame = frame.transpose()?;
         if let Some(chunk) = frame.as_ref().and_then(Frame::data_ref) {
             let length = chunk.len() as u64;
+            if let Some(pace) = &mut this.pace {
+                pace.received(length);
+            }
             this.stream.http().borrow_mut().attributes.request_bytes += length;
             let Some(left) = this.left.checked_sub(length) else {
                 let details = "longer than the listener's max_request_body";
@@ -101,11 +125,36 @@ pub(super) struct Download {
     exchange: Rc<Exchange>,
     body: FilteredBody<Body>,
     deadline: Deadline,
+    /// Armed when something is waited for, with the bytes that had passed by then.
+    idle: Option<(Pin<Box<Sleep>>, u64)>,
 }
 
 impl Download {
     pub(super) fn new(exchange: &Rc<Exchange>, body: FilteredBody<Body>, deadline: Deadline) -> Download {
-        Download { exchange: Rc::clone(exchange), body, deadline }
+        Download { exchange: Rc::clone(exchange), body, deadline, idle: None }
+    }
+
+    /// Nothing is there to be sent. Ready when nothing has passed for too long, in either direction; bytes are looked at only
+    /// when the timer fires, so it may take up to twice as long.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        let timeout = self.exchange.listener.config.stream_idle_timeout;
+        let passed = || {
+            let attributes = &self.exchange.stream.http().borrow().attributes;
+            attributes.request_bytes + attributes.response_bytes
+        };
+        let (timer, before) = self.idle.get_or_insert_with(|| (Box::pin(sleep(timeout)), passed()));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            let now = passed();
+            if now == std::mem::replace(before, now) {
+                break;
+            }
+            timer.as_mut().reset(Instant::now() + timeout);
+        }
+        self.exchange.flag(ResponseFlag::StreamIdleTimeout, "stream_idle_timeout");
+        self.exchange.complete();
+        let details = "silent for the listener's stream_idle_timeout";
+        Poll::Ready(BodyError::new(BodyFault::Upstream, BodyReason::Timeout, details))
     }
 
     /// Sets the framing of the head that goes out before this body.
@@ -145,7 +194,9 @@ impl http_body::Body for Download {
                 BodyError::new(BodyFault::Upstream, BodyReason::Timeout, "the route's timeout passed");
             return Poll::Ready(Some(Err(error)));
         }
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            return this.poll_idle(cx).map(|idle| Some(Err(idle)));
+        };
         match &frame {
             Some(Ok(frame)) => this.exchange.sent(frame),
             Some(Err(error)) => this.broke(error),

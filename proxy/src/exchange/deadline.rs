@@ -1,22 +1,24 @@
-//! An exchange's timeout: from the end of the request to the end of the response.
+//! An exchange's timeout: from the end of the request to the end of the response, and no later than a client that said how
+//! long it waits.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A timeout that begins to run when the request has been received as a whole. Without one, nothing is armed.
 #[derive(Debug)]
 pub(super) struct Deadline {
     timeout: Option<Duration>,
+    started: bool,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadline {
     pub(super) fn new(timeout: Option<Duration>) -> Deadline {
-        Deadline { timeout, timer: None }
+        Deadline { timeout, started: false, timer: None }
     }
 
     /// Sets the time, before it runs.
@@ -26,8 +28,17 @@ impl Deadline {
 
     /// The time runs from here, unless it does already.
     pub(super) fn start(&mut self) {
-        if self.timer.is_none() {
-            self.timer = self.timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+        if let Some(timeout) = self.timeout.filter(|_| !self.started) {
+            self.end_within(timeout);
+        }
+        self.started = true;
+    }
+
+    /// It ends after so long, if it would not end sooner.
+    pub(super) fn end_within(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        if self.timer.as_ref().is_none_or(|timer| timer.deadline() > end) {
+            self.timer = Some(Box::pin(sleep_until(end)));
         }
     }
 

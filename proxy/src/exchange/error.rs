@@ -13,6 +13,11 @@ use crate::filter::{FilterFailure, FilterFault, vm_details};
 use crate::message::{BodyError, BodyFault, BodyReason, Rejection, ResponseFlag};
 use crate::upstream::{UpstreamError, UpstreamErrorKind};
 
+/// The details of a request whose body came too slowly.
+pub(super) const REQUEST_BODY_TIMEOUT: &str = "request_body_timeout";
+/// What gRPC calls a timeout. By its HTTP status it would be UNAVAILABLE, which invites to try again.
+const DEADLINE_EXCEEDED: i32 = 4;
+
 /// Says that the request was refused because of a cluster's limits: to send it again would make things worse. Envoy's name,
 /// which other proxies and clients know.
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
@@ -134,7 +139,7 @@ impl ExchangeError {
                 Cow::Borrowed(text) => text.into(),
                 Cow::Owned(text) => text.into(),
             },
-            grpc_status: None,
+            grpc_status: matches!(self, Self::Timeout).then_some(DEADLINE_EXCEEDED),
             details: verdict.details.into(),
             place: 0,
         }
@@ -241,7 +246,7 @@ fn body_verdict(error: &BodyError) -> Verdict {
             Fault::Downstream,
             StatusCode::REQUEST_TIMEOUT,
             Some(ResponseFlag::DownstreamTermination),
-            "request_body_timeout",
+            REQUEST_BODY_TIMEOUT,
         ),
         (BodyFault::Downstream, _) => verdict(
             Fault::Downstream,

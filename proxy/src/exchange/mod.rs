@@ -3,8 +3,11 @@
 mod body;
 mod deadline;
 mod error;
+mod pace;
 mod record;
 mod reply;
+mod tunnel;
+mod upgrade;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -22,6 +25,7 @@ use self::deadline::Deadline;
 pub use self::error::{ExchangeError, Fault, Verdict};
 use self::record::{Arrived, Destination, Exchange};
 use self::reply::Reply;
+use self::upgrade::Offer;
 use crate::filter::{FilteredBody, Interrupted, Stop, Stream, StreamParts};
 use crate::message::{Body, BodyError, Peer, call_depth, detach, request_arrived, upstream_request};
 use crate::snapshot::Listener;
@@ -58,8 +62,9 @@ fn open(
     let (mut parts, body) = arrived.into_parts();
     let depth = call_depth::take(&mut parts.headers);
     let raw = Arrived::of(&parts);
-    let head = match request_arrived(parts, peer, &listener.forwarding) {
-        Ok(head) => head,
+    let arrived = request_arrived(parts, peer, &listener.forwarding, &listener.config.upgrades);
+    let (head, upgrade) = match arrived {
+        Ok(arrived) => arrived,
         Err((rejection, headers)) => {
             return Err(Box::new(raw.reject(&listener, peer, rejection, &headers)));
         }
@@ -72,7 +77,7 @@ fn open(
         chain: Rc::clone(&listener.chain),
         clusters: Rc::clone(&listener.targets),
     });
-    Ok((Exchange::new(listener, raw, stream), Body::downstream(body)))
+    Ok((Exchange::new(listener, raw, stream, Offer::new(upgrade)), Body::downstream(body)))
 }
 
 /// Runs the request through its filters and sends it where they say.
@@ -80,12 +85,15 @@ async fn request(exchange: &Exchange, body: Body) -> Result<Reply, End> {
     let stream = &exchange.stream;
     let mut deadline = Deadline::new(None);
     let bodiless = body.is_end_stream();
-    let limit = exchange.listener.config.max_request_body;
-    let mut upload = FilteredBody::request(stream, Received::new(stream, body, limit));
+    let received = Received::new(stream, body, &exchange.listener.config);
+    let mut upload = FilteredBody::request(stream, received);
     stream.run_request_head(&mut upload).await.map_err(End::of_request)?;
     let cluster = match exchange.destination()? {
         Destination::Cluster(cluster, timeout) => {
             deadline.limit(timeout);
+            if let Some(left) = exchange.client_patience() {
+                deadline.end_within(left);
+            }
             cluster
         }
         Destination::Direct(response) => return Ok(exchange.local_reply(response)),
@@ -93,8 +101,9 @@ async fn request(exchange: &Exchange, body: Body) -> Result<Reply, End> {
     if bodiless {
         stream.end_request();
     }
-    let response = forward(exchange, &cluster, upload, &mut deadline).await?;
-    Ok(Reply::upstream(response, deadline)?)
+    let mut response = forward(exchange, &cluster, upload, &mut deadline).await?;
+    let tunnel = exchange.offer.taken(&mut response).await?;
+    Ok(Reply::upstream(response, tunnel, deadline)?)
 }
 
 /// Sends the request to one endpoint of the cluster and waits for the head of its response, while the body streams.
@@ -110,7 +119,8 @@ async fn forward(
         stream.check()?;
         return Err(ExchangeError::RequestBody(error).into());
     }
-    let headers = std::mem::take(&mut head.headers);
+    let mut headers = std::mem::take(&mut head.headers);
+    exchange.offer.pass_on(cluster, &mut headers);
     let idempotent = head.method.is_idempotent();
     let may_be_sent_again = idempotent || cluster.protocol() == ClusterProtocol::Http2;
     let spare = (upload.is_end_stream() && may_be_sent_again).then(|| headers.clone());
@@ -133,9 +143,12 @@ async fn forward(
 async fn attempt(
     exchange: &Exchange,
     cluster: &Cluster,
-    request: Request<Body>,
+    mut request: Request<Body>,
     deadline: &mut Deadline,
 ) -> Result<Response<UpstreamBody>, End> {
+    if cluster.tells_clients() {
+        request.extensions_mut().insert(exchange.client());
+    }
     let stream = &exchange.stream;
     let upstream = &exchange.listener.upstream;
     let endpoint = upstream.pick(cluster, exchange.key(cluster)).map_err(ExchangeError::Upstream)?;
@@ -165,7 +178,7 @@ async fn respond(exchange: &Rc<Exchange>, mut reply: Reply) -> Result<Response<B
     let stream = &exchange.stream;
     let mut above = stream.reached();
     loop {
-        let Reply { head, body, mut deadline } = reply;
+        let Reply { head, body, tunnel, mut deadline } = reply;
         exchange.show(head);
         let mut body = FilteredBody::response(stream, body, above);
         if let Err((next, interrupted)) = stream.run_response_head(&mut body, |cx| deadline.poll(cx)).await {
@@ -181,6 +194,10 @@ async fn respond(exchange: &Rc<Exchange>, mut reply: Reply) -> Result<Response<B
                 continue;
             }
         };
+        if let Some(endpoint) = tunnel {
+            stream.begin_response();
+            return Ok(upgrade::switch(exchange, head, endpoint));
+        }
         let mut download = Download::new(exchange, body, deadline);
         match download.frame(&mut head).await {
             Ok(()) => {

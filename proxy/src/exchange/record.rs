@@ -10,12 +10,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version, h
 use http_body::{Body as _, Frame};
 use meshgate_wasm::{LocalResponse, RequestHead, ResponseHead};
 
-use super::error::{ExchangeError, Verdict};
+use super::error::{ExchangeError, REQUEST_BODY_TIMEOUT, Verdict};
 use super::reply::Reply;
+use super::upgrade::Offer;
 use super::{Closed, End};
 use crate::filter::{FilterFailure, FilterFault, Stop, Stream};
 use crate::message::forwarding::{X_FORWARDED_FOR, X_REQUEST_ID};
-use crate::message::{Body, Peer, Rejection, ResponseFlag, local_response};
+use crate::message::proxy_protocol::Addresses;
+use crate::message::{Body, Peer, Rejection, ResponseFlag, grpc, local_response};
 use crate::snapshot::Listener;
 use crate::telemetry::AccessRecord;
 use crate::upstream::{Cluster, Endpoint, Outcome, UpstreamBody};
@@ -25,6 +27,7 @@ use crate::upstream::{Cluster, Endpoint, Outcome, UpstreamBody};
 pub(super) struct Exchange {
     pub(super) stream: Rc<Stream>,
     pub(super) listener: Rc<Listener>,
+    pub(super) offer: Offer,
     arrived: Arrived,
     sent_at: Cell<Option<Instant>>,
     completed: Cell<bool>,
@@ -49,9 +52,15 @@ pub(super) enum Destination {
 }
 
 impl Exchange {
-    pub(super) fn new(listener: Rc<Listener>, arrived: Arrived, stream: Rc<Stream>) -> Rc<Exchange> {
+    pub(super) fn new(
+        listener: Rc<Listener>,
+        arrived: Arrived,
+        stream: Rc<Stream>,
+        offer: Offer,
+    ) -> Rc<Exchange> {
         listener.metrics.begin();
-        Rc::new(Exchange { stream, listener, arrived, sent_at: Cell::new(None), completed: Cell::new(false) })
+        let (sent_at, completed) = (Cell::new(None), Cell::new(false));
+        Rc::new(Exchange { stream, listener, offer, arrived, sent_at, completed })
     }
 
     /// What the filters decided, or the listener's default.
@@ -73,6 +82,21 @@ impl Exchange {
         attributes.cluster = Some(name);
         attributes.cluster_metadata = cluster.metadata().cloned();
         Ok(Destination::Cluster(cluster, timeout.or(listener.config.request_timeout)))
+    }
+
+    /// Who connected, and to where.
+    pub(super) fn client(&self) -> Addresses {
+        let http = self.stream.http().borrow();
+        let connection = &http.attributes.connection;
+        Addresses { source: connection.source, destination: connection.destination }
+    }
+
+    /// How much longer a gRPC client waits, if it said so. Its clock runs since the request's head.
+    pub(super) fn client_patience(&self) -> Option<Duration> {
+        let http = self.stream.http().borrow();
+        let headers = &http.request.headers;
+        let patience = if grpc::is_grpc(headers) { grpc::timeout(headers) } else { None };
+        patience.map(|patience| patience.saturating_sub(http.attributes.started.elapsed()))
     }
 
     /// The request's head as it goes upstream. Filters and the access log keep theirs: they read it until the end.
@@ -221,6 +245,9 @@ impl Exchange {
     pub(super) fn note(&self, error: &ExchangeError) {
         let Verdict { fault, flag, details, .. } = error.verdict();
         tracing::debug!(listener = %self.listener.name, ?fault, %error, "exchange failed");
+        if details == REQUEST_BODY_TIMEOUT {
+            self.listener.metrics.slow_body();
+        }
         match flag {
             Some(flag) => self.flag(flag, details),
             None => self.stream.http().borrow_mut().attributes.response_code_details = Some(details.into()),
@@ -244,6 +271,21 @@ impl Exchange {
         {
             http.response_trailers = Some(trailers.clone());
         }
+    }
+
+    /// Bytes came from the client after the heads.
+    pub(super) fn count_received(&self, bytes: usize) {
+        self.stream.http().borrow_mut().attributes.request_bytes += bytes as u64;
+    }
+
+    /// Bytes came from the endpoint after the heads.
+    pub(super) fn count_sent(&self, bytes: usize) {
+        self.stream.http().borrow_mut().attributes.response_bytes += bytes as u64;
+    }
+
+    /// Whether its end is known.
+    pub(super) fn is_complete(&self) -> bool {
+        self.completed.get()
     }
 
     /// The response came to its end, good or bad: what follows is not the client's leaving.

@@ -219,6 +219,11 @@ impl Stream {
         self.response_begun.set(true);
     }
 
+    /// Whether it is.
+    pub fn response_has_begun(&self) -> bool {
+        self.response_begun.get()
+    }
+
     /// Waits until something outside of the exchange's own steps ends it: a filter's answer or failure in a body
     /// callback or an HTTP call's response.
     pub fn poll_stopped(&self, cx: &mut Context<'_>) -> Poll<Stop> {

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-/// A request or response body: nothing, bytes at hand, or a stream.
+use super::Tunnel;
+
+/// A request or response body: nothing, bytes at hand, or a stream. Or no body, but what takes its place.
 pub struct Body {
     content: Content,
 }
@@ -21,6 +23,7 @@ enum Content {
     Full(Bytes),
     Downstream(Incoming),
     Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>),
+    Tunnel(Tunnel),
 }
 
 impl Body {
@@ -52,6 +55,22 @@ impl Body {
             Body { content: Content::Stream(Box::pin(stream)) }
         }
     }
+
+    /// What follows a head that changes the protocol. As a body it is empty.
+    pub fn tunnel(tunnel: Tunnel) -> Body {
+        Body { content: Content::Tunnel(tunnel) }
+    }
+
+    /// Takes out the tunnel, if that is what there is.
+    pub fn take_tunnel(&mut self) -> Option<Tunnel> {
+        if !matches!(self.content, Content::Tunnel(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut self.content, Content::Empty) {
+            Content::Tunnel(tunnel) => Some(tunnel),
+            _ => None,
+        }
+    }
 }
 
 impl Default for Body {
@@ -73,6 +92,7 @@ impl fmt::Debug for Body {
             Content::Full(_) => "full",
             Content::Downstream(_) => "downstream",
             Content::Stream(_) => "stream",
+            Content::Tunnel(_) => "tunnel",
         };
         f.debug_struct("Body").field("kind", &kind).field("size", &http_body::Body::size_hint(self)).finish()
     }
@@ -87,7 +107,7 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.content {
-            Content::Empty => Poll::Ready(None),
+            Content::Empty | Content::Tunnel(_) => Poll::Ready(None),
             Content::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 self.content = Content::Empty;
@@ -102,7 +122,7 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Empty => true,
+            Content::Empty | Content::Tunnel(_) => true,
             Content::Full(_) => false,
             Content::Downstream(incoming) => incoming.is_end_stream(),
             Content::Stream(stream) => stream.is_end_stream(),
@@ -111,7 +131,7 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Empty => SizeHint::with_exact(0),
+            Content::Empty | Content::Tunnel(_) => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Downstream(incoming) => incoming.size_hint(),
             Content::Stream(stream) => stream.size_hint(),

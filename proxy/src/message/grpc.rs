@@ -1,6 +1,7 @@
 //! gRPC over HTTP: how a message is recognised, and the statuses of both.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, StatusCode};
@@ -10,6 +11,9 @@ pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// `grpc-message`
 pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
+/// `grpc-timeout`
+pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
 const APPLICATION_GRPC: &[u8] = b"application/grpc";
 
 /// Whether a message is gRPC (not gRPC-Web, whose status is in the body), by its fields.
@@ -18,6 +22,26 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
         let content_type = content_type.as_bytes();
         content_type.starts_with(APPLICATION_GRPC)
             && matches!(content_type.get(APPLICATION_GRPC.len()), None | Some(b'+' | b';' | b' '))
+    })
+}
+
+/// How long a gRPC client is going to wait: at most eight digits and a unit. What is not of this form says nothing.
+pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
+    let unit = value.chars().next_back()?;
+    let digits = &value[..value.len() - unit.len_utf8()];
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        'H' => Duration::from_secs(number * 3600),
+        'M' => Duration::from_secs(number * 60),
+        'S' => Duration::from_secs(number),
+        'm' => Duration::from_millis(number),
+        'u' => Duration::from_micros(number),
+        'n' => Duration::from_nanos(number),
+        _ => return None,
     })
 }
 
@@ -47,4 +71,36 @@ pub(super) fn percent_encode(message: &[u8]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn timeouts_have_digits_and_a_unit() {
+        for (text, expected) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("0S", Some(Duration::ZERO)),
+            ("99999999m", Some(Duration::from_millis(99_999_999))),
+            ("15u", Some(Duration::from_micros(15))),
+            ("1n", Some(Duration::from_nanos(1))),
+            ("", None),
+            ("S", None),
+            ("10", None),
+            ("10s", None),
+            ("+1S", None),
+            ("1.5S", None),
+            ("100000000m", None),
+            (" 1S", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(GRPC_TIMEOUT, HeaderValue::from_static(text));
+            assert_eq!(timeout(&headers), expected, "{text}");
+        }
+        assert_eq!(timeout(&HeaderMap::new()), None);
+    }
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, request};
 use meshgate_wasm::RequestHead;
 
 use super::forwarding::{Forwarding, Peer};
-use super::{authority, fields, path};
+use super::{Upgrade, authority, fields, path};
 
 /// Longest request target, in bytes.
 pub const MAX_TARGET: usize = 8 * 1024;
@@ -38,7 +38,8 @@ impl Rejection {
     }
 }
 
-/// Checks a request's head and makes it ours.
+/// Checks a request's head and makes it ours. With it comes the protocol that the client offers to change to, if it is one
+/// of `upgrades`; then the head says so, in the proxy's own words.
 ///
 /// # Errors
 /// Why it goes no further, and what is left of its fields.
@@ -46,15 +47,29 @@ pub fn request_arrived(
     parts: request::Parts,
     peer: &Peer,
     forwarding: &Forwarding,
-) -> Result<RequestHead, (Rejection, HeaderMap)> {
+    upgrades: &[String],
+) -> Result<(RequestHead, Option<Upgrade>), (Rejection, HeaderMap)> {
     let request::Parts { method, uri, version, mut headers, .. } = parts;
-    match accept(&method, uri, version, &mut headers) {
-        Ok((authority, path, seen)) => {
-            forwarding.mark(&mut headers, peer, seen.provenance);
-            Ok(RequestHead { method, scheme: peer.scheme.clone(), authority, path, version, headers })
+    match accept(&method, uri, version, &mut headers, upgrades) {
+        Ok(Accepted { authority, path, claims, upgrade }) => {
+            forwarding.mark(&mut headers, peer, claims);
+            if let Some(upgrade) = &upgrade {
+                upgrade.mark(&mut headers);
+            }
+            let scheme = peer.scheme.clone();
+            Ok((RequestHead { method, scheme, authority, path, version, headers }, upgrade))
         }
         Err(rejection) => Err((rejection, headers)),
     }
+}
+
+/// What was taken out of a head that is acceptable.
+struct Accepted {
+    authority: HeaderValue,
+    path: PathAndQuery,
+    /// It came with fields that say where it comes from.
+    claims: bool,
+    upgrade: Option<Upgrade>,
 }
 
 fn accept(
@@ -62,14 +77,22 @@ fn accept(
     uri: Uri,
     version: Version,
     headers: &mut HeaderMap,
-) -> Result<(HeaderValue, PathAndQuery, Seen), Rejection> {
+    upgrades: &[String],
+) -> Result<Accepted, Rejection> {
     check_method(method)?;
     let seen = Seen::of(headers);
     check_framing(version, headers, &seen)?;
     let authority = take_authority(&uri, version, headers, &seen)?;
     let path = take_path(method, uri)?;
+    // With a body on its way, nobody could tell where that ends and the other protocol begins. HTTP/1.0 has no offers.
+    let may_offer = seen.upgrade && version == Version::HTTP_11 && has_no_body(headers, &seen);
+    let upgrade = if may_offer { Upgrade::offered(headers, upgrades) } else { None };
     clean(headers, &seen)?;
-    Ok((authority, path, seen))
+    Ok(Accepted { authority, path, claims: seen.provenance, upgrade })
+}
+
+fn has_no_body(headers: &HeaderMap, seen: &Seen) -> bool {
+    !seen.transfer_encoding && headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")
 }
 
 /// What one walk over the names found, so that a usual request costs no further look-ups.
@@ -80,6 +103,7 @@ struct Seen {
     te: bool,
     trailer: bool,
     transfer_encoding: bool,
+    upgrade: bool,
     expect: bool,
     disguised: bool,
     provenance: bool,
@@ -98,6 +122,10 @@ impl Seen {
                 "connection" => seen.connection = true,
                 "transfer-encoding" => {
                     seen.transfer_encoding = true;
+                    seen.hop_by_hop = true;
+                }
+                "upgrade" => {
+                    seen.upgrade = true;
                     seen.hop_by_hop = true;
                 }
                 name => {

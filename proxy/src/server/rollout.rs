@@ -14,6 +14,7 @@ use meshgate_config::{AccessLog, Config, Listener};
 
 use super::build::{Builder, Built};
 use super::summary::summarize;
+use super::systemd::{ActivationSockets, Notifier};
 use crate::admin;
 use crate::downstream;
 use crate::reload::{Rebuild, ReloadOutcome};
@@ -26,31 +27,27 @@ use crate::worker::{ListenerSocket, Worker};
 #[derive(Clone)]
 pub(super) struct Rollout(Rc<Parts>);
 
-struct Parts {
-    builder: Builder,
-    workers: Vec<Worker>,
-    access_log: AccessLogWriter,
-    state: Arc<admin::State>,
-    shared: Arc<meshgate_wasm::Shared>,
-    file: PathBuf,
-    running: RefCell<Option<Arc<Snapshot>>>,
-    caretaker: RefCell<Caretaker>,
+/// What it works with.
+pub(super) struct Parts {
+    pub(super) builder: Builder,
+    pub(super) workers: Vec<Worker>,
+    pub(super) access_log: AccessLogWriter,
+    pub(super) state: Arc<admin::State>,
+    pub(super) shared: Arc<meshgate_wasm::Shared>,
+    pub(super) file: PathBuf,
+    /// Sockets that need not be bound.
+    pub(super) activation: ActivationSockets,
+    pub(super) systemd: Rc<Notifier>,
+    pub(super) running: RefCell<Option<Arc<Snapshot>>>,
+    pub(super) caretaker: RefCell<Caretaker>,
 }
 
 /// Sockets of the new listeners, one list per worker.
 type Sockets = Vec<Vec<ListenerSocket>>;
 
 impl Rollout {
-    pub(super) fn new(
-        builder: Builder,
-        workers: Vec<Worker>,
-        access_log: AccessLogWriter,
-        state: Arc<admin::State>,
-        shared: Arc<meshgate_wasm::Shared>,
-        file: PathBuf,
-    ) -> Rollout {
-        let (running, caretaker) = (RefCell::new(None), RefCell::default());
-        Rollout(Rc::new(Parts { builder, workers, access_log, state, shared, file, running, caretaker }))
+    pub(super) fn new(parts: Parts) -> Rollout {
+        Rollout(Rc::new(parts))
     }
 
     pub(super) fn reopen_access_log(&self) {
@@ -165,7 +162,10 @@ impl Rollout {
         let mut address = listener.address;
         let mut bound: Vec<TcpListener> = Vec::with_capacity(sockets.len());
         for _ in 0..sockets.len() {
-            let socket = downstream::bind(address)?;
+            let socket = match self.0.activation.socket_for(&listener.name, listener.address) {
+                Some(socket) => socket?,
+                None => downstream::bind(address)?,
+            };
             // Port 0 is chosen once, for all workers.
             address = socket.local_addr()?;
             bound.push(socket);
@@ -178,12 +178,14 @@ impl Rollout {
     }
 
     async fn attempt(&self) -> ReloadOutcome {
+        self.0.systemd.reloading();
         let mut builder = self.0.builder.clone();
         let Built { outcome, files } = builder.build().await;
         let result = match outcome {
             Ok(snapshot) => self.swap(Arc::clone(&snapshot)).await.map(|()| snapshot.version.clone()),
             Err(diagnostics) => Err(diagnostics),
         };
+        self.0.systemd.ready();
         ReloadOutcome { result, files }
     }
 }

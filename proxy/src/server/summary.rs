@@ -10,7 +10,7 @@ use crate::admin::{ClusterSummary, FilterSummary, SnapshotSummary};
 use crate::snapshot::Snapshot;
 use meshgate_config::{
     ClusterProtocol, Config, Discovery, DnsName, FilterConfiguration, FilterLimits, FilterUse, Isolation,
-    ListenerTls, Protocol, TlsVersion,
+    ListenerTls, Protocol, ProxyVersion, TlsVersion,
 };
 
 /// The snapshot in the words of the admin API.
@@ -61,6 +61,17 @@ fn configuration(config: &Config) -> Value {
             "cluster": listener.cluster,
             "request_timeout_ms": listener.request_timeout.map(|timeout| timeout.as_millis() as u64),
             "max_request_body": listener.max_request_body,
+            "proxy_protocol": listener.proxy_protocol.as_ref().map(|protocol| json!({
+                "from": protocol.from.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "timeout_ms": protocol.timeout.as_millis() as u64,
+            })),
+            "body_timeout_ms": listener.body_timeout.as_millis() as u64,
+            "min_body_rate": listener.min_body_rate,
+            "stream_idle_timeout_ms": listener.stream_idle_timeout.as_millis() as u64,
+            "max_streams": listener.max_streams,
+            "max_control_frames": listener.max_control_frames,
+            "upgrades": listener.upgrades,
+            "upgrade_idle_timeout_ms": listener.upgrade_idle_timeout.as_millis() as u64,
         })).collect::<Vec<_>>(),
         "chains": config.chains.iter().map(|chain| {
             let filters = chain.filters.iter().map(filter).collect();
@@ -88,6 +99,10 @@ fn configuration(config: &Config) -> Value {
                 ClusterProtocol::Http1 => "http1",
                 ClusterProtocol::Http2 => "http2",
             },
+            "proxy_protocol": cluster.proxy_protocol.map(|version| match version {
+                ProxyVersion::V1 => "v1",
+                ProxyVersion::V2 => "v2",
+            }),
             "connect_timeout_ms": cluster.connect_timeout.as_millis() as u64,
             "idle_timeout_ms": cluster.idle_timeout.as_millis() as u64,
         })).collect::<Vec<_>>(),

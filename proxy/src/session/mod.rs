@@ -86,10 +86,11 @@ const LAST_LOOK: Duration = Duration::from_millis(10);
 async fn connect(record: &Record, pair: &mut Pair) -> Result<(), End> {
     let upstream = Rc::clone(&record.listener.upstream);
     let cluster = record.cluster()?;
-    let source = record.filters.attributes().borrow().connection.source.ip();
-    let endpoint = upstream.pick(&cluster, cluster.key_of_connection(source)).map_err(End::Upstream)?;
+    let client = record.client();
+    let key = cluster.key_of_connection(client.source.ip());
+    let endpoint = upstream.pick(&cluster, key).map_err(End::Upstream)?;
     record.begin_connecting(endpoint.address());
-    let mut connecting = pin!(upstream.connect(&cluster, &endpoint));
+    let mut connecting = pin!(upstream.connect(&cluster, &endpoint, client));
     let connected = poll_fn(|cx| {
         if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
             return Poll::Ready(connected.map_err(End::Upstream));

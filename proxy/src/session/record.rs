@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::end::End;
 use crate::filter::{Session, SessionParts};
 use crate::message::ResponseFlag;
+use crate::message::proxy_protocol::Addresses;
 use crate::snapshot::Listener;
 use crate::telemetry::AccessRecord;
 use crate::upstream::{Cluster, TcpConnection};
@@ -45,6 +46,13 @@ impl Record {
         attributes.upstream_endpoints = Some(cluster.endpoints().len() as u64);
         drop(attributes);
         Ok(cluster)
+    }
+
+    /// Who connected, and to where.
+    pub(super) fn client(&self) -> Addresses {
+        let attributes = self.filters.attributes().borrow();
+        let Connection { source, destination, .. } = &*attributes.connection;
+        Addresses { source: *source, destination: *destination }
     }
 
     pub(super) fn begin_connecting(&self, endpoint: SocketAddr) {

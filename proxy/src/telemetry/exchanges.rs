@@ -16,6 +16,9 @@ pub struct ExchangeMetrics {
     requests: Family<Labels<2>, Counter>,
     flags: Family<Labels<2>, Counter>,
     active: Family<Labels<1>, Gauge>,
+    slow_bodies: Family<Labels<1>, Counter>,
+    upgrades: Family<Labels<1>, Counter>,
+    upgrades_active: Family<Labels<1>, Gauge>,
     tcp_received: Family<Labels<1>, Counter>,
     tcp_sent: Family<Labels<1>, Counter>,
     tcp_flags: Family<Labels<2>, Counter>,
@@ -36,6 +39,9 @@ pub struct ListenerMetrics {
     name: Arc<str>,
     all: ExchangeMetrics,
     active: Gauge,
+    slow_bodies: Counter,
+    upgrades: Counter,
+    upgrades_active: Gauge,
     by_class: [Counter; CLASSES.len()],
 }
 
@@ -64,6 +70,21 @@ impl ExchangeMetrics {
                 metrics.active.clone(),
             );
             area.register(
+                "downstream_slow_bodies",
+                "Requests given up because their body came too slowly",
+                metrics.slow_bodies.clone(),
+            );
+            area.register(
+                "downstream_upgrades",
+                "Requests after which the connection changed its protocol",
+                metrics.upgrades.clone(),
+            );
+            area.register(
+                "downstream_upgrades_active",
+                "Connections that have changed their protocol and not ended",
+                metrics.upgrades_active.clone(),
+            );
+            area.register(
                 "downstream_tcp_received_bytes",
                 "Bytes received from clients of TCP listeners",
                 metrics.tcp_received.clone(),
@@ -90,8 +111,16 @@ impl ExchangeMetrics {
             let labels = [("listener", Arc::clone(&name)), ("response_code_class", class.into())];
             self.requests.get_or_create_owned(&labels)
         });
-        let active = self.active.get_or_create_owned(&[("listener", Arc::clone(&name))]);
-        ListenerMetrics { name, all: self.clone(), active, by_class }
+        let labels = [("listener", Arc::clone(&name))];
+        ListenerMetrics {
+            active: self.active.get_or_create_owned(&labels),
+            slow_bodies: self.slow_bodies.get_or_create_owned(&labels),
+            upgrades: self.upgrades.get_or_create_owned(&labels),
+            upgrades_active: self.upgrades_active.get_or_create_owned(&labels),
+            name,
+            all: self.clone(),
+            by_class,
+        }
     }
 
     /// The counters of the TCP listener with this name.
@@ -132,6 +161,22 @@ impl ListenerMetrics {
     /// An exchange begins.
     pub fn begin(&self) {
         self.active.inc();
+    }
+
+    /// A request's body came too slowly.
+    pub fn slow_body(&self) {
+        self.slow_bodies.inc();
+    }
+
+    /// A connection has changed its protocol.
+    pub fn begin_upgrade(&self) {
+        self.upgrades.inc();
+        self.upgrades_active.inc();
+    }
+
+    /// It has ended.
+    pub fn end_upgrade(&self) {
+        self.upgrades_active.dec();
     }
 
     /// An exchange ended. `status` is 0 if there was no response; `flags` holds the letters of its response flags.

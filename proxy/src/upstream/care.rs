@@ -9,13 +9,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshgate_config::{ClusterProtocol, Discovery, HealthCheck};
+use meshgate_config::{ClusterProtocol, Discovery, HealthCheck, ProxyVersion};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::discovery::{self, Resolvers};
-use super::health;
+use super::health::{self, Speaks};
 use super::shared::SharedCluster;
 
 /// Health checks at a time, of the whole process: each has a socket.
@@ -45,6 +45,7 @@ struct Orders {
     discovery: Discovery,
     health_check: Option<HealthCheck>,
     protocol: ClusterProtocol,
+    greets: Option<ProxyVersion>,
 }
 
 /// A task on this thread that ends when it is dropped.
@@ -132,7 +133,8 @@ impl Caretaker {
         match &orders.health_check {
             Some(settings) => {
                 let (cluster, room) = (Arc::clone(cluster), Rc::clone(&self.room));
-                let checks = health::check(name, settings.clone(), orders.protocol, cluster, room);
+                let speaks = Speaks { protocol: orders.protocol, greets: orders.greets };
+                let checks = health::check(name, settings.clone(), speaks, cluster, room);
                 tasks.push(Task::spawn(checks));
             }
             None => cluster.forget_health(),
@@ -153,6 +155,7 @@ impl Orders {
             discovery: configuration.discovery.clone(),
             health_check: configuration.health_check.clone(),
             protocol: configuration.protocol,
+            greets: configuration.proxy_protocol,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use meshgate_config::{HashBy, HashKey, LoadBalancer, Metadata};
+use meshgate_config::{HashBy, HashKey, LoadBalancer, Metadata, ProxyVersion};
 use meshgate_wasm::RequestHead;
 
 use super::balance::hash;
@@ -17,6 +17,7 @@ use super::levels::Levels;
 use super::limits::Limits;
 use super::outlier::{self, Outcome};
 use super::shared::{Member, Members, SharedCluster};
+use crate::message::proxy_protocol::{self, Addresses};
 
 /// What a request without an answer counts as for `peak_ewma`: a broken endpoint fails fast, and must not look fast.
 const NO_ANSWER: Duration = Duration::from_secs(5);
@@ -71,6 +72,16 @@ impl Cluster {
     /// What its endpoints speak.
     pub fn protocol(&self) -> meshgate_config::ClusterProtocol {
         self.configuration.protocol
+    }
+
+    /// Whether its endpoints are told for whom a connection is made.
+    pub fn tells_clients(&self) -> bool {
+        self.configuration.proxy_protocol.is_some()
+    }
+
+    /// What a connection for this client begins with; nothing if endpoints are not told. Without a client it is our own.
+    pub(super) fn greeting(&self, client: Option<Addresses>) -> Option<Vec<u8>> {
+        Some(proxy_protocol::write(version_of(self.configuration.proxy_protocol?), client))
     }
 
     /// How long a connection attempt may take.
@@ -189,6 +200,14 @@ impl Current {
             .collect();
         let levels = Levels::new(configuration, &endpoints);
         Current { members, endpoints, levels }
+    }
+}
+
+/// The version in the words of those who write it.
+pub(super) fn version_of(version: ProxyVersion) -> proxy_protocol::Version {
+    match version {
+        ProxyVersion::V1 => proxy_protocol::Version::V1,
+        ProxyVersion::V2 => proxy_protocol::Version::V2,
     }
 }
 

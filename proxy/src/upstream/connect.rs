@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
@@ -23,6 +23,9 @@ pub(super) const MAX_HEAD: usize = 64 * 1024;
 /// Most bytes buffered per connection and direction: a full head fits, and a slow peer cannot make it grow.
 const MAX_BUFFER: usize = 2 * MAX_HEAD;
 
+/// A socket as HTTP/1.1 is spoken on it, and as it is given back when the protocol changes.
+pub(super) type Io = TokioIo<Socket>;
+
 /// An open connection, driven by a task of its own. Dropping it closes the socket at once, whatever is in flight.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -32,6 +35,8 @@ pub(super) struct Connection {
     pub(super) local_address: Option<SocketAddr>,
     /// It has carried a request before.
     pub(super) reused: bool,
+    /// The endpoint was told whose request it is for: it is for no other.
+    pub(super) only_once: bool,
     /// How long opening it took.
     pub(super) opened_in: Duration,
 }
@@ -108,9 +113,10 @@ pub(super) async fn connect(
     address: SocketAddr,
     timeout: Duration,
     slot: ConnectionSlot,
+    greeting: Option<&[u8]>,
 ) -> Result<Connection, UpstreamError> {
     let began = Instant::now();
-    let stream = open(address, timeout, slot).await?;
+    let stream = open(address, timeout, slot, greeting).await?;
     let local_address = stream.stream().local_addr().ok();
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_BUFFER)
@@ -119,17 +125,26 @@ pub(super) async fn connect(
         .await
         .map_err(|error| failed(address, UpstreamErrorKind::ConnectFailed, error.to_string()))?;
     // Its errors reach the exchange through the sender or the body; what happens to an idle connection is no news.
-    let task = tokio::task::spawn_local(async move { connection.await.ok() }).abort_handle();
-    Ok(Connection { sender, task, local_address, reused: false, opened_in: began.elapsed() })
+    let task = tokio::task::spawn_local(async move { connection.with_upgrades().await.ok() }).abort_handle();
+    let (only_once, opened_in) = (greeting.is_some(), began.elapsed());
+    Ok(Connection { sender, task, local_address, reused: false, only_once, opened_in })
 }
 
-/// Opens a socket within `timeout`.
+/// Opens a socket within `timeout`, and says `greeting` on it before anything else.
 pub(super) async fn open(
     address: SocketAddr,
     timeout: Duration,
     slot: ConnectionSlot,
+    greeting: Option<&[u8]>,
 ) -> Result<Socket, UpstreamError> {
-    let stream = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+    let opening = async {
+        let mut stream = TcpStream::connect(address).await?;
+        if let Some(greeting) = greeting {
+            stream.write_all(greeting).await?;
+        }
+        Ok(stream)
+    };
+    let stream = match tokio::time::timeout(timeout, opening).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(failed(address, connect_kind(&error), error.to_string())),
         Err(_) => {

@@ -23,6 +23,7 @@ pub mod pool;
 mod send;
 mod shared;
 mod tcp;
+mod tunnel;
 
 pub use care::{Caretaker, Preparation};
 pub use cluster::{Cluster, Clusters};
@@ -31,9 +32,10 @@ pub use error::{UpstreamError, UpstreamErrorKind};
 pub use health::Health;
 pub use limits::Limits;
 pub use outlier::Outcome;
-pub use send::{Upstream, UpstreamBody};
+pub use send::{Lease, Upstream, UpstreamBody, switched_unasked};
 pub use shared::{Member, Members, SharedCluster, SharedClusters};
 pub use tcp::TcpConnection;
+pub use tunnel::UpstreamTunnel;
 
 #[cfg(test)]
 mod tests;

@@ -129,9 +129,9 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection on which everything was sent and read.
+    /// Keeps a connection on which everything was sent and read, if it may be used again.
     pub(super) fn put(self: &Rc<Self>, mut connection: Connection) {
-        if !connection.is_open() || !self.may_keep() {
+        if !connection.is_open() || connection.only_once || !self.may_keep() {
             return;
         }
         connection.reused = true;

@@ -23,6 +23,7 @@ use super::http2;
 use super::outlier::Outcome;
 use super::pool::{Found, InVain};
 use crate::message::body::describe;
+use crate::message::proxy_protocol::Addresses;
 use crate::message::{Body, BodyError, BodyFault, BodyReason};
 
 /// Sends requests to clusters. One per worker.
@@ -65,6 +66,11 @@ impl Upstream {
             ClusterProtocol::Http2 => self.send_http2(cluster, &endpoint, request).await,
         };
         attempt.0.take();
+        // Nobody asked for another protocol.
+        let response = response.and_then(|response| match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => Err(switched_unasked(response.body().endpoint())),
+            _ => Ok(response),
+        });
         let outcome = match &response {
             Ok(response) => Some(Outcome::of(response.status().as_u16())),
             Err(error) => Outcome::of_failure(error),
@@ -84,7 +90,8 @@ impl Upstream {
         cluster.pick(key).ok_or_else(none)
     }
 
-    /// As [`send`](Self::send), to an endpoint chosen before.
+    /// As [`send`](Self::send), to an endpoint chosen before. The response may have the status 101: what follows it is an
+    /// [`UpstreamTunnel`](super::UpstreamTunnel)'s.
     pub async fn send_to(
         &self,
         cluster: &Cluster,
@@ -107,7 +114,7 @@ impl Upstream {
         let (response, lease) =
             http2::send(endpoint.http2(), request, cluster.connect_timeout(), || turn.activate()).await?;
         let lease = Lease { held: Held::Http2(lease), turn };
-        accept(response.map(Source::Http2), lease)
+        Ok(accept(response.map(Source::Http2), lease))
     }
 
     async fn send_http1(
@@ -117,15 +124,16 @@ impl Upstream {
         request: Request<Body>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let (head, body) = request.into_parts();
+        let greeting = cluster.greeting(head.extensions.get::<Addresses>().copied());
         let (body, progress) = RequestBody::new(body, &head.headers);
         let mut request = Request::from_parts(head, body);
         let mut turn = Turn::new(endpoint);
         loop {
-            let mut connection = http1_connection(cluster, &mut turn).await?;
+            let mut connection = http1_connection(cluster, &mut turn, greeting.as_deref()).await?;
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {
                     let lease = Lease { held: Held::Http1 { connection, progress }, turn };
-                    return accept(response.map(Source::Http1), lease);
+                    return Ok(accept(response.map(Source::Http1), lease));
                 }
                 Err(mut error) => match error.take_message() {
                     // The connection was gone before a byte of the request was written to it.
@@ -160,7 +168,11 @@ impl Attempt {
 
 /// A connection for a request that counts as active from here on: one that was used before, or a new one. With as many
 /// open as there may be, the request waits, and does not count as active meanwhile.
-async fn http1_connection(cluster: &Cluster, turn: &mut Turn) -> Result<Connection, UpstreamError> {
+async fn http1_connection(
+    cluster: &Cluster,
+    turn: &mut Turn,
+    greeting: Option<&[u8]>,
+) -> Result<Connection, UpstreamError> {
     turn.activate()?;
     let endpoint = Rc::clone(&turn.endpoint);
     if let Some(connection) = endpoint.pool().take() {
@@ -190,7 +202,7 @@ async fn http1_connection(cluster: &Cluster, turn: &mut Turn) -> Result<Connecti
             }
         }
     };
-    connect::connect(endpoint.address(), cluster.connect_timeout(), slot).await
+    connect::connect(endpoint.address(), cluster.connect_timeout(), slot, greeting).await
 }
 
 fn overflow(endpoint: &Endpoint, details: &str) -> UpstreamError {
@@ -216,21 +228,22 @@ fn classify(error: &hyper::Error, reused: bool, progress: Option<&Progress>) -> 
 }
 
 /// Takes a response head in.
-fn accept(response: Response<Source>, lease: Lease) -> Result<Response<UpstreamBody>, UpstreamError> {
+fn accept(response: Response<Source>, lease: Lease) -> Response<UpstreamBody> {
     let endpoint = lease.turn.endpoint.address();
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // Nobody asked: the field `upgrade` is never forwarded.
-        let details = "switched protocols unasked";
-        return Err(UpstreamError::new(UpstreamErrorKind::Protocol, Some(endpoint), details));
-    }
     let (local_address, ready_after) = (lease.local_address(), lease.ready_after());
-    Ok(response.map(|source| {
+    let last_head = response.status() != StatusCode::SWITCHING_PROTOCOLS;
+    response.map(|source| {
         let mut body = UpstreamBody { source, endpoint, local_address, ready_after, lease: Some(lease) };
-        if body.is_end_stream() {
+        if last_head && body.is_end_stream() {
             body.release();
         }
         body
-    }))
+    })
+}
+
+/// An endpoint changed the protocol, and nobody had offered it to.
+pub fn switched_unasked(endpoint: SocketAddr) -> UpstreamError {
+    UpstreamError::new(UpstreamErrorKind::Protocol, Some(endpoint), "switched protocols unasked")
 }
 
 /// Counts an exchange on its endpoint for as long as it lasts, and among the cluster's active requests while it has a
@@ -268,7 +281,7 @@ impl Drop for Turn {
 }
 
 /// What one exchange holds of an endpoint. Dropping it closes the connection, or resets the stream.
-struct Lease {
+pub struct Lease {
     held: Held,
     turn: Turn,
 }
@@ -345,6 +358,11 @@ impl UpstreamBody {
     /// How long the request waited for that connection.
     pub fn ready_after(&self) -> Duration {
         self.ready_after
+    }
+
+    /// What the exchange holds of the endpoint, for as long as something else than this body needs it.
+    pub(super) fn take_lease(&mut self) -> Option<Lease> {
+        self.lease.take()
     }
 
     fn release(&mut self) {

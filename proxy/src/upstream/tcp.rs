@@ -11,6 +11,7 @@ use super::error::{UpstreamError, UpstreamErrorKind};
 use super::limits::ConnectionSlot;
 use super::outlier::Outcome;
 use super::send::{Turn, Upstream};
+use crate::message::proxy_protocol::Addresses;
 use crate::tls::Transport;
 
 /// An open connection to an endpoint, counted there for as long as it lasts.
@@ -33,7 +34,7 @@ impl TcpConnection {
 }
 
 impl Upstream {
-    /// Opens a connection to an endpoint that [`Upstream::pick`] chose, within the cluster's connect timeout.
+    /// Opens a connection to an endpoint that [`Upstream::pick`] chose, within the cluster's connect timeout, for this client.
     ///
     /// # Errors
     /// It cannot be reached, or not in time; or the cluster has as many connections as it may have: a session cannot wait
@@ -42,13 +43,16 @@ impl Upstream {
         &self,
         cluster: &Cluster,
         endpoint: &Rc<Endpoint>,
+        client: Addresses,
     ) -> Result<TcpConnection, UpstreamError> {
         let turn = Turn::new(endpoint);
         let slot = endpoint.limits().connection().ok_or_else(|| {
             UpstreamError::new(UpstreamErrorKind::Overflow, Some(endpoint.address()), "too many connections")
         })?;
         let began = Instant::now();
-        let opened = connect::open(endpoint.address(), cluster.connect_timeout(), slot).await;
+        let greeting = cluster.greeting(Some(client));
+        let timeout = cluster.connect_timeout();
+        let opened = connect::open(endpoint.address(), timeout, slot, greeting.as_deref()).await;
         let outcome = if opened.is_ok() { Outcome::Success } else { Outcome::NoAnswer };
         cluster.report(endpoint, outcome, began.elapsed());
         let (stream, slot) = opened?.into_parts();

@@ -44,6 +44,7 @@ pub(super) fn configuration(endpoints: &[SocketAddr]) -> meshgate_config::Cluste
         outlier_detection: None,
         panic_threshold: 0,
         limits: meshgate_config::ClusterLimits::default(),
+        proxy_protocol: None,
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(60),
         metadata: meshgate_config::Metadata::default(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use meshgate_config::Protocol;
+use meshgate_config::{Protocol, ProxyProtocol};
 
 use crate::downstream::{ConnectionLimits, Serve};
 use crate::exchange::{self, Closed};
@@ -24,6 +24,10 @@ impl Serve for Listener {
 
     fn tls(&self) -> Option<Arc<ServerTls>> {
         self.tls.clone()
+    }
+
+    fn proxy_protocol(&self) -> Option<&ProxyProtocol> {
+        self.config.proxy_protocol.as_ref()
     }
 
     fn serve(

@@ -1,12 +1,12 @@
 //! Every example's README, command by command: each `$ curl` line in a ```console block prints what stands below it.
 //!
 //! The example runs as it stands, but on free ports. Its clusters' endpoints are played by backends that answer
-//! `NAME: METHOD PATH`, NAME being the cluster's. A line `...` in the README stands for any lines.
+//! `NAME: METHOD PATH`, NAME being the cluster's; those of a cluster `chat` speak WebSocket. A line `...` in the README stands for any lines.
 
 use std::path::{Path, PathBuf};
 
 use http::Response;
-use meshgate_tests::{Backend, Meshgate, Shown, full, repository, run, shown_commands};
+use meshgate_tests::{Backend, Meshgate, Shown, WebSocketBackend, full, repository, run, shown_commands};
 use tokio::process::Command;
 
 #[tokio::test]
@@ -25,12 +25,17 @@ async fn tcp() {
 }
 
 #[tokio::test]
+async fn websocket() {
+    assert!(run_readme("websocket").await >= 2);
+}
+
+#[tokio::test]
 async fn no_example_is_left_out() {
     let folders =
         std::fs::read_dir(repository().join("examples")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> = folders.map(|name| name.into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["hello-filter", "quickstart", "tcp"], "each has a test here");
+    assert_eq!(names, ["hello-filter", "quickstart", "tcp", "websocket"], "each has a test here");
 }
 
 /// Runs the example and returns how many commands were tried.
@@ -87,6 +92,7 @@ struct Addresses {
     listeners: Vec<(String, String)>,
     actual: Vec<(String, String)>,
     backends: Vec<Backend>,
+    websockets: Vec<WebSocketBackend>,
 }
 
 impl Addresses {
@@ -135,6 +141,12 @@ impl Addresses {
 
     /// Starts a backend for an endpoint of this cluster.
     async fn play(&mut self, cluster: &str) -> String {
+        if cluster == "chat" {
+            let backend = WebSocketBackend::start().await;
+            let address = backend.address().to_string();
+            self.websockets.push(backend);
+            return address;
+        }
         let name = cluster.to_owned();
         let backend =
             Backend::answering(cluster, move |seen, _| {

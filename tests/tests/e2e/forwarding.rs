@@ -147,7 +147,7 @@ async fn change_of_protocol_is_declined() {
     // An offer to change the protocol may be declined by not taking it: the request is good as it stands (RFC 9110 section
     // 7.8). The offer ends here, and what the client sends next is HTTP/1.1 as before.
     for offer in [
-        "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        "connection: upgrade\r\nupgrade: x-other\r\n",
         "connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n",
     ] {
         let mut wire = Wire::connect(gate.address()).await;

@@ -189,7 +189,7 @@ async fn failures_are_told_in_grpc() {
     let mut client = Client::http2(gate.address()).await;
     assert_eq!(
         told(&client.call(unary("Silent", "x")).await),
-        ("14".into(), "upstream request timeout".into())
+        ("4".into(), "upstream request timeout".into())
     );
     assert_eq!(told(&client.call(unary("ResetEarly", "x")).await).0, "14");
     assert_eq!(

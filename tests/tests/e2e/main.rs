@@ -14,6 +14,7 @@ mod bodies; // streaming with back-pressure, early answers, bodies broken off
 mod check; // `meshgate check`: exit codes, and the messages for bad files, compared with golden files
 mod compatibility; // where hosts differ: the switches of a filter, and what filters made for other hosts ask for
 mod conformance; // the host's functions and callbacks, by the sections of the Proxy-Wasm specification
+mod costs; // what one peer may cost: slow bodies, floods of frames, streams; how long gRPC clients wait
 mod discovery; // endpoints from DNS and from files, subsets, localities
 mod drain; // SIGTERM, once and twice
 mod envoy; // the same filters in Envoy, side by side, where it is installed
@@ -30,14 +31,17 @@ mod isolation; // an instance of a filter for each exchange, and what sharing on
 mod large_bodies; // bodies of 1 MiB in both directions under full load
 mod limits; // the limits of clusters
 mod malformed; // bytes that are not HTTP
+mod proxy_protocol; // connections that say for whom they were made, from clients and to endpoints
 mod proxying; // plain proxying over HTTP/1.1 and HTTP/2
 mod reload; // changing files under a running proxy, one at a time
 mod reload_under_load; // two hundred reloads under load, no request lost or mixed
 mod routing; // the standard filter `routing`
 mod safety; // limits, their counters, the quarantine, what a filter may do, ten thousand reloads
 mod services; // filters that run without requests
+mod systemd; // sockets that are bound already, and what systemd hears of the process
 mod tcp; // TCP listeners: bytes, ends, resets, limits, reload and drain
 mod tcp_filters; // filters on TCP listeners: each callback, pause and resume, closing, failing
 mod telemetry; // the standard filter `telemetry`, and the proxy's own metrics
 mod tls; // TLS listeners: which certificate, which version, which clients
+mod upgrades; // connections that change their protocol: WebSocket and others
 mod wasm; // the life of a filter: phases, bodies, calls, local responses, ticks

@@ -303,7 +303,9 @@ async fn a_drain_waits_for_connections() {
     drop(client);
     let stopped = gate.wait().await;
     assert!(stopped.status.success(), "{}", stopped.status);
-    assert_eq!(stopped.access_log.len(), 1);
+    // The backend never ends a connection that was only made to see whether the listener is closed.
+    let finished = stopped.access_log.iter().filter(|entry| entry["response_code_details"] != "shutdown");
+    assert_eq!(finished.count(), 1);
     assert!(stopped.log.iter().any(|line| line.contains("f: done")), "{:#?}", stopped.log);
 }
 

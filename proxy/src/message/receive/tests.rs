@@ -11,7 +11,8 @@ fn peer() -> Peer {
 }
 
 fn arrive(request: Request<()>, forwarding: Forwarding) -> Result<RequestHead, Rejection> {
-    request_arrived(request.into_parts().0, &peer(), &forwarding).map_err(|(rejection, _)| rejection)
+    let arrived = request_arrived(request.into_parts().0, &peer(), &forwarding, &[]);
+    arrived.map(|(head, _)| head).map_err(|(rejection, _)| rejection)
 }
 
 fn request(method: &str, target: &str, version: Version, fields: &[(&str, &str)]) -> Request<()> {

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use meshgate_config::{ClusterProtocol, HealthCheck};
+use meshgate_config::{ClusterProtocol, HealthCheck, ProxyVersion};
 use tokio::sync::Semaphore;
 
 use self::probe::Prober;
@@ -57,11 +57,19 @@ impl Health {
     }
 }
 
+/// How a cluster's endpoints are spoken to.
+#[derive(Clone, Copy)]
+pub(super) struct Speaks {
+    pub(super) protocol: ClusterProtocol,
+    /// They are told for whom a connection is made; a check's is our own.
+    pub(super) greets: Option<ProxyVersion>,
+}
+
 /// Checks a cluster's endpoints for as long as it is polled: those that it has, and those that it gets.
 pub(super) async fn check(
     name: Rc<str>,
     settings: HealthCheck,
-    protocol: ClusterProtocol,
+    speaks: Speaks,
     cluster: Arc<SharedCluster>,
     room: Rc<Semaphore>,
 ) {
@@ -76,7 +84,7 @@ pub(super) async fn check(
             tasks.entry(endpoint.address()).or_insert_with(|| {
                 let checker = Checker {
                     cluster_name: Rc::clone(&name),
-                    prober: Prober::new(&settings, protocol, endpoint.address()),
+                    prober: Prober::new(&settings, speaks, endpoint.address()),
                     settings: Rc::clone(&settings),
                     cluster: Arc::clone(&cluster),
                     endpoint: Arc::clone(endpoint),

@@ -15,6 +15,10 @@ use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::Speaks;
+use crate::message::proxy_protocol;
+use crate::upstream::cluster::version_of;
+
 /// Most bytes of an answer that are looked at.
 const MOST_ANSWER: usize = 64 * 1024;
 /// A request's `user-agent`, by which a server's log tells checks from requests.
@@ -25,6 +29,8 @@ const GRPC_PREFIX: usize = 5;
 /// Asks one endpoint.
 pub(super) struct Prober {
     address: SocketAddr,
+    /// What a connection begins with; mostly nothing.
+    greeting: Vec<u8>,
     question: Question,
 }
 
@@ -53,7 +59,8 @@ struct GrpcAnswer {
 const SERVING: i32 = 1;
 
 impl Prober {
-    pub(super) fn new(settings: &HealthCheck, protocol: ClusterProtocol, endpoint: SocketAddr) -> Prober {
+    pub(super) fn new(settings: &HealthCheck, speaks: Speaks, endpoint: SocketAddr) -> Prober {
+        let protocol = speaks.protocol;
         let address = SocketAddr::new(endpoint.ip(), settings.port.unwrap_or(endpoint.port()));
         let question = match &settings.probe {
             Probe::Http(probe) => Question::Http {
@@ -69,7 +76,11 @@ impl Prober {
                 message: framed(&GrpcQuestion { service: service.clone() }),
             },
         };
-        Prober { address, question }
+        // Another port is another server's, which may know nothing of the PROXY protocol.
+        let version = speaks.greets.filter(|_| settings.port.is_none());
+        let greeting =
+            version.map(|version| proxy_protocol::write(version_of(version), None)).unwrap_or_default();
+        Prober { address, greeting, question }
     }
 
     /// Asks once.
@@ -77,9 +88,10 @@ impl Prober {
     /// # Errors
     /// Why the answer is not good.
     pub(super) async fn ask(&self) -> Result<(), String> {
-        let stream = TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
+        let mut stream = TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
         // An endpoint that is asked in two writes would wait for the second.
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        stream.write_all(&self.greeting).await.map_err(|error| error.to_string())?;
         match &self.question {
             Question::Http { request, protocol, statuses } => {
                 let request = request.clone().map(|()| Full::default());

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use h2::client::{self, SendRequest};
 use tokio::sync::Notify;
 
+use crate::message::http2_frames::{FrameBudget, Watched};
 use crate::upstream::connect::{self, MAX_HEAD, Socket};
 use crate::upstream::error::{UpstreamError, UpstreamErrorKind};
 use crate::upstream::limits::ConnectionSlot;
@@ -24,6 +25,8 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
 /// Bytes buffered per request that the peer does not take yet.
 const MAX_SEND_BUFFER: usize = 256 * 1024;
+/// Frames in a row that bring no response forward; an endpoint with more is let go.
+const MAX_FRAMES: u32 = 1000;
 /// How long a connection that is let go of may take to say so to its peer.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -87,10 +90,12 @@ impl Connection {
     ) -> Result<Rc<Connection>, UpstreamError> {
         let failed =
             |details: String| UpstreamError::new(UpstreamErrorKind::ConnectFailed, Some(address), details);
-        let stream = connect::open(address, timeout, slot).await?;
+        let stream = connect::open(address, timeout, slot, None).await?;
         let local_address = stream.stream().local_addr().ok();
-        let (sender, connection) =
-            builder().handshake(stream).await.map_err(|error| failed(error.to_string()))?;
+        let (sender, connection) = builder()
+            .handshake(Watched::new(stream, FrameBudget::new(MAX_FRAMES, 0)))
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         let watch = Rc::new(Watch {
             ended: Cell::new(false),
             settled: Notify::new(),
@@ -164,7 +169,7 @@ fn builder() -> client::Builder {
 
 /// Reads and writes for all requests on the connection.
 struct Driver {
-    connection: client::Connection<Socket, Bytes>,
+    connection: client::Connection<Watched<Socket>, Bytes>,
     watch: Rc<Watch>,
     /// Streams the peer allowed when somebody was last told.
     allowed: usize,

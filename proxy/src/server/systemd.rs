@@ -1,0 +1,133 @@
+//! What systemd tells a service and wants to hear from it: sockets that it has bound already, and the state of the process.
+//! Without systemd, none of it does anything.
+
+use std::ffi::OsStr;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+use std::time::Duration;
+
+use listenfd::ListenFd;
+
+/// The sockets that systemd has bound for this process (`man sd_listen_fds`).
+pub(super) struct ActivationSockets {
+    sockets: Vec<Activated>,
+}
+
+struct Activated {
+    /// `FileDescriptorName=` of its unit; the unit's own name if it has none.
+    name: String,
+    address: SocketAddr,
+    socket: TcpListener,
+}
+
+impl ActivationSockets {
+    /// Takes them; there are none if the process was not started by one.
+    pub(super) fn take() -> ActivationSockets {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':');
+        let mut given = ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for index in 0..given.len() {
+            let name = names.next().unwrap_or_default().to_owned();
+            match given.take_tcp_listener(index) {
+                Ok(Some(socket)) => match socket.local_addr() {
+                    Ok(address) => sockets.push(Activated { name, address, socket }),
+                    Err(error) => tracing::warn!(%name, %error, "socket of systemd left out"),
+                },
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%name, %error, "socket of systemd left out"),
+            }
+        }
+        ActivationSockets { sockets }
+    }
+
+    /// The socket for a listener: the one of its name, or else of its address. Each is there for one listener; all workers
+    /// accept from it.
+    pub(super) fn socket_for(&self, name: &str, address: SocketAddr) -> Option<io::Result<TcpListener>> {
+        let by_name = self.sockets.iter().find(|given| given.name == name);
+        let given = by_name.or_else(|| self.sockets.iter().find(|given| given.address == address))?;
+        Some(given.socket.try_clone().and_then(|socket| socket.set_nonblocking(true).map(|()| socket)))
+    }
+}
+
+/// Tells systemd how the process does (`man sd_notify`).
+pub(super) struct Notifier {
+    socket: Option<UnixDatagram>,
+    watchdog: Option<Duration>,
+}
+
+impl Notifier {
+    /// To where the environment says, if it does.
+    pub(super) fn from_environment() -> Notifier {
+        let socket = std::env::var_os("NOTIFY_SOCKET").and_then(|path| match connect(&path) {
+            Ok(socket) => Some(socket),
+            Err(error) => {
+                tracing::warn!(?path, %error, "cannot notify systemd");
+                None
+            }
+        });
+        Notifier { socket, watchdog: watchdog() }
+    }
+
+    /// The configuration is in force, and connections are accepted.
+    pub(super) fn ready(&self) {
+        self.say("READY=1");
+    }
+
+    /// A reload begins; `ready` follows, whatever comes of it.
+    pub(super) fn reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
+        self.say(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
+    }
+
+    /// The drain begins, which may take so long.
+    pub(super) fn stopping(&self, patience: Duration) {
+        let micros = patience.as_micros().saturating_add(5_000_000);
+        self.say(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}"));
+    }
+
+    /// Says that the process lives, again and again, if systemd wants to hear it. Never ends.
+    pub(super) async fn keep_alive(&self) {
+        let Some(interval) = self.watchdog.filter(|_| self.socket.is_some()) else {
+            return std::future::pending().await;
+        };
+        loop {
+            self.say("WATCHDOG=1");
+            tokio::time::sleep(interval / 2).await;
+        }
+    }
+
+    fn say(&self, state: &str) {
+        // A manager that does not listen is not our failure.
+        if let Some(socket) = &self.socket
+            && let Err(error) = socket.send(state.as_bytes())
+        {
+            tracing::debug!(%error, state, "systemd not notified");
+        }
+    }
+}
+
+fn connect(path: &OsStr) -> io::Result<UnixDatagram> {
+    let bytes = path.as_bytes();
+    let address = match bytes.strip_prefix(b"@") {
+        Some(name) => UnixAddress::from_abstract_name(name)?,
+        None => UnixAddress::from_pathname(path)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect_addr(&address)?;
+    Ok(socket)
+}
+
+/// How often systemd wants to hear from this process, if at all.
+fn watchdog() -> Option<Duration> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    if number("WATCHDOG_PID").is_some_and(|pid| pid != u64::from(std::process::id())) {
+        return None;
+    }
+    number("WATCHDOG_USEC").filter(|micros| *micros > 0).map(Duration::from_micros)
+}
