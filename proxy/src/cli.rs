@@ -5,10 +5,13 @@ use std::io::{self, Write};
 use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use meshgate::server::{self, Builder, Options, ServerError};
+use meshgate::snapshot::Snapshot;
 use meshgate::telemetry::log;
+use meshgate::telemetry::timestamp::rfc3339;
 use meshgate_config::Config;
 
 /// A proxy whose behaviour is WebAssembly filters, swapped while traffic flows.
@@ -93,8 +96,22 @@ pub(crate) fn check(file: &Path) -> ExitCode {
         }
     };
     match builder.build_here().outcome {
-        Ok(snapshot) => print(&format!("{}: ok ({})\n", file.display(), contents(&snapshot.config))),
+        Ok(snapshot) => {
+            warn_of_expired(&snapshot);
+            print(&format!("{}: ok ({})\n", file.display(), contents(&snapshot.config)))
+        }
         Err(diagnostics) => refuse(&diagnostics),
+    }
+}
+
+/// A certificate that has expired is no mistake in the file, and nobody will want it.
+fn warn_of_expired(snapshot: &Snapshot) {
+    let now = SystemTime::now();
+    for (user, held) in snapshot.certificates().filter(|(_, held)| held.facts.has_expired(now)) {
+        let (file, since) = (held.file.display(), rfc3339(held.facts.not_after));
+        complain(&format!(
+            "warning: the certificate in {file}, of {user}, has expired: it was good until {since}"
+        ));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The process: load, build, bind, start the workers, serve the admin API, reload, wait for a signal, drain.
 
 mod build;
+mod expiry;
 mod rollout;
 mod signals;
 mod summary;
@@ -128,6 +129,7 @@ async fn serve(options: Options) -> Result<(), ServerError> {
     let (reloader, handle) = Reloader::new(rollout.clone(), first, &process.registry);
     process.state.set_reload(handle);
     let reloading = tokio::task::spawn_local(reloader.run());
+    let watching = tokio::task::spawn_local(expiry::watch(Arc::clone(&process.state)));
     process.state.set_readiness(Readiness::Ready);
     systemd.ready();
     tracing::info!(%version, workers = count, "ready");
@@ -139,6 +141,7 @@ async fn serve(options: Options) -> Result<(), ServerError> {
     systemd.stopping(rollout.drain_timeout());
     process.state.set_readiness(Readiness::Draining);
     reloading.abort();
+    watching.abort();
     finish(drain, &mut signals, rollout).await;
     Ok(())
 }

@@ -15,8 +15,8 @@ use crate::filter::{Chain, Filter, Target, Targets};
 use crate::message::Forwarding;
 use crate::modules::{CompiledModules, ModuleFiles};
 use crate::telemetry::{AccessLog, ExchangeMetrics, ListenerMetrics, TcpMetrics};
-use crate::tls::{ServerTls, TlsStore};
-use crate::upstream::{Clusters, SharedCluster, SharedClusters, Upstream};
+use crate::tls::{ClientTls, Held, Refusal, ServerTls, TlsStore};
+use crate::upstream::{Clusters, ConfiguredCluster, SharedCluster, SharedClusters, Upstream};
 
 mod services;
 mod specs;
@@ -38,8 +38,13 @@ pub struct Snapshot {
     services: Vec<Arc<PluginSpec>>,
     /// What all workers know of the clusters, in the configuration's order.
     clusters: Vec<Arc<SharedCluster>>,
-    /// The listeners' TLS, in the configuration's order.
-    tls: Vec<Option<Arc<ServerTls>>>,
+    tls: Tls,
+}
+
+/// The TLS of both sides, in the configuration's order.
+struct Tls {
+    listeners: Vec<Option<Arc<ServerTls>>>,
+    clusters: Vec<Option<Arc<ClientTls>>>,
 }
 
 /// What snapshots are built with, and what outlives them.
@@ -86,12 +91,11 @@ impl Snapshot {
         if errors.is_empty() {
             errors = deaf_to_tcp(&config, &plugins);
         }
-        let tls = config.listeners.iter().map(|listener| listener_tls(listener, tls, &config, &mut errors));
-        let tls: Vec<_> = tls.collect();
+        let tls = Tls::build(&config, tls, &mut errors);
         if !errors.is_empty() {
             return Err(Diagnostics(errors));
         }
-        let version = version(&config, plugins.iter().flatten().chain(&services), tls.iter().flatten());
+        let version = version(&config, plugins.iter().flatten().chain(&services), &tls);
         let clusters = config.clusters.iter().map(|cluster| clusters.of(cluster)).collect();
         Ok(Snapshot { version, config, plugins, services, clusters, tls })
     }
@@ -131,9 +135,24 @@ impl Snapshot {
         self.config.services.iter().zip(&self.services)
     }
 
-    /// Every cluster with what all workers know of it.
-    pub fn clusters(&self) -> impl Iterator<Item = (&meshgate_config::Cluster, &Arc<SharedCluster>)> {
-        self.config.clusters.iter().zip(&self.clusters)
+    /// Every cluster with what all workers know of it, and its TLS.
+    pub fn clusters(&self) -> impl Iterator<Item = ConfiguredCluster<'_>> {
+        let clusters = self.config.clusters.iter().zip(&self.clusters).zip(&self.tls.clusters);
+        clusters.map(|((cluster, shared), tls)| (cluster, shared, tls.as_ref()))
+    }
+
+    /// Every certificate in use, and by whom.
+    pub fn certificates(&self) -> impl Iterator<Item = (String, &Held)> {
+        let listeners = self.config.listeners.iter().zip(&self.tls.listeners);
+        let listeners = listeners.flat_map(|(listener, tls)| {
+            let held = tls.iter().flat_map(|tls| tls.inventory());
+            held.map(|held| (format!("listener {}", listener.name), held))
+        });
+        let clusters = self.config.clusters.iter().zip(&self.tls.clusters);
+        listeners.chain(clusters.flat_map(|(cluster, tls)| {
+            let held = tls.iter().flat_map(|tls| tls.inventory());
+            held.map(|held| (format!("cluster {}", cluster.name), held))
+        }))
     }
 
     /// A plugin's failure to start, at its place.
@@ -148,19 +167,27 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// A listener's TLS, if it has any and its files are good.
-fn listener_tls(
-    listener: &meshgate_config::Listener,
-    store: &mut TlsStore,
-    config: &Config,
-    errors: &mut Vec<Diagnostic>,
-) -> Option<Arc<ServerTls>> {
-    match store.server(&listener.name, listener.tls.as_ref()?) {
-        Ok(tls) => Some(tls),
-        Err(refusals) => {
+impl Tls {
+    /// Builds what the configuration has; what is wrong with the files that it names goes to the errors.
+    fn build(config: &Config, store: &mut TlsStore, errors: &mut Vec<Diagnostic>) -> Tls {
+        let mut note = |refusals: Vec<Refusal>| {
             errors.extend(refusals.into_iter().map(|refusal| refusal.diagnostic(&config.source)));
-            None
-        }
+        };
+        let listeners = config.listeners.iter().map(|listener| {
+            let tls = listener.tls.as_ref()?;
+            store.server(&listener.name, tls).map_err(&mut note).ok()
+        });
+        let listeners = listeners.collect();
+        let clusters = config.clusters.iter().map(|cluster| {
+            let tls = cluster.tls.as_ref()?;
+            store.client(&cluster.name, tls).map_err(&mut note).ok()
+        });
+        Tls { listeners, clusters: clusters.collect() }
+    }
+
+    fn fingerprints(&self) -> impl Iterator<Item = &[u8]> {
+        let listeners = self.listeners.iter().flatten().map(|tls| tls.fingerprint());
+        listeners.chain(self.clusters.iter().flatten().map(|tls| tls.fingerprint()))
     }
 }
 
@@ -185,19 +212,15 @@ fn deaf_to_tcp(config: &Config, plugins: &[Vec<Arc<PluginSpec>>]) -> Vec<Diagnos
 }
 
 /// Equal configurations with equal modules and certificates have equal versions, on every machine.
-fn version<'a>(
-    config: &Config,
-    plugins: impl Iterator<Item = &'a Arc<PluginSpec>>,
-    tls: impl Iterator<Item = &'a Arc<ServerTls>>,
-) -> String {
+fn version<'a>(config: &Config, plugins: impl Iterator<Item = &'a Arc<PluginSpec>>, tls: &Tls) -> String {
     let mut hasher = Sha256::new();
     hasher.update(config.source.text().as_bytes());
     for spec in plugins {
         hasher.update(spec.module.hash().0);
         hasher.update(&spec.configuration);
     }
-    for tls in tls {
-        hasher.update(tls.fingerprint());
+    for fingerprint in tls.fingerprints() {
+        hasher.update(fingerprint);
     }
     let mut version: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     version.truncate(VERSION_LENGTH);
@@ -286,7 +309,7 @@ impl WorkerSnapshot {
         let mut chains = Chains { snapshot: &snapshot, vms, built: HashMap::new(), plugins: Vec::new() };
         let targets = targets(&clusters);
         let mut listeners = HashMap::with_capacity(snapshot.config.listeners.len());
-        for (listener, tls) in snapshot.config.listeners.iter().zip(&snapshot.tls) {
+        for (listener, tls) in snapshot.config.listeners.iter().zip(&snapshot.tls.listeners) {
             let part = Listener {
                 name: Rc::from(listener.name.as_str()),
                 chain: chains.build(listener.chain)?,

@@ -56,7 +56,7 @@ pub use readme::{Shown, shown_commands};
 pub use setup::Setup;
 pub use socket::{Ended, Socket, SocketBackend};
 pub use statistics::within_binomial_bounds;
-pub use tls::{Authority, Issued, Says, Secured, TlsClient};
+pub use tls::{Authority, Issued, Met, Says, Secured, TlsClient, TlsFront, TlsFrontSetup};
 pub use websocket::{Message, WebSocket, WebSocketBackend};
 pub use wire::{Chunked, RawBackend, RawReply, Wire};
 pub use work::{busy, counting, waiting};

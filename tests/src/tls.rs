@@ -1,22 +1,27 @@
 //! Certificates made for a test, and clients and backends that shake hands with them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, SanType,
 };
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, HandshakeKind, RootCertStore, SignatureScheme};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, HandshakeKind, RootCertStore, ServerConfig, SignatureScheme,
+};
+use sha2::{Digest, Sha256};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::client::Client;
 use crate::deadline::within;
@@ -86,6 +91,7 @@ impl Says {
         let uris = self.uris.iter().map(|uri| SanType::URI(uri.as_str().try_into().expect("ASCII")));
         params.subject_alt_names.extend(uris);
         let common = self.names.first().or(self.uris.first()).cloned().unwrap_or_default();
+        params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "Test, Inc.");
         params.distinguished_name.push(DnType::CommonName, common);
         params.extended_key_usages =
@@ -132,6 +138,18 @@ impl Default for Authority {
 impl Issued {
     fn chain(&self) -> Vec<CertificateDer<'static>> {
         CertificateDer::pem_slice_iter(self.certificate.as_bytes()).map(|one| one.expect("PEM")).collect()
+    }
+
+    /// The SHA-256 of the certificate, in hex.
+    pub fn sha256(&self) -> String {
+        sha256(&self.chain()[0])
+    }
+
+    /// The certificate's PEM as it stands in header fields.
+    pub fn url_encoded(&self) -> String {
+        let lines = self.certificate.replace("\r\n", "\n");
+        let encoded = lines.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+        encoded.replace(' ', "%20").replace('\n', "%0A")
     }
 
     fn private_key(&self) -> PrivateKeyDer<'static> {
@@ -340,4 +358,134 @@ impl ServerCertVerifier for AnyName {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
     }
+}
+
+/// Ends TLS in front of a backend that knows nothing of it, and remembers whom it met.
+pub struct TlsFront {
+    address: SocketAddr,
+    met: Arc<Mutex<Vec<Met>>>,
+    accepting: AbortHandle,
+}
+
+/// One who shook hands with a [`TlsFront`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Met {
+    /// The server name it asked for; "" for none.
+    pub name: String,
+    /// The protocol that ALPN settled; "" for none.
+    pub protocol: String,
+    /// The SHA-256 of the certificate it showed; "" for none.
+    pub certificate: String,
+    /// Whether it took up an earlier session.
+    pub resumed: bool,
+}
+
+/// What a [`TlsFront`] is started with.
+pub struct TlsFrontSetup {
+    target: SocketAddr,
+    issued: Issued,
+    alpn: Vec<Vec<u8>>,
+    clients: Option<String>,
+    versions: Vec<&'static rustls::SupportedProtocolVersion>,
+}
+
+impl TlsFront {
+    /// In front of this address, with this certificate.
+    pub fn to(target: SocketAddr, issued: &Issued) -> TlsFrontSetup {
+        TlsFrontSetup {
+            target,
+            issued: issued.clone(),
+            alpn: Vec::new(),
+            clients: None,
+            versions: vec![&rustls::version::TLS13, &rustls::version::TLS12],
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// All who shook hands until now, in that order.
+    pub fn met(&self) -> Vec<Met> {
+        self.met.lock().expect("nobody panics while pushing").clone()
+    }
+}
+
+impl Drop for TlsFront {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl TlsFrontSetup {
+    /// Agrees to these protocols.
+    pub fn alpn(mut self, protocols: &[&str]) -> TlsFrontSetup {
+        self.alpn = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        self
+    }
+
+    /// Lets only those in who show a certificate of this authority.
+    pub fn asking(mut self, authority: &Authority) -> TlsFrontSetup {
+        self.clients = Some(authority.certificate());
+        self
+    }
+
+    /// Speaks TLS 1.2 only.
+    pub fn tls12(mut self) -> TlsFrontSetup {
+        self.versions = vec![&rustls::version::TLS12];
+        self
+    }
+
+    /// Begins to listen.
+    pub async fn start(self) -> TlsFront {
+        let builder = ServerConfig::builder_with_provider(provider());
+        let builder = builder.with_protocol_versions(&self.versions).expect("known versions");
+        let builder = match &self.clients {
+            Some(clients) => {
+                let roots = Arc::new(roots(clients));
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
+                builder.with_client_cert_verifier(verifier.expect("roots"))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let mut config =
+            builder.with_single_cert(self.issued.chain(), self.issued.private_key()).expect("a pair");
+        config.alpn_protocols = self.alpn;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let met = Arc::new(Mutex::default());
+        let accepting =
+            tokio::spawn(accept(listener, acceptor, self.target, Arc::clone(&met))).abort_handle();
+        TlsFront { address, met, accepting }
+    }
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, target: SocketAddr, met: Arc<Mutex<Vec<Met>>>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.expect("accept");
+        let (acceptor, met) = (acceptor.clone(), Arc::clone(&met));
+        connections.spawn(async move {
+            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            let connection = stream.get_ref().1;
+            let certificate = connection.peer_certificates().and_then(<[_]>::first);
+            met.lock().expect("nobody panics while pushing").push(Met {
+                name: connection.server_name().unwrap_or_default().to_owned(),
+                protocol: String::from_utf8_lossy(connection.alpn_protocol().unwrap_or_default())
+                    .into_owned(),
+                certificate: certificate.map(|one| sha256(one)).unwrap_or_default(),
+                resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            });
+            let mut backend = TcpStream::connect(target).await.expect("the backend");
+            // Either side may leave as it likes.
+            let _ = tokio::io::copy_bidirectional(&mut stream, &mut backend).await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+fn sha256(certificate: &[u8]) -> String {
+    Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -31,6 +31,8 @@ const MAX_CONTROL_FRAMES: u32 = 1000;
 const UPGRADE_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const MAX_CONNECTIONS: usize = 20_000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const EXPIRY_WARNINGS: [Duration; 2] =
+    [Duration::from_secs(30 * 24 * 3600), Duration::from_secs(7 * 24 * 3600)];
 const MAX_HEADERS: usize = 100;
 const MAX_HEADER_BYTES: u64 = 64 << 10;
 
@@ -71,7 +73,7 @@ pub(crate) fn assemble(
     let mut clusters = Vec::new();
     for ((mut entry, endpoints), node) in entries {
         let subsets = std::mem::take(&mut entry.subsets);
-        let whole = cluster(entry, endpoints, &locality, files, place(node, "name"));
+        let whole = cluster(entry, endpoints, &locality, files, node);
         let places = node.get("subsets").map(Node::items).unwrap_or_default();
         let parts = subsets.into_iter().zip(places);
         let parts = parts.map(|(entry, node)| subset(&whole, entry, place(node, "name"))).collect::<Vec<_>>();
@@ -91,7 +93,18 @@ pub(crate) fn assemble(
         wasm: file.wasm.resolve(),
         clusters,
         chains,
+        expiry_warnings: expiry_warnings(file.expiry_warnings),
     })
+}
+
+fn expiry_warnings(written: Option<Vec<DurationText>>) -> Vec<Duration> {
+    let mut warnings: Vec<Duration> = match written {
+        Some(written) => written.into_iter().map(|warning| warning.0).collect(),
+        None => EXPIRY_WARNINGS.to_vec(),
+    };
+    warnings.sort_unstable_by(|a, b| b.cmp(a));
+    warnings.dedup();
+    warnings
 }
 
 fn items<'n>(root: &'n Node, key: &str) -> &'n [Node] {
@@ -142,7 +155,7 @@ fn listener(entry: ListenerEntry, chain: ChainId, node: &Node, files: &Files) ->
         name: entry.name.0,
         address: entry.address,
         protocol: entry.protocol,
-        tls: entry.tls.zip(node.get("tls")).map(|(tls, node)| tls.resolve(node, http, files)),
+        tls: entry.tls.zip(node.get("tls")).map(|(tls, node)| tls.resolve(node, http, entry.mtls, files)),
         chain,
         cluster: entry.cluster,
         header_timeout: or(entry.header_timeout, HEADER_TIMEOUT),
@@ -182,7 +195,7 @@ fn cluster(
     endpoints: Vec<Endpoint>,
     here: &Locality,
     files: &Files,
-    at: Position,
+    node: &Node,
 ) -> Cluster {
     Cluster {
         name: entry.name.0,
@@ -192,6 +205,7 @@ fn cluster(
         health_check: entry.health_check.map(HealthCheckEntry::with_defaults),
         near: entry.locality_failover.then(|| here.clone()),
         protocol: entry.protocol,
+        tls: entry.tls.zip(node.get("tls")).map(|(tls, written)| tls.resolve(written, node, files)),
         load_balancer: entry.load_balancer,
         slow_start: entry.slow_start.map(|time| time.0),
         outlier_detection: entry.outlier_detection.map(OutlierEntry::with_defaults),
@@ -201,7 +215,7 @@ fn cluster(
         connect_timeout: or(entry.connect_timeout, CONNECT_TIMEOUT),
         idle_timeout: or(entry.idle_timeout, IDLE_TIMEOUT),
         metadata: entry.metadata,
-        at,
+        at: place(node, "name"),
     }
 }
 

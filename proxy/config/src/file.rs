@@ -14,7 +14,7 @@ use crate::isolation::{Capabilities, Isolation};
 use crate::limits::{LimitsEntry, WasmEntry};
 use crate::model::{AccessLogFormat, ClusterProtocol, Direction, Metadata, OnError, Protocol, ProxyVersion};
 use crate::range::AddressRange;
-use crate::tls::ListenerTlsEntry;
+use crate::tls::{ClusterTlsEntry, ListenerTlsEntry, Mtls};
 use crate::units::{DurationText, SizeText};
 
 /// A Meshgate configuration.
@@ -42,6 +42,10 @@ pub(crate) struct File {
     #[serde(default)]
     #[schemars(with = "DrainEntry")]
     pub(crate) drain: Option<DrainEntry>,
+    /// How long before a certificate ends the log warns of it. Default: 720h and 168h, which are 30 days and 7.
+    #[serde(default)]
+    #[schemars(with = "Vec<DurationText>")]
+    pub(crate) expiry_warnings: Option<Vec<DurationText>>,
     /// Sockets to accept on.
     #[schemars(length(min = 1))]
     pub(crate) listeners: Vec<ListenerEntry>,
@@ -136,6 +140,11 @@ pub(crate) struct ListenerEntry {
     #[serde(default)]
     #[schemars(with = "ListenerTlsEntry")]
     pub(crate) tls: Option<ListenerTlsEntry>,
+    /// `strict`: every client must show a certificate, as `client_certificates.mode: required` has it. `permissive`: those that
+    /// speak TLS must, and others may speak in cleartext on the same port. Default: what `tls` says.
+    #[serde(default)]
+    #[schemars(with = "Mtls")]
+    pub(crate) mtls: Option<Mtls>,
     /// The chain that its requests, or TCP connections, run through. May be left out if `cluster` is given.
     #[serde(default)]
     #[schemars(with = "String")]
@@ -318,6 +327,10 @@ pub(crate) struct ClusterEntry {
     /// What its endpoints speak: `http2` for gRPC. Default: http1.
     #[serde(default)]
     pub(crate) protocol: ClusterProtocol,
+    /// TLS to its endpoints. Without it they are spoken to in cleartext.
+    #[serde(default)]
+    #[schemars(with = "ClusterTlsEntry")]
+    pub(crate) tls: Option<ClusterTlsEntry>,
     /// How an endpoint is chosen. Default: round_robin.
     #[serde(default)]
     pub(crate) load_balancer: LoadBalancer,

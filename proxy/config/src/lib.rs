@@ -57,5 +57,8 @@ pub use model::{
 pub use modules::{ModuleSource, Modules};
 pub use range::AddressRange;
 pub use source::{Position, Source};
-pub use tls::{CertificateFiles, ClientCertificates, ListenerTls, NamedFile, TlsVersion, UnknownNames};
+pub use tls::{
+    CertificateDetail, CertificateFiles, ClientCertificates, ClusterTls, ForwardCertificate, ListenerTls,
+    NamedFile, TlsVersion, UnknownNames,
+};
 pub use units::{UnitError, parse_duration, parse_size};

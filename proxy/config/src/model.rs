@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::cluster::{ClusterLimits, Endpoint, LoadBalancer, OutlierDetection, Subset};
 use crate::discovery::{Discovery, Locality};
 use crate::health::HealthCheck;
-use crate::tls::ListenerTls;
+use crate::tls::{ClusterTls, ListenerTls};
 use crate::{
     AddressRange, Capabilities, Compatibility, FilterLimits, Isolation, ModuleSource, Position, Source,
     WasmBounds,
@@ -43,6 +43,8 @@ pub struct Config {
     pub wasm: WasmBounds,
     /// Groups of endpoints, in the file's order.
     pub clusters: Vec<Cluster>,
+    /// How long before a certificate ends it is warned of, the longest first.
+    pub expiry_warnings: Vec<Duration>,
 }
 
 impl Config {
@@ -335,6 +337,8 @@ pub struct Cluster {
     pub near: Option<Locality>,
     /// What the endpoints speak.
     pub protocol: ClusterProtocol,
+    /// TLS, if they speak that.
+    pub tls: Option<ClusterTls>,
     /// How an endpoint is chosen.
     pub load_balancer: LoadBalancer,
     /// How long an endpoint that is new, or was ejected, gets fewer requests.
@@ -364,7 +368,7 @@ pub enum ClusterProtocol {
     /// HTTP/1.1: one request at a time on each connection.
     #[default]
     Http1,
-    /// HTTP/2 in cleartext, with prior knowledge: many requests at once on each connection. What gRPC needs.
+    /// HTTP/2, in cleartext with prior knowledge: many requests at once on each connection. What gRPC needs.
     Http2,
 }
 

@@ -66,6 +66,8 @@ pub struct ListenerTls {
     pub max_handshakes: usize,
     /// What is asked of clients; none if nothing.
     pub clients: Option<ClientCertificates>,
+    /// Clients may speak in cleartext, too.
+    pub permissive: bool,
 }
 
 /// What is asked of clients.
@@ -77,6 +79,54 @@ pub struct ClientCertificates {
     pub ca: NamedFile,
     /// The SPIFFE IDs of which a certificate must have one; empty for any certificate that the roots vouch for.
     pub identities: Vec<String>,
+    /// A request must be for the name that its connection's handshake asked for.
+    pub match_authority: bool,
+    /// What becomes of `x-forwarded-client-cert`.
+    pub forward: ForwardCertificate,
+    /// What is said in it of a client's certificate, beside its hash.
+    pub forward_details: Vec<CertificateDetail>,
+}
+
+/// What becomes of `x-forwarded-client-cert` in a request that came with a client's certificate. In any other request it
+/// is removed.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardCertificate {
+    /// It is removed.
+    #[default]
+    Sanitize,
+    /// It is passed on as it came.
+    Forward,
+    /// It is passed on with the client's certificate added.
+    Append,
+    /// It is made anew from the client's certificate.
+    Set,
+}
+
+/// Something in a certificate.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum CertificateDetail {
+    /// The certificate itself.
+    Cert,
+    /// The certificate and those above it that the client sent.
+    Chain,
+    /// Its subject.
+    Subject,
+    /// Its URIs.
+    Uri,
+    /// Its DNS names.
+    Dns,
+}
+
+/// How clients are to be known on a listener.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mtls {
+    /// By a certificate, all of them.
+    Strict,
+    /// By a certificate, if they speak TLS; they may speak in cleartext, too.
+    Permissive,
 }
 
 /// A version of TLS.
@@ -185,11 +235,141 @@ pub(crate) struct ClientCertificatesEntry {
     #[serde(default)]
     #[schemars(with = "Vec<String>", length(min = 1))]
     identities: Option<Vec<String>>,
+    /// Whether a request of a client with a certificate must be for the server name that its handshake asked for; one for
+    /// another is answered with 421. Default: true.
+    #[serde(default)]
+    match_authority: Option<bool>,
+    /// What becomes of `x-forwarded-client-cert`, in Envoy's form: `sanitize` removes it, `forward` passes on what came,
+    /// `append` adds the client's certificate to it, `set` puts that in its place. Without a client's certificate it is
+    /// always removed. Default: sanitize.
+    #[serde(default)]
+    forward: ForwardCertificate,
+    /// What `append` and `set` say of the certificate, beside its hash. Default: subject, uri and dns.
+    #[serde(default)]
+    #[schemars(with = "Vec<CertificateDetail>")]
+    forward_details: Option<Vec<CertificateDetail>>,
+}
+
+/// `tls: {server_name: api.example.com, ca: ./ca.pem}`
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClusterTlsEntry {
+    /// The name that endpoints are asked for (SNI), and that their certificates must have. Default: the host name that they are
+    /// written with; endpoints written as IP addresses are known by these.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    server_name: Option<String>,
+    /// Names, of which a certificate must have one, instead of `server_name`.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    names: Option<Vec<String>>,
+    /// SPIFFE IDs, of which a certificate must have one, in the forms that `client_certificates.identities` has. Without
+    /// `names`, a certificate's names do not matter then.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    identities: Option<Vec<String>>,
+    /// PEM file with the roots that certificates are checked against. Default: the system's.
+    #[serde(default)]
+    #[schemars(with = "String", length(min = 1))]
+    ca: Option<String>,
+    /// PEM file with the certificate that is shown to endpoints that ask for one. Default: none is.
+    #[serde(default)]
+    #[schemars(with = "String", length(min = 1))]
+    certificate: Option<String>,
+    /// PEM file with its private key.
+    #[serde(default)]
+    #[schemars(with = "String", length(min = 1))]
+    key: Option<String>,
+    /// The oldest version of TLS that is spoken. Default: tls1.2.
+    #[serde(default)]
+    #[schemars(with = "TlsVersion")]
+    min_version: Option<TlsVersion>,
+    /// The newest version of TLS that is spoken. Default: tls1.3.
+    #[serde(default)]
+    #[schemars(with = "TlsVersion")]
+    max_version: Option<TlsVersion>,
+    /// How long a handshake may take. Default: what `connect_timeout`, which counts for both, has left.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    handshake_timeout: Option<DurationText>,
+}
+
+/// TLS to a cluster's endpoints.
+#[derive(Clone, Debug)]
+pub struct ClusterTls {
+    /// What endpoints are asked for, and known by; none: their IP addresses.
+    pub server_name: Option<String>,
+    /// The names of which a certificate must have one; empty for `server_name`, unless there are `identities`.
+    pub names: Vec<String>,
+    /// The SPIFFE IDs of which a certificate must have one; empty for any.
+    pub identities: Vec<String>,
+    /// PEM: the roots that certificates are checked against; none: the system's.
+    pub ca: Option<NamedFile>,
+    /// What is shown to endpoints that ask for a certificate.
+    pub certificate: Option<CertificateFiles>,
+    /// The oldest version.
+    pub min_version: TlsVersion,
+    /// The newest version.
+    pub max_version: TlsVersion,
+    /// How long a handshake may take; none: as long as connecting may.
+    pub handshake_timeout: Option<Duration>,
+    /// Where it is written.
+    pub at: Position,
+}
+
+impl PartialEq for ClusterTls {
+    /// Where it is written does not matter.
+    fn eq(&self, other: &Self) -> bool {
+        let all = |tls: &Self| {
+            let Self { server_name, names, identities, ca, certificate, .. } = tls.clone();
+            let rest = (tls.min_version, tls.max_version, tls.handshake_timeout);
+            (server_name, names, identities, ca, certificate, rest)
+        };
+        all(self) == all(other)
+    }
+}
+
+impl ClusterTlsEntry {
+    /// The model of it; `cluster` is the cluster that it is written in.
+    pub(crate) fn resolve(self, node: &Node, cluster: &Node, files: &Files) -> ClusterTls {
+        let certificate = self.certificate.zip(self.key).map(|(certificate, key)| CertificateFiles {
+            certificate: named(&certificate, node, "certificate", files),
+            key: named(&key, node, "key", files),
+            names: Vec::new(),
+        });
+        ClusterTls {
+            server_name: self.server_name.or_else(|| written_host(cluster).unwrap_or_default()),
+            names: self.names.unwrap_or_default(),
+            identities: self.identities.unwrap_or_default(),
+            ca: self.ca.map(|ca| named(&ca, node, "ca", files)),
+            certificate,
+            min_version: self.min_version.unwrap_or(TlsVersion::Tls12),
+            max_version: self.max_version.unwrap_or(TlsVersion::Tls13),
+            handshake_timeout: self.handshake_timeout.map(|timeout| timeout.0),
+            at: node.at,
+        }
+    }
+}
+
+/// The one host name that a cluster's endpoints are written with; none if they are IP addresses. `Err`: several.
+fn written_host(cluster: &Node) -> Result<Option<String>, ()> {
+    let mut found: Option<Option<&str>> = None;
+    for entry in cluster.get("endpoints").map(Node::items).unwrap_or_default() {
+        let Some(text) = entry.get("address").unwrap_or(entry).as_text() else { continue };
+        let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+        let host = formats::is_dns_name(host).then_some(host);
+        match found {
+            None => found = Some(host),
+            Some(known) if known == host => {}
+            Some(_) => return Err(()),
+        }
+    }
+    Ok(found.flatten().map(str::to_owned))
 }
 
 impl ListenerTlsEntry {
     /// The model of it; `node` is where it is written.
-    pub(crate) fn resolve(self, node: &Node, http: bool, files: &Files) -> ListenerTls {
+    pub(crate) fn resolve(self, node: &Node, http: bool, mtls: Option<Mtls>, files: &Files) -> ListenerTls {
         let pairs = node.get("certificates").map(Node::items).unwrap_or_default();
         let certificates = self.certificates.into_iter().zip(pairs);
         let certificates = certificates.map(|(pair, node)| CertificateFiles {
@@ -211,7 +391,13 @@ impl ListenerTlsEntry {
                 required: clients.mode == ClientMode::Required,
                 ca: named(&clients.ca, node.get("client_certificates").unwrap_or(node), "ca", files),
                 identities: clients.identities.unwrap_or_default(),
+                match_authority: clients.match_authority.unwrap_or(true),
+                forward: clients.forward,
+                forward_details: clients.forward_details.unwrap_or_else(|| {
+                    vec![CertificateDetail::Subject, CertificateDetail::Uri, CertificateDetail::Dns]
+                }),
             }),
+            permissive: mtls == Some(Mtls::Permissive),
         }
     }
 }
@@ -223,8 +409,9 @@ fn named(path: &str, node: &Node, key: &str, files: &Files) -> NamedFile {
 /// Checks what a JSON Schema cannot say about TLS, and notes the files that it names.
 pub(crate) fn check(root: &Node, files: &mut Files, report: &mut Report<'_>) {
     for listener in root.get("listeners").map(Node::items).unwrap_or_default() {
-        let Some(tls) = listener.get("tls") else { continue };
         let http = listener.get("protocol").and_then(Node::as_text) != Some("tcp");
+        mtls(listener, report);
+        let Some(tls) = listener.get("tls") else { continue };
         pairs(tls, files, report);
         versions(tls, report);
         protocols(tls, http, report);
@@ -233,6 +420,66 @@ pub(crate) fn check(root: &Node, files: &mut Files, report: &mut Report<'_>) {
         if let Some(clients) = tls.get("client_certificates") {
             note(clients, "ca", files);
             identities(clients, report);
+            if !http {
+                for key in ["match_authority", "forward", "forward_details"] {
+                    let written = clients.entries().iter().find(|entry| entry.key == key);
+                    if let Some(entry) = written {
+                        let message =
+                            format!("{} is for HTTP, and this listener has `protocol: tcp`", quoted(key));
+                        report.error(entry.at, message);
+                    }
+                }
+            }
+        }
+    }
+    for cluster in root.get("clusters").map(Node::items).unwrap_or_default() {
+        let Some(tls) = cluster.get("tls") else { continue };
+        for key in ["ca", "certificate", "key"] {
+            note(tls, key, files);
+        }
+        versions(tls, report);
+        identities(tls, report);
+        lasting(tls, "handshake_timeout", report);
+        endpoint_names(tls, cluster, report);
+    }
+}
+
+/// Checks `mtls: strict | permissive` beside what `tls` says.
+fn mtls(listener: &Node, report: &mut Report<'_>) {
+    let Some(entry) = listener.entries().iter().find(|entry| entry.key == "mtls") else { return };
+    let clients = listener.get("tls").and_then(|tls| tls.get("client_certificates"));
+    let Some(clients) = clients else {
+        let hint = "`tls: {certificates: …, client_certificates: {ca: …}}` says which";
+        report.error_with(entry.at, "`mtls` needs to know the clients' certificates", hint);
+        return;
+    };
+    let mode = clients.get("mode").and_then(|mode| Some((mode.as_text()?, mode.at)));
+    match (entry.value.as_text(), mode) {
+        (Some("strict"), Some((mode @ ("none" | "optional"), at)))
+        | (Some("permissive"), Some((mode @ "none", at))) => {
+            report.error(at, format!("{} contradicts `mtls` in line {}", quoted(mode), entry.at.line));
+        }
+        _ => {}
+    }
+}
+
+/// Checks by which names endpoints are to be known.
+fn endpoint_names(tls: &Node, cluster: &Node, report: &mut Report<'_>) {
+    let names = tls.get("names").map(Node::items).unwrap_or_default();
+    for node in tls.get("server_name").into_iter().chain(names) {
+        let is_name = |text: &&str| formats::is_dns_name(text) || text.parse::<std::net::IpAddr>().is_ok();
+        if let Some(text) = node.as_text().filter(|text| !is_name(text)) {
+            report.error(node.at, format!("{} is not a name of a server", quoted(text)));
+        }
+    }
+    if tls.get("server_name").is_none() && written_host(cluster).is_err() {
+        let hint = "say by `server_name` what all of them are asked for";
+        report.error_with(tls.at, "the endpoints are written with different names", hint);
+    }
+    for (one, other) in [("certificate", "key"), ("key", "certificate")] {
+        let written = tls.entries().iter().find(|entry| entry.key == one);
+        if let Some(entry) = written.filter(|_| tls.get(other).is_none()) {
+            report.error(entry.at, format!("{} needs {} beside it", quoted(one), quoted(other)));
         }
     }
 }

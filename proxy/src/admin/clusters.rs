@@ -98,6 +98,7 @@ const LIMITS: [(&str, Limit); 4] = [
 pub(super) fn metrics(state: &Arc<State>, out: &mut String) {
     let Some(snapshot) = state.snapshot() else { return };
     let mut page = Page { clusters: &snapshot.clusters, now: Instant::now(), out };
+    page.tls_failures();
     page.limits();
     page.endpoints();
 }
@@ -110,6 +111,22 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
+    fn tls_failures(&mut self) {
+        if !self.clusters.iter().any(|cluster| cluster.tls_failures.is_some()) {
+            return;
+        }
+        let name = "meshgate_upstream_tls_failures_total";
+        self.head(name, "counter", "Connections to endpoints that came to nothing because TLS failed.");
+        for cluster in self.clusters {
+            let of = escaped(&cluster.configuration.name);
+            for (reason, count) in cluster.tls_failures.iter().flat_map(|failures| failures.counts()) {
+                let reason = reason.label();
+                // Writing to a String cannot fail.
+                let _ = writeln!(self.out, "{name}{{cluster=\"{of}\",reason=\"{reason}\"}} {count}");
+            }
+        }
+    }
+
     fn head(&mut self, name: &str, kind: &str, help: &str) {
         // Writing to a String cannot fail.
         let _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");

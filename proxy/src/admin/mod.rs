@@ -3,6 +3,7 @@
 //! Served by the main thread, so it answers when every worker is busy and costs no request anything. [`State`] holds what is shown; the server fills
 //! it and spawns [`serve`].
 
+mod certificates;
 mod clusters;
 mod filters;
 mod pages;
@@ -13,4 +14,4 @@ mod state;
 mod tests;
 
 pub use serve::serve;
-pub use state::{ClusterSummary, FilterSummary, Readiness, SnapshotSummary, State};
+pub use state::{CertificateSummary, ClusterSummary, FilterSummary, Readiness, SnapshotSummary, State};

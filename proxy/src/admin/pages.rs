@@ -6,19 +6,20 @@ use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::state::{Readiness, State};
-use super::{clusters, filters};
+use super::{certificates, clusters, filters};
 use crate::reload::ReloadStatus;
 use crate::telemetry::registry;
 use crate::telemetry::timestamp::rfc3339;
 
 /// The pages, as `/` lists them.
 const INDEX: &str = "\
-/ready     200 when traffic may be sent here, else 503
-/metrics   metrics in the Prometheus text format
-/config    the running configuration, its version and when it was loaded
-/clusters  every cluster with its endpoints, and which of them are left out
-/filters   every filter with its module, and how much it runs
-/reload    GET: the last reload; POST: reload now
+/ready        200 when traffic may be sent here, else 503
+/metrics      metrics in the Prometheus text format
+/config       the running configuration, its version and when it was loaded
+/clusters     every cluster with its endpoints, and which of them are left out
+/certificates every certificate in use, and until when it is good
+/filters      every filter with its module, and how much it runs
+/reload       GET: the last reload; POST: reload now
 ";
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -30,7 +31,7 @@ pub(super) async fn answer(request: &Parts, state: &State) -> Response<String> {
     match request.uri.path() {
         "/reload" if request.method == Method::POST => reload(request, state).await,
         "/reload" if !reading => not_allowed("GET, HEAD, POST"),
-        "/" | "/ready" | "/metrics" | "/config" | "/clusters" | "/filters" if !reading => {
+        "/" | "/ready" | "/metrics" | "/config" | "/clusters" | "/certificates" | "/filters" if !reading => {
             not_allowed("GET, HEAD")
         }
         "/" => text(StatusCode::OK, INDEX),
@@ -38,6 +39,7 @@ pub(super) async fn answer(request: &Parts, state: &State) -> Response<String> {
         "/metrics" => page(StatusCode::OK, registry::CONTENT_TYPE, state.registry().render()),
         "/config" => configuration(state),
         "/clusters" => json_page(StatusCode::OK, &clusters::page(state)),
+        "/certificates" => json_page(StatusCode::OK, &certificates::page(state)),
         "/filters" => json_page(StatusCode::OK, &filters::page(state)),
         "/reload" => match state.reload() {
             Some(reload) => json_page(StatusCode::OK, &describe(&reload.status())),

@@ -14,6 +14,7 @@ use meshgate_wasm::{Plugin, PluginSpec, PluginStats, Shared};
 
 use crate::reload::ReloadHandle;
 use crate::telemetry::Registry;
+use crate::tls::{Held, TlsFailures};
 use crate::upstream::SharedCluster;
 
 /// Whether traffic should be sent here.
@@ -43,6 +44,19 @@ pub struct SnapshotSummary {
     pub filters: Vec<FilterSummary>,
     /// Every cluster, in the order of the configuration.
     pub clusters: Vec<ClusterSummary>,
+    /// Every certificate in use, each once.
+    pub certificates: Vec<CertificateSummary>,
+    /// How long before a certificate ends it is warned of, the longest first.
+    pub expiry_warnings: Vec<Duration>,
+}
+
+/// One certificate.
+#[derive(Debug, Clone)]
+pub struct CertificateSummary {
+    /// The listeners and clusters that use it.
+    pub used_by: Vec<String>,
+    /// What it says, and where it comes from.
+    pub held: Held,
 }
 
 /// One cluster.
@@ -52,6 +66,8 @@ pub struct ClusterSummary {
     pub configuration: meshgate_config::Cluster,
     /// What all workers know of its endpoints.
     pub shared: Arc<SharedCluster>,
+    /// How often TLS with its endpoints failed, if they are spoken to through TLS.
+    pub tls_failures: Option<Arc<TlsFailures>>,
 }
 
 /// One filter in one chain.
@@ -145,6 +161,7 @@ impl State {
             if let Some(state) = weak.upgrade() {
                 super::filters::metrics(&state, out);
                 super::clusters::metrics(&state, out);
+                super::certificates::metrics(&state, out);
             }
         });
         state

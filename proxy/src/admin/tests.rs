@@ -70,6 +70,8 @@ fn snapshot() -> SnapshotSummary {
         configuration: json!({ "listeners": [] }),
         clusters: Vec::new(),
         filters: Vec::new(),
+        certificates: Vec::new(),
+        expiry_warnings: Vec::new(),
     }
 }
 

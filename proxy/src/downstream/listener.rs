@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use meshgate_wasm::Connection as Facts;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::connection::{self, Connection, Serving};
-use super::handshake::shake_hands;
+use super::handshake::{Handshake, Shaken};
+use super::preface::Protocol;
 use super::slots::{Slot, Slots};
 use super::{ConnectionLimits, ListenerStats, Serve, proxied};
 use crate::drain::{DrainTrigger, DrainWatch};
@@ -36,7 +37,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// # Errors
 /// The address is taken by another process, is not ours, or may not be bound.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
@@ -179,7 +180,9 @@ impl<S: Serve> Opener<S> {
         let (slot, open) = self.slots.open(id, &limits);
         let counted = Counted::new(self.stats.clone());
         let arrived = Arrived {
-            facts: Facts::cleartext(id, source, destination),
+            id,
+            source,
+            destination,
             serving: self.serving.clone(),
             serve,
             slot: slot.clone(),
@@ -196,7 +199,9 @@ impl<S: Serve> Opener<S> {
 
 /// A connection that was accepted, and by whom it is served.
 struct Arrived<S> {
-    facts: Facts,
+    id: u64,
+    source: SocketAddr,
+    destination: SocketAddr,
     serving: Rc<Serving<S>>,
     serve: Rc<S>,
     slot: Rc<Slot>,
@@ -210,15 +215,7 @@ impl<S: Serve> Arrived<S> {
         if self.serve.proxy_protocol().is_some() && !Box::pin(self.learn_client(&stream)).await {
             return;
         }
-        let (transport, protocol, peer) = match self.serve.tls() {
-            None => (Transport::Plain(stream), None, Peer::cleartext(Rc::new(self.facts))),
-            Some(tls) => {
-                // Boxed: it is over soon, and the room for it is large.
-                let shaking = Box::pin(shake_hands(stream, &tls, &mut self.facts, &self.slot, &self.stats));
-                let Some(secured) = shaking.await else { return };
-                (secured.transport, Some(secured.protocol), Peer::secure(Rc::new(self.facts)))
-            }
-        };
+        let Some((transport, protocol, peer)) = self.begin(stream).await else { return };
         let Arrived { serving, serve, slot, limits, stats, .. } = self;
         let peer = Rc::new(peer);
         if serve.is_tcp() {
@@ -238,15 +235,39 @@ impl<S: Serve> Arrived<S> {
     /// Notes for whom the proxy in front has connected. False: the connection is not to be served.
     async fn learn_client(&mut self, stream: &TcpStream) -> bool {
         let Some(trusted) = self.serve.proxy_protocol() else { return true };
-        match proxied::addresses(stream, self.facts.source.ip(), trusted, &self.stats).await {
+        match proxied::addresses(stream, self.source.ip(), trusted, &self.stats).await {
             Some(Some(Addresses { source, destination })) => {
-                self.facts.source = source;
-                self.facts.destination = destination;
+                self.source = source;
+                self.destination = destination;
                 true
             }
             // The proxy's own connection: it is the client.
             Some(None) => true,
             None => false,
+        }
+    }
+
+    /// The connection as its bytes go over it, what is spoken on it if that is known, and who is on the other side.
+    async fn begin(&self, stream: TcpStream) -> Option<(Transport, Option<Protocol>, Peer)> {
+        let cleartext =
+            |stream, facts| Some((Transport::Plain(stream), None, Peer::cleartext(Rc::new(facts))));
+        let facts = Facts::cleartext(self.id, self.source, self.destination);
+        let Some(tls) = self.serve.tls() else { return cleartext(stream, facts) };
+        let handshake = Handshake {
+            tls: &tls,
+            client: self.source,
+            slot: &self.slot,
+            stats: &self.stats,
+            may_be_silent: self.serve.is_tcp(),
+        };
+        // Boxed: it is over soon, and the room for it is large.
+        match Box::pin(handshake.run(stream)).await? {
+            Shaken::Cleartext(stream) => cleartext(stream, facts),
+            Shaken::Secured { transport, protocol, settled } => {
+                let facts = Facts { tls: Some(settled.tls), ..facts };
+                let peer = Peer::secure(Rc::new(facts), settled.authority, settled.forwarded);
+                Some((transport, Some(protocol), peer))
+            }
         }
     }
 }

@@ -215,6 +215,9 @@ fn upstream_verdict(error: &UpstreamError) -> Verdict {
             Flag::UpstreamConnectFailure,
             "upstream_connect_timeout",
         ),
+        UpstreamErrorKind::TlsFailed => {
+            upstream(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamConnectFailure, "upstream_tls_failure")
+        }
         UpstreamErrorKind::Overflow => {
             upstream(StatusCode::SERVICE_UNAVAILABLE, Flag::UpstreamOverflow, "upstream_overflow")
         }
@@ -266,7 +269,9 @@ fn body_verdict(error: &BodyError) -> Verdict {
 fn upstream_body(kind: &UpstreamErrorKind) -> &'static str {
     match kind {
         UpstreamErrorKind::NoEndpoint => "no healthy upstream",
-        UpstreamErrorKind::ConnectFailed | UpstreamErrorKind::ConnectTimeout => "upstream connection failure",
+        UpstreamErrorKind::ConnectFailed
+        | UpstreamErrorKind::ConnectTimeout
+        | UpstreamErrorKind::TlsFailed => "upstream connection failure",
         UpstreamErrorKind::Overflow => "upstream is at its limits",
         UpstreamErrorKind::Refused => "upstream refused the request",
         UpstreamErrorKind::StreamReset { .. } => "upstream reset the request before a response",

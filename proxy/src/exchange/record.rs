@@ -192,6 +192,7 @@ impl Exchange {
             Ok(response) => {
                 attributes.upstream_local_address = response.body().local_address();
                 attributes.upstream_ready_after = Some(response.body().ready_after());
+                attributes.upstream_tls = response.body().tls().cloned();
                 attributes.response_code_details = Some("via_upstream".into());
             }
             Err(End::Error(ExchangeError::Upstream(error))) if error.nothing_sent() => {
@@ -314,6 +315,7 @@ impl Exchange {
             request_id: value(&X_REQUEST_ID),
             authority: Some(request.authority.as_bytes()),
             upstream_address: attributes.upstream_address,
+            upstream_failure: attributes.upstream_failure.as_deref(),
             cluster: attributes.cluster.as_deref(),
             route: attributes.route.as_deref(),
             downstream_address: attributes.connection.source,
@@ -392,6 +394,7 @@ impl Arrived {
                 request_id: None,
                 authority: None,
                 upstream_address: None,
+                upstream_failure: None,
                 cluster: None,
                 route: None,
                 downstream_address: peer.connection.source,

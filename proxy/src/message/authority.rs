@@ -13,6 +13,11 @@ pub fn is_valid(authority: &[u8]) -> bool {
     host && port.is_none_or(is_port)
 }
 
+/// The host of an authority, without its port.
+pub fn host(authority: &[u8]) -> &[u8] {
+    split(authority).map_or(authority, |(host, _)| host)
+}
+
 /// Splits off the port; none if there are brackets where none belong.
 fn split(authority: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let host_end = match authority.first() {

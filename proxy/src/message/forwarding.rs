@@ -8,12 +8,14 @@ use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use meshgate_wasm::{Connection, RequestHead};
 
-use super::{Body, fields, request_id};
+use super::{Body, authority, fields, request_id};
 
 /// `x-forwarded-for`
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// `x-forwarded-proto`
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// `x-forwarded-client-cert`
+pub const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 /// `x-request-id`
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -25,22 +27,62 @@ pub struct Peer {
     /// The scheme of its requests; what a target says about it counts for nothing.
     pub scheme: Scheme,
     address: HeaderValue,
+    /// The host that its requests must be for; none if they may be for any.
+    authority: Option<Rc<str>>,
+    certificate: Option<ForwardedCertificate>,
+}
+
+/// What requests say of their client's certificate (`x-forwarded-client-cert`).
+#[derive(Clone, Debug)]
+pub struct ForwardedCertificate {
+    /// What the client says there stays.
+    pub keep: bool,
+    /// What we say.
+    pub add: Option<HeaderValue>,
 }
 
 impl Peer {
     /// A client on a cleartext connection.
     pub fn cleartext(connection: Rc<Connection>) -> Peer {
         let address = address_value(connection.source);
-        Peer { connection, scheme: Scheme::HTTP, address }
+        Peer { connection, scheme: Scheme::HTTP, address, authority: None, certificate: None }
     }
 
-    /// A client on a connection through TLS.
-    pub fn secure(connection: Rc<Connection>) -> Peer {
-        Peer { scheme: Scheme::HTTPS, ..Peer::cleartext(connection) }
+    /// A client on a connection through TLS: the host that its requests must be for, if they must, and what they say
+    /// of its certificate.
+    pub fn secure(
+        connection: Rc<Connection>,
+        authority: Option<Rc<str>>,
+        certificate: Option<ForwardedCertificate>,
+    ) -> Peer {
+        Peer { scheme: Scheme::HTTPS, authority, certificate, ..Peer::cleartext(connection) }
+    }
+
+    /// Whether its requests may be for this authority. A client that was let in by a name may not ask for another: who is
+    /// let in by that is for its own handshake to settle.
+    pub(super) fn may_ask_for(&self, authority: &HeaderValue) -> bool {
+        let Some(name) = &self.authority else { return true };
+        let host = authority::host(authority.as_bytes());
+        host.strip_suffix(b".").unwrap_or(host).eq_ignore_ascii_case(name.as_bytes())
     }
 
     fn scheme_value(&self) -> HeaderValue {
         HeaderValue::from_static(if self.scheme == Scheme::HTTPS { "https" } else { "http" })
+    }
+}
+
+impl ForwardedCertificate {
+    /// The field's value, given a request's fields as they came.
+    fn field(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let came = headers.get_all(X_FORWARDED_CLIENT_CERT).iter().filter(|_| self.keep);
+        let mut values: Vec<&[u8]> =
+            came.map(HeaderValue::as_bytes).filter(|value| !value.is_empty()).collect();
+        values.extend(self.add.as_ref().map(HeaderValue::as_bytes));
+        match *values {
+            [] => None,
+            // What was put together from values is one.
+            _ => HeaderValue::from_bytes(&values.join(&b","[..])).ok(),
+        }
     }
 }
 
@@ -60,6 +102,7 @@ pub struct Forwarding {
 impl Forwarding {
     /// Marks a request with its client's address and scheme, and with an id. `claims`: it came with such marks.
     pub(super) fn mark(&self, headers: &mut HeaderMap, peer: &Peer, claims: bool) {
+        let certificate = peer.certificate.as_ref().map(|certificate| certificate.field(headers));
         if claims && !self.trusted {
             let names: Vec<HeaderName> =
                 headers.keys().filter(|name| fields::is_provenance(name.as_str())).cloned().collect();
@@ -73,6 +116,11 @@ impl Forwarding {
         } else {
             headers.insert(X_FORWARDED_FOR, peer.address.clone());
             headers.insert(X_FORWARDED_PROTO, peer.scheme_value());
+        }
+        match certificate {
+            Some(Some(value)) => drop(headers.insert(X_FORWARDED_CLIENT_CERT, value)),
+            Some(None) => drop(headers.remove(X_FORWARDED_CLIENT_CERT)),
+            None => {}
         }
         let mut ids = headers.get_all(X_REQUEST_ID).iter();
         let kept = ids.next().is_some_and(|id| request_id::is_valid(id.as_bytes())) && ids.next().is_none();

@@ -23,7 +23,7 @@ pub mod upgrade;
 pub use body::{Body, BodyError, BodyFault, BodyReason};
 pub use detach::detach;
 pub use flags::ResponseFlag;
-pub use forwarding::{Forwarding, Peer, response_arrived, upstream_request};
+pub use forwarding::{ForwardedCertificate, Forwarding, Peer, response_arrived, upstream_request};
 pub use local_response::local_response;
 pub use receive::{Rejection, request_arrived};
 pub use tunnel::{Duplex, Tunnel};

@@ -51,6 +51,10 @@ pub fn request_arrived(
 ) -> Result<(RequestHead, Option<Upgrade>), (Rejection, HeaderMap)> {
     let request::Parts { method, uri, version, mut headers, .. } = parts;
     match accept(&method, uri, version, &mut headers, upgrades) {
+        Ok(Accepted { authority, .. }) if !peer.may_ask_for(&authority) => {
+            let reason = "not the server that the TLS handshake asked for";
+            Err((Rejection::new(StatusCode::MISDIRECTED_REQUEST, reason), headers))
+        }
         Ok(Accepted { authority, path, claims, upgrade }) => {
             forwarding.mark(&mut headers, peer, claims);
             if let Some(upgrade) = &upgrade {

@@ -20,7 +20,7 @@ use crate::downstream;
 use crate::reload::{Rebuild, ReloadOutcome};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{AccessLogTarget, AccessLogWriter};
-use crate::upstream::Caretaker;
+use crate::upstream::{Caretaker, SharedCluster};
 use crate::worker::{ListenerSocket, Worker};
 
 /// Puts snapshots into force. Clones are handles to the same workers.
@@ -71,7 +71,7 @@ impl Rollout {
         let target = self.access_log_target(running.as_deref(), &snapshot.config)?;
         let sockets = self.bind(running.as_deref(), &snapshot)?;
         self.set_bounds(&snapshot.config);
-        let known = parts.caretaker.borrow_mut().prepare(snapshot.clusters());
+        let known = parts.caretaker.borrow_mut().prepare(without_tls(&snapshot));
         known.finish().await;
         if let Err(reason) = self.prepare(&snapshot, sockets).await {
             for worker in &parts.workers {
@@ -79,14 +79,14 @@ impl Rollout {
             }
             if let Some(running) = &running {
                 self.set_bounds(&running.config);
-                parts.caretaker.borrow_mut().take_over(running.clusters());
+                parts.caretaker.borrow_mut().take_over(without_tls(running));
             }
             return Err(reason);
         }
         for worker in &parts.workers {
             worker.commit().await;
         }
-        parts.caretaker.borrow_mut().take_over(snapshot.clusters());
+        parts.caretaker.borrow_mut().take_over(without_tls(&snapshot));
         if let Some(target) = target {
             parts.access_log.switch(target);
         }
@@ -194,6 +194,13 @@ impl Rebuild for Rollout {
     async fn rebuild(&mut self) -> ReloadOutcome {
         self.attempt().await
     }
+}
+
+/// The clusters, for who looks after their endpoints.
+fn without_tls(
+    snapshot: &Snapshot,
+) -> impl Iterator<Item = (&meshgate_config::Cluster, &Arc<SharedCluster>)> {
+    snapshot.clusters().map(|(configuration, shared, _)| (configuration, shared))
 }
 
 /// Some settings are read once: a change is told, and not pretended to work.

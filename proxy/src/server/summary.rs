@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::admin::{ClusterSummary, FilterSummary, SnapshotSummary};
+use crate::admin::{CertificateSummary, ClusterSummary, FilterSummary, SnapshotSummary};
 use crate::snapshot::Snapshot;
 use meshgate_config::{
-    ClusterProtocol, Config, Discovery, DnsName, FilterConfiguration, FilterLimits, FilterUse, Isolation,
-    ListenerTls, Protocol, ProxyVersion, TlsVersion,
+    ClusterProtocol, ClusterTls, Config, Discovery, DnsName, FilterConfiguration, FilterLimits, FilterUse,
+    Isolation, ListenerTls, Protocol, ProxyVersion, TlsVersion,
 };
 
 /// The snapshot in the words of the admin API.
@@ -31,9 +31,10 @@ pub(super) fn summarize(snapshot: &Snapshot, file: &Path) -> SnapshotSummary {
         module: service.module.to_string(),
         plugin: spec.clone(),
     });
-    let clusters = snapshot.clusters().map(|(configuration, shared)| ClusterSummary {
+    let clusters = snapshot.clusters().map(|(configuration, shared, tls)| ClusterSummary {
         configuration: configuration.clone(),
         shared: Arc::clone(shared),
+        tls_failures: tls.map(|tls| Arc::clone(tls.failures())),
     });
     SnapshotSummary {
         version: snapshot.version.clone(),
@@ -42,7 +43,26 @@ pub(super) fn summarize(snapshot: &Snapshot, file: &Path) -> SnapshotSummary {
         configuration: configuration(config),
         filters: filters.chain(services).collect(),
         clusters: clusters.collect(),
+        certificates: certificates(snapshot),
+        expiry_warnings: config.expiry_warnings.clone(),
     }
+}
+
+/// Every certificate once, with all who use it.
+fn certificates(snapshot: &Snapshot) -> Vec<CertificateSummary> {
+    let mut certificates: Vec<CertificateSummary> = Vec::new();
+    for (user, held) in snapshot.certificates() {
+        let same = |known: &&mut CertificateSummary| {
+            known.held.file == held.file
+                && known.held.role == held.role
+                && known.held.facts.sha256 == held.facts.sha256
+        };
+        match certificates.iter_mut().find(same) {
+            Some(known) => known.used_by.push(user),
+            None => certificates.push(CertificateSummary { used_by: vec![user], held: held.clone() }),
+        }
+    }
+    certificates
 }
 
 /// The configuration as it was understood: defaults filled in, names resolved, sub-chains as chains.
@@ -103,6 +123,7 @@ fn configuration(config: &Config) -> Value {
                 ProxyVersion::V1 => "v1",
                 ProxyVersion::V2 => "v2",
             }),
+            "tls": cluster.tls.as_ref().map(cluster_tls),
             "connect_timeout_ms": cluster.connect_timeout.as_millis() as u64,
             "idle_timeout_ms": cluster.idle_timeout.as_millis() as u64,
         })).collect::<Vec<_>>(),
@@ -126,7 +147,24 @@ fn tls(tls: &ListenerTls) -> Value {
             "mode": if clients.required { "required" } else { "optional" },
             "ca": clients.ca.path,
             "identities": clients.identities,
+            "match_authority": clients.match_authority,
+            "forward": format!("{:?}", clients.forward).to_lowercase(),
         })),
+        "permissive": tls.permissive,
+    })
+}
+
+fn cluster_tls(tls: &ClusterTls) -> Value {
+    json!({
+        "server_name": tls.server_name,
+        "names": tls.names,
+        "identities": tls.identities,
+        "ca": tls.ca.as_ref().map(|ca| &ca.path),
+        "certificate": tls.certificate.as_ref().map(|pair| &pair.certificate.path),
+        "key": tls.certificate.as_ref().map(|pair| &pair.key.path),
+        "min_version": version(tls.min_version),
+        "max_version": version(tls.max_version),
+        "handshake_timeout_ms": tls.handshake_timeout.map(|timeout| timeout.as_millis() as u64),
     })
 }
 

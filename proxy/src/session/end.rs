@@ -63,6 +63,7 @@ impl End {
                 UpstreamErrorKind::ConnectTimeout => {
                     (Some(Flag::UpstreamConnectFailure), "upstream_connect_timeout")
                 }
+                UpstreamErrorKind::TlsFailed => (Some(Flag::UpstreamConnectFailure), "upstream_tls_failure"),
                 _ => (Some(Flag::UpstreamConnectFailure), "upstream_connect_failure"),
             },
             Self::Idle => (Some(Flag::StreamIdleTimeout), "idle_timeout"),

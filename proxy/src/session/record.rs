@@ -62,7 +62,10 @@ impl Record {
     }
 
     pub(super) fn connected(&self, connection: &TcpConnection) {
-        self.filters.attributes().borrow_mut().upstream_local_address = connection.local_address();
+        let mut attributes = self.filters.attributes().borrow_mut();
+        attributes.upstream_local_address = connection.local_address();
+        attributes.upstream_tls = connection.tls().cloned();
+        drop(attributes);
         self.filters.connected();
     }
 
@@ -109,6 +112,9 @@ impl Record {
             let mut attributes = self.filters.attributes().borrow_mut();
             attributes.response_flags |= flag.map_or(0, ResponseFlag::bit);
             attributes.response_code_details = Some(details.into());
+            if let End::Upstream(error) = end {
+                attributes.upstream_failure = Some(error.details.clone());
+            }
             attributes.duration = Some(attributes.started.elapsed());
         }
         let (downstream, upstream) = end.peers();
@@ -141,6 +147,7 @@ impl Record {
             request_id: None,
             authority: None,
             upstream_address: attributes.upstream_address,
+            upstream_failure: attributes.upstream_failure.as_deref(),
             cluster: attributes.cluster.as_deref(),
             route: attributes.route.as_deref(),
             downstream_address: attributes.connection.source,

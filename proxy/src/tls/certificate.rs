@@ -156,7 +156,7 @@ fn escaped(value: &str) -> String {
 }
 
 /// PEM as Envoy puts it into properties and header fields.
-fn url_encoded_pem(der: &[u8]) -> String {
+pub(super) fn url_encoded_pem(der: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(der.len() * 3 / 2 + 128);
     text.push_str("-----BEGIN%20CERTIFICATE-----%0A");

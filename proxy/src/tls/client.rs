@@ -12,20 +12,19 @@ use meshgate_wasm::{Certificate, Tls};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::fingerprint::{Fingerprint, absorb};
 use super::identity::Identities;
+use super::inventory::Held;
 use super::pair::Pair;
-use super::{Facts, Refusal, Transport, files, provider, version_name, versions};
+use super::{Facts, Refusal, Transport, files, provider, said, version_name, versions};
 
 /// What a cluster's configuration makes, with what is in the files that it names.
 pub struct ClientTls {
@@ -36,8 +35,8 @@ pub struct ClientTls {
     local: Option<Arc<Certificate>>,
     handshake_timeout: Option<Duration>,
     failures: Arc<TlsFailures>,
+    inventory: Vec<Held>,
     pub(super) fingerprint: Fingerprint,
-    pub(super) trust: Fingerprint,
 }
 
 /// What is to be spoken with an endpoint, as ALPN has it.
@@ -75,32 +74,27 @@ impl Materials {
         }
     }
 
-    /// Of these files with these settings.
+    /// Of these files with these settings. Connections made with others are not used any more.
     pub(super) fn fingerprint(&self, settings: &ClusterTls) -> Fingerprint {
         let mut hasher = Sha256::new();
-        hasher.update(self.trust(settings));
-        for certificate in self.pair.iter().flat_map(|pair| &pair.key.cert) {
-            absorb(&mut hasher, certificate);
-        }
-        absorb(&mut hasher, format!("{:?}", settings.handshake_timeout).as_bytes());
-        hasher.finalize().into()
-    }
-
-    /// Of what decides which endpoints are believed: connections made under another are not used any more.
-    pub(super) fn trust(&self, settings: &ClusterTls) -> Fingerprint {
-        let mut hasher = Sha256::new();
         let expected = (&settings.server_name, &settings.names, &settings.identities);
-        let versions = (settings.min_version, settings.max_version);
-        absorb(&mut hasher, format!("{expected:?} {versions:?}").as_bytes());
+        let others = (settings.min_version, settings.max_version, settings.handshake_timeout);
+        absorb(&mut hasher, format!("{expected:?} {others:?}").as_bytes());
         for certificate in &self.root_certificates {
             absorb(&mut hasher, certificate);
         }
+        absorb(&mut hasher, b"own");
+        for certificate in self.pair.iter().flat_map(|pair| &pair.key.cert) {
+            absorb(&mut hasher, certificate);
+        }
         hasher.finalize().into()
     }
 
-    /// What the files hold, for showing.
-    pub(super) fn facts(&self) -> impl Iterator<Item = &Facts> {
-        self.pair.iter().map(|pair| &pair.facts)
+    /// Those that the configuration names; the system's roots are the system's to look after.
+    pub(super) fn inventory(&self, settings: &ClusterTls) -> Vec<Held> {
+        let own = settings.certificate.iter().zip(&self.pair);
+        let own = own.map(|(files, pair)| Held::own(&files.certificate, pair));
+        own.chain(settings.ca.iter().flat_map(|ca| Held::roots(ca, &self.root_certificates))).collect()
     }
 }
 
@@ -111,8 +105,10 @@ impl ClientTls {
         failures: Arc<TlsFailures>,
     ) -> Result<ClientTls, Refusal> {
         let broken = |error: String| Refusal::new(settings.at, format!("TLS cannot be set up: {error}"));
-        let (fingerprint, trust) = (materials.fingerprint(settings), materials.trust(settings));
-        let server_name = |name: &String| ServerName::try_from(name.clone()).map_err(|error| broken(error.to_string()));
+        let fingerprint = materials.fingerprint(settings);
+        let inventory = materials.inventory(settings);
+        let server_name =
+            |name: &String| ServerName::try_from(name.clone()).map_err(|error| broken(error.to_string()));
         let names = settings.names.iter().map(server_name).collect::<Result<Vec<_>, _>>()?;
         let name = settings.server_name.as_ref().map(server_name).transpose()?;
         let verifier = Verifier {
@@ -145,8 +141,8 @@ impl ClientTls {
             local,
             handshake_timeout: settings.handshake_timeout,
             failures,
+            inventory,
             fingerprint,
-            trust,
         })
     }
 
@@ -155,9 +151,9 @@ impl ClientTls {
         &self.fingerprint
     }
 
-    /// Whether what it trusts is what the other does.
-    pub fn trusts_like(&self, other: &ClientTls) -> bool {
-        self.trust == other.trust
+    /// The certificates in it.
+    pub fn inventory(&self) -> &[Held] {
+        &self.inventory
     }
 
     /// How often handshakes failed.
@@ -307,7 +303,7 @@ impl Reason {
 impl TlsFailure {
     fn of(error: &io::Error) -> TlsFailure {
         match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
-            Some(error) => TlsFailure { reason: Reason::of(error), details: format!("TLS: {error}") },
+            Some(cause) => TlsFailure { reason: Reason::of(cause), details: format!("TLS: {}", said(error)) },
             None => TlsFailure { reason: Reason::Closed, details: format!("TLS: {error}") },
         }
     }

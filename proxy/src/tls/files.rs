@@ -2,9 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use meshgate_config::NamedFile;
+use meshgate_config::{NamedFile, Position};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -48,6 +48,29 @@ pub(super) fn roots(file: &NamedFile) -> Result<(RootCertStore, Vec<CertificateD
             Refusal::new(file.at, message)
         })?;
     }
+    Ok((roots, certificates))
+}
+
+/// Where systems keep the roots that they trust.
+const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The roots that the system trusts, or those in the file that `SSL_CERT_FILE` names.
+pub(super) fn system_roots(at: Position) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Refusal> {
+    let named = std::env::var_os("SSL_CERT_FILE").filter(|name| !name.is_empty()).map(PathBuf::from);
+    let found = named.or_else(|| SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.is_file()));
+    let Some(path) = found else {
+        let hint = "say by `ca` which roots are trusted";
+        return Err(Refusal::hinted(at, "the system has no roots to check certificates against", hint));
+    };
+    let certificates = certificates(&NamedFile { path, at })?;
+    let mut roots = RootCertStore::empty();
+    // Among so many there may be one that webpki does not read; nothing is trusted because of it.
+    roots.add_parsable_certificates(certificates.iter().cloned());
     Ok((roots, certificates))
 }
 

@@ -4,20 +4,29 @@
 //! Verification is webpki's, with more checks on top of it and none left out.
 
 mod certificate;
+mod client;
 mod files;
+mod fingerprint;
+mod forward;
 mod identity;
+mod inventory;
 mod names;
+mod pair;
 mod server;
 mod store;
 mod transport;
 
+use std::io;
 use std::sync::{Arc, OnceLock};
 
 use meshgate_config::{Diagnostic, Position, Source};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{CertificateError, Error, OtherError};
 
 pub use certificate::Facts;
-pub use server::ServerTls;
+pub use client::{ClientTls, Reason, Speak, TlsFailure, TlsFailures};
+pub use inventory::{Held, Role};
+pub use server::{ServerTls, Settled};
 pub use store::TlsStore;
 pub use transport::Transport;
 
@@ -57,6 +66,25 @@ fn provider() -> &'static Arc<CryptoProvider> {
         provider.kx_groups.insert(0, hybrid);
         Arc::new(provider)
     })
+}
+
+fn version_name(version: rustls::ProtocolVersion) -> Option<&'static str> {
+    match version {
+        rustls::ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+        rustls::ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+        _ => None,
+    }
+}
+
+/// What went wrong in a handshake, without the words around it.
+pub fn said(error: &io::Error) -> String {
+    match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
+        Some(Error::InvalidCertificate(CertificateError::Other(OtherError(reason)))) => {
+            format!("invalid peer certificate: {reason}")
+        }
+        Some(error) => error.to_string(),
+        None => error.to_string(),
+    }
 }
 
 /// The versions between these two, both included.

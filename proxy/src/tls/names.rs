@@ -13,6 +13,8 @@ use rustls::sign::CertifiedKey;
 pub(super) struct Shown {
     pub(super) key: Arc<CertifiedKey>,
     pub(super) certificate: Arc<Certificate>,
+    /// Its URIs.
+    pub(super) uris: Arc<[String]>,
 }
 
 /// The certificates of a listener by name.

@@ -1,30 +1,39 @@
 //! A listener's side of TLS: its certificates, what it asks of clients, and what a finished handshake settled.
 
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use meshgate_config::{CertificateFiles, ListenerTls, UnknownNames};
+use meshgate_config::{ListenerTls, UnknownNames};
 use meshgate_wasm::Tls;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, ProtocolVersion,
-    RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    ServerConfig, ServerConnection, SignatureScheme,
 };
 use sha2::{Digest, Sha256};
 
+use super::fingerprint::{Fingerprint, absorb};
+use super::forward::Forward;
 use super::identity::Identities;
+use super::inventory::Held;
 use super::names::{Names, Shown};
-use super::{Facts, Refusal, files, provider, versions};
+use super::pair::Pair;
+use super::{Facts, Refusal, files, provider, version_name, versions};
+use crate::message::ForwardedCertificate;
 
 /// What a listener's configuration makes, with what is in the files that it names.
 pub struct ServerTls {
     config: Arc<ServerConfig>,
     names: Arc<Names>,
+    forward: Forward,
+    match_authority: bool,
+    permissive: bool,
+    inventory: Vec<Held>,
     /// Of everything it was made from.
     pub(super) fingerprint: Fingerprint,
     /// Of what decides whom it trusts.
@@ -33,18 +42,21 @@ pub struct ServerTls {
     pub(super) tickets: Arc<dyn ProducesTickets>,
 }
 
-pub(super) type Fingerprint = [u8; 32];
+/// What a handshake settled.
+#[derive(Debug)]
+pub struct Settled {
+    /// What filters may know of it.
+    pub tls: Tls,
+    /// The server name that requests must be for; none if they may be for any.
+    pub authority: Option<Rc<str>>,
+    /// What is said of the client's certificate in its requests; none if nothing.
+    pub forwarded: Option<ForwardedCertificate>,
+}
 
 /// The files of a listener, read.
 pub(super) struct Materials {
     pairs: Vec<Pair>,
     roots: Option<(RootCertStore, Vec<CertificateDer<'static>>)>,
-}
-
-/// A certificate and its key, which belong together.
-struct Pair {
-    key: CertifiedKey,
-    facts: Facts,
 }
 
 impl Materials {
@@ -55,7 +67,8 @@ impl Materials {
     pub(super) fn read(settings: &ListenerTls) -> Result<Materials, Vec<Refusal>> {
         let mut refusals = Vec::new();
         let pairs = settings.certificates.iter();
-        let pairs = pairs.filter_map(|files| pair(files).map_err(|refusal| refusals.push(refusal)).ok());
+        let pairs =
+            pairs.filter_map(|files| Pair::read(files).map_err(|refusal| refusals.push(refusal)).ok());
         let pairs: Vec<Pair> = pairs.collect();
         let roots = settings.clients.as_ref().map(|clients| files::roots(&clients.ca)).transpose();
         match roots {
@@ -66,6 +79,13 @@ impl Materials {
                 Err(refusals)
             }
         }
+    }
+
+    pub(super) fn inventory(&self, settings: &ListenerTls) -> Vec<Held> {
+        let own = settings.certificates.iter().zip(&self.pairs);
+        let own = own.map(|(files, pair)| Held::own(&files.certificate, pair));
+        let roots = settings.clients.iter().zip(&self.roots);
+        own.chain(roots.flat_map(|(clients, (_, roots))| Held::roots(&clients.ca, roots))).collect()
     }
 
     /// Of these files with these settings. A key needs no part in it: its certificate says which it is.
@@ -79,6 +99,10 @@ impl Materials {
             absorb(&mut hasher, format!("{:?}", files.names).as_bytes());
         }
         absorb(&mut hasher, format!("{:?} {:?}", settings.alpn, settings.unknown_names).as_bytes());
+        let clients = settings.clients.as_ref();
+        let forward =
+            clients.map(|clients| (clients.match_authority, clients.forward, &clients.forward_details));
+        absorb(&mut hasher, format!("{forward:?} {}", settings.permissive).as_bytes());
         hasher.finalize().into()
     }
 
@@ -96,43 +120,6 @@ impl Materials {
     }
 }
 
-/// With its length, so that two lists never look the same.
-fn absorb(hasher: &mut Sha256, bytes: &[u8]) {
-    hasher.update((bytes.len() as u64).to_be_bytes());
-    hasher.update(bytes);
-}
-
-fn pair(files: &CertificateFiles) -> Result<Pair, Refusal> {
-    let chain = files::certificates(&files.certificate)?;
-    let key = files::key(&files.key)?;
-    let (certificate_name, key_name) = (files::show(&files.certificate), files::show(&files.key));
-    let leaf = chain.first().map(|leaf| Facts::of(leaf)).unwrap_or_else(|| Err("it is empty".to_owned()));
-    let facts = leaf.map_err(|error| {
-        Refusal::new(
-            files.certificate.at,
-            format!("the certificate in {certificate_name} is broken: {error}"),
-        )
-    })?;
-    let key = provider().key_provider.load_private_key(key).map_err(|error| {
-        Refusal::new(files.key.at, format!("the key in {key_name} cannot be used: {error}"))
-    })?;
-    let key = CertifiedKey::new(chain, key);
-    match key.keys_match() {
-        Ok(()) => {}
-        Err(Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
-            let message =
-                format!("the key in {key_name} does not belong to the certificate in {certificate_name}");
-            let hint = "the certificate itself comes first in its file, before those above it";
-            return Err(Refusal::hinted(files.key.at, message, hint));
-        }
-        Err(error) => {
-            let message = format!("the certificate in {certificate_name} cannot be used: {error}");
-            return Err(Refusal::new(files.certificate.at, message));
-        }
-    }
-    Ok(Pair { key, facts })
-}
-
 impl ServerTls {
     /// Builds it; `tickets` are those that a session of the same trust may come with.
     pub(super) fn build(
@@ -141,6 +128,7 @@ impl ServerTls {
         tickets: Arc<dyn ProducesTickets>,
     ) -> Result<ServerTls, Vec<Refusal>> {
         let (fingerprint, trust) = (materials.fingerprint(settings), materials.trust(settings));
+        let inventory = materials.inventory(settings);
         let names = Arc::new(names(settings, materials.pairs)?);
         let anywhere = settings.certificates.first().map(|first| first.certificate.at).unwrap_or_default();
         let broken = |error: String| vec![Refusal::new(anywhere, format!("TLS cannot be set up: {error}"))];
@@ -162,7 +150,17 @@ impl ServerTls {
         // Sessions are taken up again by tickets alone: nothing is kept here of them, however many there are.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Arc::clone(&tickets);
-        Ok(ServerTls { config: Arc::new(config), names, fingerprint, trust, tickets })
+        Ok(ServerTls {
+            config: Arc::new(config),
+            names,
+            forward: Forward::new(settings.clients.as_ref()),
+            match_authority: settings.clients.as_ref().is_some_and(|clients| clients.match_authority),
+            permissive: settings.permissive,
+            inventory,
+            fingerprint,
+            trust,
+            tickets,
+        })
     }
 
     /// A hash of everything it was made from.
@@ -170,47 +168,57 @@ impl ServerTls {
         &self.fingerprint
     }
 
+    /// The certificates in it.
+    pub fn inventory(&self) -> &[Held] {
+        &self.inventory
+    }
+
     /// For handshakes.
     pub fn config(&self) -> &Arc<ServerConfig> {
         &self.config
     }
 
+    /// Whether clients may speak in cleartext, too.
+    pub fn is_permissive(&self) -> bool {
+        self.permissive
+    }
+
     /// What a handshake settled.
     ///
     /// # Errors
-    /// The client's certificate was good when the session began that it takes up again, and is not any more.
-    pub fn settled(&self, connection: &ServerConnection) -> Result<Tls, String> {
-        let name = connection.server_name();
-        let peer = match connection.peer_certificates().and_then(<[_]>::first) {
-            Some(certificate) => {
-                let facts = Facts::of(certificate)?;
-                if facts.has_expired(SystemTime::now()) {
-                    return Err("the client's certificate has expired since its session began".to_owned());
-                }
-                Some(facts.for_filters(certificate))
-            }
-            None => None,
+    /// The client's certificate was good when the session began that it takes up again, and is not any more; or what is to
+    /// be said of it cannot be.
+    pub fn settled(&self, connection: &ServerConnection) -> Result<Settled, String> {
+        let name: Option<Rc<str>> = connection.server_name().map(Into::into);
+        let shown = self.names.find(name.as_deref());
+        let chain = connection.peer_certificates().unwrap_or_default();
+        let mut settled = Settled {
+            tls: Tls {
+                version: connection.protocol_version().and_then(version_name),
+                server_name: name,
+                local: shown.map(|shown| Arc::clone(&shown.certificate)),
+                peer: None,
+            },
+            authority: None,
+            forwarded: None,
         };
-        Ok(Tls {
-            version: connection.protocol_version().and_then(version_name),
-            server_name: name.map(Into::into),
-            local: self.names.find(name).map(|shown| Arc::clone(&shown.certificate)),
-            peer,
-        })
+        if let Some(leaf) = chain.first() {
+            let facts = Facts::of(leaf)?;
+            if facts.has_expired(SystemTime::now()) {
+                return Err("the client's certificate has expired since its session began".to_owned());
+            }
+            let own_uris = shown.map(|shown| &*shown.uris).unwrap_or_default();
+            settled.forwarded = self.forward.of(own_uris, &facts, chain)?;
+            settled.authority = settled.tls.server_name.clone().filter(|_| self.match_authority);
+            settled.tls.peer = Some(facts.for_filters(leaf));
+        }
+        Ok(settled)
     }
 }
 
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerTls").field("names", &self.names).finish_non_exhaustive()
-    }
-}
-
-pub(super) fn version_name(version: ProtocolVersion) -> Option<&'static str> {
-    match version {
-        ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
-        ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
-        _ => None,
     }
 }
 
@@ -222,7 +230,7 @@ fn names(settings: &ListenerTls, pairs: Vec<Pair>) -> Result<Names, Vec<Refusal>
             Some(leaf) => facts.for_filters(leaf),
             None => continue,
         };
-        let shown = Shown { key: Arc::new(key), certificate };
+        let shown = Shown { key: Arc::new(key), certificate, uris: facts.uris.clone().into() };
         let is_default = index == 0 && settings.unknown_names == UnknownNames::Default;
         let own = if files.names.is_empty() { &facts.dns_names } else { &files.names };
         if own.is_empty() && !is_default {

@@ -53,6 +53,12 @@ impl From<tokio_rustls::server::TlsStream<TcpStream>> for Transport {
     }
 }
 
+impl From<tokio_rustls::client::TlsStream<TcpStream>> for Transport {
+    fn from(stream: tokio_rustls::client::TlsStream<TcpStream>) -> Transport {
+        Transport::Tls(Box::new(TlsStream::Client(stream)))
+    }
+}
+
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

@@ -12,12 +12,14 @@ use meshgate_config::{HashBy, HashKey, LoadBalancer, Metadata, ProxyVersion};
 use meshgate_wasm::RequestHead;
 
 use super::balance::hash;
+use super::dial::Dialer;
 use super::endpoint::Endpoint;
 use super::levels::Levels;
 use super::limits::Limits;
 use super::outlier::{self, Outcome};
 use super::shared::{Member, Members, SharedCluster};
 use crate::message::proxy_protocol::{self, Addresses};
+use crate::tls::ClientTls;
 
 /// What a request without an answer counts as for `peak_ewma`: a broken endpoint fails fast, and must not look fast.
 const NO_ANSWER: Duration = Duration::from_secs(5);
@@ -28,6 +30,7 @@ pub struct Cluster {
     configuration: meshgate_config::Cluster,
     shared: Arc<SharedCluster>,
     limits: Arc<Limits>,
+    dialer: Rc<Dialer>,
     metadata: Option<Rc<Metadata>>,
     current: RefCell<Current>,
 }
@@ -41,14 +44,20 @@ struct Current {
 
 impl Cluster {
     /// A cluster as configured, with no connection yet. `shared` holds its endpoints.
-    pub fn new(configuration: &meshgate_config::Cluster, shared: &Arc<SharedCluster>) -> Cluster {
+    pub fn new(
+        configuration: &meshgate_config::Cluster,
+        shared: &Arc<SharedCluster>,
+        tls: Option<&Arc<ClientTls>>,
+    ) -> Cluster {
         let limits = shared.limits_of(configuration);
-        let current = Current::new(configuration, shared.members(), &[], &limits);
+        let dialer = Rc::new(Dialer::new(configuration.connect_timeout, tls.cloned()));
+        let current = Current::new(configuration, shared.members(), &[], &limits, &dialer);
         Cluster {
             name: Rc::from(configuration.name.as_str()),
             configuration: configuration.clone(),
             shared: Arc::clone(shared),
             limits,
+            dialer,
             current: RefCell::new(current),
             metadata: (!configuration.metadata.is_empty()).then(|| Rc::new(configuration.metadata.clone())),
         }
@@ -84,11 +93,6 @@ impl Cluster {
         Some(proxy_protocol::write(version_of(self.configuration.proxy_protocol?), client))
     }
 
-    /// How long a connection attempt may take.
-    pub(super) fn connect_timeout(&self) -> Duration {
-        self.configuration.connect_timeout
-    }
-
     /// The endpoint for the next request.
     pub(super) fn pick(&self, key: Option<u64>) -> Option<Rc<Endpoint>> {
         self.shared.use_it();
@@ -105,7 +109,8 @@ impl Cluster {
         let members = self.shared.members();
         let mut current = self.current.borrow_mut();
         if !Arc::ptr_eq(&members, &current.members) {
-            *current = Current::new(&self.configuration, members, &current.endpoints, &self.limits);
+            *current =
+                Current::new(&self.configuration, members, &current.endpoints, &self.limits, &self.dialer);
         }
         current.levels.renew(generation, &self.configuration, &self.shared);
     }
@@ -164,13 +169,18 @@ impl Cluster {
 
     /// Whether a reload leaves this cluster as it is. Where it stands in the file does not matter; its limits and its
     /// endpoints are shared, and change there.
-    fn is_still(&self, configuration: &meshgate_config::Cluster, shared: &Arc<SharedCluster>) -> bool {
+    fn is_still(
+        &self,
+        configuration: &meshgate_config::Cluster,
+        shared: &Arc<SharedCluster>,
+        tls: Option<&Arc<ClientTls>>,
+    ) -> bool {
         let mut moved = self.configuration.clone();
         (moved.at, moved.limits) = (configuration.at, configuration.limits);
         moved.endpoints.clone_from(&configuration.endpoints);
         moved.discovery.clone_from(&configuration.discovery);
         moved.health_check.clone_from(&configuration.health_check);
-        moved == *configuration && Arc::ptr_eq(&self.shared, shared)
+        moved == *configuration && Arc::ptr_eq(&self.shared, shared) && self.dialer.has_same_tls(tls)
     }
 }
 
@@ -181,6 +191,7 @@ impl Current {
         members: Arc<Members>,
         known: &[Rc<Endpoint>],
         limits: &Arc<Limits>,
+        dialer: &Rc<Dialer>,
     ) -> Current {
         let known: HashMap<SocketAddr, &Rc<Endpoint>> =
             known.iter().map(|endpoint| (endpoint.address(), endpoint)).collect();
@@ -190,7 +201,7 @@ impl Current {
             let rank = (described.priority, distance);
             Rc::new(match known.get(&described.address) {
                 Some(known) => known.renewed(member, rank),
-                None => Endpoint::new(member, rank, limits, configuration.idle_timeout),
+                None => Endpoint::new(member, rank, limits, dialer, configuration.idle_timeout),
             })
         };
         let endpoints: Rc<[Rc<Endpoint>]> = members
@@ -238,6 +249,10 @@ impl fmt::Debug for Cluster {
     }
 }
 
+/// A cluster's configuration, what all workers know of it, and its TLS.
+pub type ConfiguredCluster<'c> =
+    (&'c meshgate_config::Cluster, &'c Arc<SharedCluster>, Option<&'c Arc<ClientTls>>);
+
 /// All clusters of one snapshot on one worker.
 #[derive(Clone, Debug, Default)]
 pub struct Clusters {
@@ -248,15 +263,15 @@ impl Clusters {
     /// The configured clusters, each with its shared state. A cluster that `previous` holds with the same settings is taken
     /// over, so that a reload keeps its connections.
     pub fn new<'c>(
-        configured: impl Iterator<Item = (&'c meshgate_config::Cluster, &'c Arc<SharedCluster>)>,
+        configured: impl Iterator<Item = ConfiguredCluster<'c>>,
         previous: Option<&Clusters>,
     ) -> Clusters {
         let by_name = configured
-            .map(|(configuration, shared)| {
+            .map(|(configuration, shared, tls)| {
                 let kept = previous
                     .and_then(|clusters| clusters.find(&configuration.name))
-                    .filter(|cluster| cluster.is_still(configuration, shared));
-                let cluster = kept.unwrap_or_else(|| Rc::new(Cluster::new(configuration, shared)));
+                    .filter(|cluster| cluster.is_still(configuration, shared, tls));
+                let cluster = kept.unwrap_or_else(|| Rc::new(Cluster::new(configuration, shared, tls)));
                 (cluster.name.clone(), cluster)
             })
             .collect();

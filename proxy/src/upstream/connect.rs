@@ -4,18 +4,21 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
+use meshgate_wasm::Tls;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
+use super::dial::{Dialer, Opened};
 use super::error::{UpstreamError, UpstreamErrorKind};
 use super::limits::ConnectionSlot;
 use super::send::RequestBody;
+use crate::tls::{Speak, Transport};
 
 /// Most bytes of a response head.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
@@ -33,6 +36,8 @@ pub(super) struct Connection {
     task: AbortHandle,
     /// Our side of it.
     pub(super) local_address: Option<SocketAddr>,
+    /// What its TLS handshake settled.
+    pub(super) tls: Option<Rc<Tls>>,
     /// It has carried a request before.
     pub(super) reused: bool,
     /// The endpoint was told whose request it is for: it is for no other.
@@ -57,18 +62,17 @@ impl Drop for Connection {
 /// A socket to an endpoint, counted among its cluster's connections for as long as it is open.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
-    slot: ConnectionSlot,
+    stream: Transport,
+    _slot: ConnectionSlot,
 }
 
 impl Socket {
-    pub(super) fn stream(&self) -> &TcpStream {
-        &self.stream
+    pub(super) fn new(stream: Transport, slot: ConnectionSlot) -> Socket {
+        Socket { stream, _slot: slot }
     }
 
-    /// The socket, and what is to be held for as long as it is open.
-    pub(super) fn into_parts(self) -> (TcpStream, ConnectionSlot) {
-        (self.stream, self.slot)
+    pub(super) fn stream(&self) -> &Transport {
+        &self.stream
     }
 }
 
@@ -108,64 +112,26 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// Opens a connection for HTTP/1.1 within `timeout`.
+/// Opens a connection for HTTP/1.1.
 pub(super) async fn connect(
     address: SocketAddr,
-    timeout: Duration,
+    dialer: &Dialer,
     slot: ConnectionSlot,
     greeting: Option<&[u8]>,
 ) -> Result<Connection, UpstreamError> {
     let began = Instant::now();
-    let stream = open(address, timeout, slot, greeting).await?;
-    let local_address = stream.stream().local_addr().ok();
+    let Opened { transport, local_address, tls } = dialer.open(address, Speak::Http1, greeting).await?;
+    let socket = Socket::new(transport, slot);
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_BUFFER)
         .max_header_size(MAX_HEAD)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(socket))
         .await
-        .map_err(|error| failed(address, UpstreamErrorKind::ConnectFailed, error.to_string()))?;
+        .map_err(|error| {
+            UpstreamError::new(UpstreamErrorKind::ConnectFailed, Some(address), error.to_string())
+        })?;
     // Its errors reach the exchange through the sender or the body; what happens to an idle connection is no news.
     let task = tokio::task::spawn_local(async move { connection.with_upgrades().await.ok() }).abort_handle();
     let (only_once, opened_in) = (greeting.is_some(), began.elapsed());
-    Ok(Connection { sender, task, local_address, reused: false, only_once, opened_in })
-}
-
-/// Opens a socket within `timeout`, and says `greeting` on it before anything else.
-pub(super) async fn open(
-    address: SocketAddr,
-    timeout: Duration,
-    slot: ConnectionSlot,
-    greeting: Option<&[u8]>,
-) -> Result<Socket, UpstreamError> {
-    let opening = async {
-        let mut stream = TcpStream::connect(address).await?;
-        if let Some(greeting) = greeting {
-            stream.write_all(greeting).await?;
-        }
-        Ok(stream)
-    };
-    let stream = match tokio::time::timeout(timeout, opening).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(failed(address, connect_kind(&error), error.to_string())),
-        Err(_) => {
-            let details = format!("no answer within {timeout:?}");
-            return Err(failed(address, UpstreamErrorKind::ConnectTimeout, details));
-        }
-    };
-    // Without it the second of two small writes would wait for the peer's delayed acknowledgement.
-    match stream.set_nodelay(true) {
-        Ok(()) => Ok(Socket { stream, slot }),
-        Err(error) => Err(failed(address, UpstreamErrorKind::ConnectFailed, error.to_string())),
-    }
-}
-
-fn failed(address: SocketAddr, kind: UpstreamErrorKind, details: String) -> UpstreamError {
-    UpstreamError::new(kind, Some(address), details)
-}
-
-fn connect_kind(error: &io::Error) -> UpstreamErrorKind {
-    match error.kind() {
-        io::ErrorKind::TimedOut => UpstreamErrorKind::ConnectTimeout,
-        _ => UpstreamErrorKind::ConnectFailed,
-    }
+    Ok(Connection { sender, task, local_address, tls, reused: false, only_once, opened_in })
 }

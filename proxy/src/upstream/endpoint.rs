@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::balance::Candidate;
+use super::dial::Dialer;
 use super::http2;
 use super::levels::Standing;
 use super::limits::Limits;
@@ -25,13 +26,20 @@ pub struct Endpoint {
     http2: Rc<http2::Connections>,
     in_flight: Rc<Cell<usize>>,
     limits: Arc<Limits>,
+    dialer: Rc<Dialer>,
 }
 
 /// Its priority, and among those of the same how far it is away.
 pub(super) type Rank = (u32, u32);
 
 impl Endpoint {
-    pub(super) fn new(member: &Member, rank: Rank, limits: &Arc<Limits>, idle_timeout: Duration) -> Endpoint {
+    pub(super) fn new(
+        member: &Member,
+        rank: Rank,
+        limits: &Arc<Limits>,
+        dialer: &Rc<Dialer>,
+        idle_timeout: Duration,
+    ) -> Endpoint {
         let configuration = member.configuration();
         let weight = f64::from(configuration.weight.max(1));
         Endpoint {
@@ -40,9 +48,10 @@ impl Endpoint {
             shared: Arc::clone(member.shared()),
             standing: Standing::new(weight),
             pool: Pool::new(idle_timeout, limits),
-            http2: http2::Connections::new(configuration.address, idle_timeout, limits),
+            http2: http2::Connections::new(configuration.address, dialer, idle_timeout, limits),
             in_flight: Rc::default(),
             limits: Arc::clone(limits),
+            dialer: Rc::clone(dialer),
         }
     }
 
@@ -58,7 +67,13 @@ impl Endpoint {
             http2: Rc::clone(&self.http2),
             in_flight: Rc::clone(&self.in_flight),
             limits: Arc::clone(&self.limits),
+            dialer: Rc::clone(&self.dialer),
         }
+    }
+
+    /// How it is connected to.
+    pub(super) fn dialer(&self) -> &Dialer {
+        &self.dialer
     }
 
     /// Where it listens.

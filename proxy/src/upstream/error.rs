@@ -25,6 +25,8 @@ pub enum UpstreamErrorKind {
     ConnectFailed,
     /// The connection was not there in time.
     ConnectTimeout,
+    /// The endpoint was reached, and TLS with it came to nothing: one side did not accept the other.
+    TlsFailed,
     /// One of the cluster's limits is met: too many requests are active, or wait for a connection, or this one has waited
     /// too long.
     Overflow,
@@ -65,6 +67,7 @@ impl UpstreamError {
                 | UpstreamErrorKind::Overflow
                 | UpstreamErrorKind::ConnectFailed
                 | UpstreamErrorKind::ConnectTimeout
+                | UpstreamErrorKind::TlsFailed
         )
     }
 }
@@ -75,6 +78,7 @@ impl fmt::Display for UpstreamError {
             UpstreamErrorKind::NoEndpoint => "no endpoint",
             UpstreamErrorKind::ConnectFailed => "connection failed",
             UpstreamErrorKind::ConnectTimeout => "connection timed out",
+            UpstreamErrorKind::TlsFailed => "TLS failed",
             UpstreamErrorKind::Overflow => "the cluster is at its limits",
             UpstreamErrorKind::Refused => "request refused before it was begun",
             UpstreamErrorKind::StreamReset { .. } => "stream reset before a response",

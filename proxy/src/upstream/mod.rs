@@ -10,6 +10,7 @@ pub mod callout;
 mod care;
 pub mod cluster;
 pub mod connect;
+mod dial;
 mod discovery;
 pub mod endpoint;
 pub mod error;
@@ -26,7 +27,7 @@ mod tcp;
 mod tunnel;
 
 pub use care::{Caretaker, Preparation};
-pub use cluster::{Cluster, Clusters};
+pub use cluster::{Cluster, Clusters, ConfiguredCluster};
 pub use endpoint::Endpoint;
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use health::Health;

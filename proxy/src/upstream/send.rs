@@ -14,6 +14,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use meshgate_config::ClusterProtocol;
+use meshgate_wasm::Tls;
 
 use super::cluster::Cluster;
 use super::connect::{self, Connection};
@@ -63,7 +64,7 @@ impl Upstream {
         attempt.0.replace(Some((Rc::clone(&endpoint), sent)));
         let response = match protocol {
             ClusterProtocol::Http1 => self.send_http1(cluster, &endpoint, request).await,
-            ClusterProtocol::Http2 => self.send_http2(cluster, &endpoint, request).await,
+            ClusterProtocol::Http2 => self.send_http2(&endpoint, request).await,
         };
         attempt.0.take();
         // Nobody asked for another protocol.
@@ -100,19 +101,17 @@ impl Upstream {
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         match cluster.protocol() {
             ClusterProtocol::Http1 => self.send_http1(cluster, endpoint, request).await,
-            ClusterProtocol::Http2 => self.send_http2(cluster, endpoint, request).await,
+            ClusterProtocol::Http2 => self.send_http2(endpoint, request).await,
         }
     }
 
     async fn send_http2(
         &self,
-        cluster: &Cluster,
         endpoint: &Rc<Endpoint>,
         request: Request<Body>,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let mut turn = Turn::new(endpoint);
-        let (response, lease) =
-            http2::send(endpoint.http2(), request, cluster.connect_timeout(), || turn.activate()).await?;
+        let (response, lease) = http2::send(endpoint.http2(), request, || turn.activate()).await?;
         let lease = Lease { held: Held::Http2(lease), turn };
         Ok(accept(response.map(Source::Http2), lease))
     }
@@ -129,7 +128,7 @@ impl Upstream {
         let mut request = Request::from_parts(head, body);
         let mut turn = Turn::new(endpoint);
         loop {
-            let mut connection = http1_connection(cluster, &mut turn, greeting.as_deref()).await?;
+            let mut connection = http1_connection(&mut turn, greeting.as_deref()).await?;
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {
                     let lease = Lease { held: Held::Http1 { connection, progress }, turn };
@@ -168,11 +167,7 @@ impl Attempt {
 
 /// A connection for a request that counts as active from here on: one that was used before, or a new one. With as many
 /// open as there may be, the request waits, and does not count as active meanwhile.
-async fn http1_connection(
-    cluster: &Cluster,
-    turn: &mut Turn,
-    greeting: Option<&[u8]>,
-) -> Result<Connection, UpstreamError> {
+async fn http1_connection(turn: &mut Turn, greeting: Option<&[u8]>) -> Result<Connection, UpstreamError> {
     turn.activate()?;
     let endpoint = Rc::clone(&turn.endpoint);
     if let Some(connection) = endpoint.pool().take() {
@@ -202,7 +197,7 @@ async fn http1_connection(
             }
         }
     };
-    connect::connect(endpoint.address(), cluster.connect_timeout(), slot, greeting).await
+    connect::connect(endpoint.address(), endpoint.dialer(), slot, greeting).await
 }
 
 fn overflow(endpoint: &Endpoint, details: &str) -> UpstreamError {
@@ -230,10 +225,10 @@ fn classify(error: &hyper::Error, reused: bool, progress: Option<&Progress>) -> 
 /// Takes a response head in.
 fn accept(response: Response<Source>, lease: Lease) -> Response<UpstreamBody> {
     let endpoint = lease.turn.endpoint.address();
-    let (local_address, ready_after) = (lease.local_address(), lease.ready_after());
+    let (local_address, ready_after, tls) = (lease.local_address(), lease.ready_after(), lease.tls());
     let last_head = response.status() != StatusCode::SWITCHING_PROTOCOLS;
     response.map(|source| {
-        let mut body = UpstreamBody { source, endpoint, local_address, ready_after, lease: Some(lease) };
+        let mut body = UpstreamBody { source, endpoint, local_address, ready_after, tls, lease: Some(lease) };
         if last_head && body.is_end_stream() {
             body.release();
         }
@@ -301,6 +296,13 @@ impl Lease {
         }
     }
 
+    fn tls(&self) -> Option<Rc<Tls>> {
+        match &self.held {
+            Held::Http1 { connection, .. } => connection.tls.clone(),
+            Held::Http2(lease) => lease.tls(),
+        }
+    }
+
     /// How long the request waited for its connection. A connection for many requests is there already, or is not
     /// counted for the one that opens it.
     fn ready_after(&self) -> Duration {
@@ -336,6 +338,7 @@ pub struct UpstreamBody {
     endpoint: SocketAddr,
     local_address: Option<SocketAddr>,
     ready_after: Duration,
+    tls: Option<Rc<Tls>>,
     lease: Option<Lease>,
 }
 
@@ -353,6 +356,11 @@ impl UpstreamBody {
     /// Our side of the connection to it.
     pub fn local_address(&self) -> Option<SocketAddr> {
         self.local_address
+    }
+
+    /// What the TLS handshake with it settled.
+    pub fn tls(&self) -> Option<&Rc<Tls>> {
+        self.tls.as_ref()
     }
 
     /// How long the request waited for that connection.

@@ -4,19 +4,23 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
+use meshgate_wasm::Tls;
+
 use super::cluster::Cluster;
-use super::connect;
+use super::dial::Opened;
 use super::endpoint::Endpoint;
 use super::error::{UpstreamError, UpstreamErrorKind};
 use super::limits::ConnectionSlot;
 use super::outlier::Outcome;
 use super::send::{Turn, Upstream};
 use crate::message::proxy_protocol::Addresses;
-use crate::tls::Transport;
+use crate::tls::{Speak, Transport};
 
 /// An open connection to an endpoint, counted there for as long as it lasts.
 pub struct TcpConnection {
     transport: Transport,
+    local_address: Option<SocketAddr>,
+    tls: Option<Rc<Tls>>,
     _slot: ConnectionSlot,
     _turn: Turn,
 }
@@ -29,7 +33,12 @@ impl TcpConnection {
 
     /// Our side of it.
     pub fn local_address(&self) -> Option<SocketAddr> {
-        self.transport.socket().local_addr().ok()
+        self.local_address
+    }
+
+    /// What its TLS handshake settled.
+    pub fn tls(&self) -> Option<&Rc<Tls>> {
+        self.tls.as_ref()
     }
 }
 
@@ -51,11 +60,10 @@ impl Upstream {
         })?;
         let began = Instant::now();
         let greeting = cluster.greeting(Some(client));
-        let timeout = cluster.connect_timeout();
-        let opened = connect::open(endpoint.address(), timeout, slot, greeting.as_deref()).await;
+        let opened = endpoint.dialer().open(endpoint.address(), Speak::Bytes, greeting.as_deref()).await;
         let outcome = if opened.is_ok() { Outcome::Success } else { Outcome::NoAnswer };
         cluster.report(endpoint, outcome, began.elapsed());
-        let (stream, slot) = opened?.into_parts();
-        Ok(TcpConnection { transport: Transport::Plain(stream), _slot: slot, _turn: turn })
+        let Opened { transport, local_address, tls } = opened?;
+        Ok(TcpConnection { transport, local_address, tls, _slot: slot, _turn: turn })
     }
 }

@@ -39,6 +39,7 @@ pub(super) fn configuration(endpoints: &[SocketAddr]) -> meshgate_config::Cluste
         health_check: None,
         near: None,
         protocol: meshgate_config::ClusterProtocol::Http1,
+        tls: None,
         load_balancer: meshgate_config::LoadBalancer::RoundRobin,
         slow_start: None,
         outlier_detection: None,
@@ -76,7 +77,7 @@ impl Endpoint {
 
 /// A cluster that nothing is known of yet.
 pub(super) fn fresh(configuration: &meshgate_config::Cluster) -> Rc<Cluster> {
-    Rc::new(Cluster::new(configuration, &SharedClusters::default().of(configuration)))
+    Rc::new(Cluster::new(configuration, &SharedClusters::default().of(configuration), None))
 }
 
 pub(super) struct Played {
@@ -532,7 +533,7 @@ fn a_reload_keeps_the_connections_of_what_did_not_change() {
     let mut shared = SharedClusters::default();
     let mut clusters = |configuration: &meshgate_config::Cluster, previous: Option<&Clusters>| {
         let shared = shared.of(configuration);
-        Clusters::new([(configuration, &shared)].into_iter(), previous)
+        Clusters::new([(configuration, &shared, None)].into_iter(), previous)
     };
     let first = configuration(&[address(1)]);
     let built = clusters(&first, None);
@@ -553,7 +554,7 @@ fn endpoints_that_stay_keep_their_connections_when_others_come_and_go() {
     let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let first = configuration(&[address(1), address(2)]);
     let shared = SharedClusters::default().of(&first);
-    let cluster = Cluster::new(&first, &shared);
+    let cluster = Cluster::new(&first, &shared, None);
     let picked: Vec<_> = (0..2).filter_map(|_| cluster.pick(None)).map(|one| one.address()).collect();
     assert_eq!(picked, [address(1), address(2)]);
     let before = cluster.endpoints();
@@ -585,7 +586,7 @@ fn a_subset_has_the_endpoints_with_its_labels_and_limits_of_its_own() {
     let mut clusters = SharedClusters::default();
     let (shared, same) = (clusters.of(&whole), clusters.of(&subset));
     assert!(std::sync::Arc::ptr_eq(&shared, &same));
-    let (all, some) = (Cluster::new(&whole, &shared), Cluster::new(&subset, &same));
+    let (all, some) = (Cluster::new(&whole, &shared, None), Cluster::new(&subset, &same, None));
     assert_eq!((all.endpoints().len(), some.endpoints().len()), (3, 2));
     assert!((0..9).all(|_| some.pick(None).is_some_and(|one| one.address() != address(2))));
     assert!(some.limits().begin_request() && all.limits().requests().now() == 0);

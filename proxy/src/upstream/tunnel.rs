@@ -10,7 +10,7 @@ use crate::message::Duplex;
 
 impl Duplex for Socket {
     fn break_off(&self) {
-        self.stream().break_off();
+        self.stream().socket().break_off();
     }
 }
 

@@ -7,11 +7,17 @@ use std::path::{Path, PathBuf};
 
 use http::Response;
 use meshgate_tests::{Backend, Meshgate, Shown, WebSocketBackend, full, repository, run, shown_commands};
+use tempfile::TempDir;
 use tokio::process::Command;
 
 #[tokio::test]
 async fn quickstart() {
     assert!(run_readme("quickstart").await >= 3);
+}
+
+#[tokio::test]
+async fn gateway() {
+    assert!(run_readme("gateway").await >= 6);
 }
 
 #[tokio::test]
@@ -35,7 +41,7 @@ async fn no_example_is_left_out() {
         std::fs::read_dir(repository().join("examples")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> = folders.map(|name| name.into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["hello-filter", "quickstart", "tcp", "websocket"], "each has a test here");
+    assert_eq!(names, ["gateway", "hello-filter", "quickstart", "tcp", "websocket"], "each has a test here");
 }
 
 /// Runs the example and returns how many commands were tried.
@@ -44,19 +50,43 @@ async fn run_readme(example: &str) -> usize {
     let page = std::fs::read_to_string(folder.join("README.md")).unwrap();
     let yaml = std::fs::read_to_string(folder.join("meshgate.yaml")).unwrap();
     let mut addresses = Addresses::default();
-    let gate = Meshgate::with(&addresses.freed(&yaml, &folder).await).start().await;
+    let beside = TempDir::new().unwrap();
+    let mut setup = Meshgate::with(&addresses.freed(&yaml, &folder).await);
+    for (path, content) in certificates(&folder, beside.path()).await {
+        setup = setup.file(&path, content);
+    }
+    let gate = setup.start().await;
     addresses.learn(&gate);
 
     let commands: Vec<_> =
         shown_commands(&page).into_iter().filter(|shown| shown.command.starts_with("curl ")).collect();
     for shown in &commands {
-        try_command(shown, &addresses).await;
+        try_command(shown, &addresses, beside.path()).await;
     }
     commands.len()
 }
 
-async fn try_command(shown: &Shown, addresses: &Addresses) {
+/// What the example's script for certificates makes, if there is one; it runs where the commands run.
+async fn certificates(folder: &Path, beside: &Path) -> Vec<(String, Vec<u8>)> {
+    let script = folder.join("certificates.sh");
+    if !script.exists() {
+        return Vec::new();
+    }
+    let mut command = Command::new(script);
+    command.current_dir(beside);
+    let finished = run(command).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let files = std::fs::read_dir(beside.join("certificates")).unwrap().map(|entry| entry.unwrap().path());
+    let named = |path: PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        (format!("certificates/{name}"), std::fs::read(path).unwrap())
+    };
+    files.map(named).collect()
+}
+
+async fn try_command(shown: &Shown, addresses: &Addresses, beside: &Path) {
     let mut shell = Command::new("sh");
+    shell.current_dir(beside);
     shell.args(["-c", &addresses.translated(&shown.command)]);
     let finished = run(shell).await;
     let printed: Vec<_> = finished.stdout.lines().map(str::trim_end).collect();

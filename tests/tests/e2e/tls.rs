@@ -320,3 +320,171 @@ async fn a_drain_finishes_what_came_through_tls() {
     let (one, two) = replies.await.unwrap();
     assert_eq!((one.text(), two.text()), ("late".to_owned(), "late".to_owned()));
 }
+
+#[tokio::test]
+async fn renewed_certificates_are_shown_from_then_on_and_no_request_fails() {
+    let authority = Authority::new();
+    let backend = Backend::echo("one").await;
+    let (setup, first) = one(&authority);
+    let gate = setup.workers(2).cluster("one", &[&backend]).start().await;
+    let address = gate.address();
+    // Connections that stay, and clients that come anew all the time.
+    let client = TlsClient::new("a.example.com", &authority);
+    let mut lasting = client.http2(address).await;
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let comers: Vec<_> = (0..4)
+        .map(|index| {
+            let (client, stop) = (client.clone(), stop.clone());
+            // Some keep their sessions, some do not.
+            let client = if index % 2 == 0 { client.forgetful() } else { client };
+            tokio::spawn(async move {
+                let mut served = 0;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert_eq!(client.http1(address).await.get("/").await.status, 200);
+                    served += 1;
+                }
+                served
+            })
+        })
+        .collect();
+    let fresh = client.clone().forgetful();
+    let mut running = gate.reload().await;
+    let mut shown = first;
+    for round in 0..10 {
+        assert!(fresh.connect(address).await.shows(&shown), "{round}");
+        shown = authority.issue(&Says::name("a.example.com"));
+        gate.replace("web.key", &shown.key);
+        gate.replace("web.pem", &shown.certificate);
+        running = gate.reloaded(&running).await;
+        assert_eq!(lasting.get("/").await.status, 200, "{round}");
+    }
+    assert!(fresh.connect(address).await.shows(&shown));
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for comer in comers {
+        assert!(comer.await.unwrap() > 0);
+    }
+    let metrics = gate.metrics().await;
+    assert_eq!(metrics.sum("meshgate_downstream_tls_handshakes_failed_total", &[]), 0.0);
+    assert_eq!(metrics.sum("meshgate_downstream_tls_handshakes_timed_out_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn what_is_no_good_pair_is_refused_with_its_place_and_kept_out() {
+    let authority = Authority::new();
+    let backend = Backend::echo("one").await;
+    let (setup, issued) = one(&authority);
+    let gate = setup.cluster("one", &[&backend]).start().await;
+    let place = gate.setup().place("certificates");
+    let other = authority.issue(&Says::name("a.example.com"));
+    let half = &issued.certificate[..issued.certificate.len() / 2];
+    let sealed = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    for (file, content, reason) in [
+        ("web.key", other.key.as_str(), "does not belong to the certificate"),
+        ("web.key", "", "holds no private key"),
+        ("web.key", sealed, "encrypted"),
+        ("web.key", issued.certificate.as_str(), "holds no private key"),
+        ("web.pem", half, "is not whole PEM"),
+        ("web.pem", issued.key.as_str(), "holds no certificate"),
+        ("web.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "is broken"),
+    ] {
+        gate.replace(file, content);
+        let refused = |reload: &meshgate_tests::Reload| {
+            reload.errors.as_ref().is_some_and(|said| said.contains(reason))
+        };
+        let reload = gate.reload_until(reason, refused).await;
+        let said = reload.errors.unwrap();
+        assert!(said.contains(&place), "{said}");
+        assert!(!said.contains(&other.key[40..80]) && !said.contains(&issued.key[40..80]), "{said}");
+        let secured = TlsClient::new("a.example.com", &authority).connect(gate.address()).await;
+        assert!(secured.shows(&issued), "{reason}");
+        let good = if file == "web.key" { &issued.key } else { &issued.certificate };
+        gate.replace(file, good);
+        gate.reload_until("it is good again", |reload| reload.errors.is_none()).await;
+    }
+    std::fs::remove_file(gate.path("web.key")).unwrap();
+    let said = gate.refused().await;
+    assert!(said.contains("cannot read web.key: No such file"), "{said}");
+}
+
+#[tokio::test]
+async fn certificates_and_their_ends_are_shown_and_keys_are_not() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let day = Duration::from_secs(24 * 3600);
+    let issued =
+        authority.issue(&Says::name("a.example.com").and_uri("spiffe://example.org/web").valid_for(5 * day));
+    let tls =
+        "tls: {certificates: [{certificate: web.pem, key: web.key}], client_certificates: {ca: ca.pem}}";
+    let backend = Backend::echo("one").await;
+    let setup = Meshgate::chain("").listener(tls).pair("web", &issued).file("ca.pem", clients.certificate());
+    let more = "tls: {ca: ca.pem, server_name: x}";
+    let gate = setup.cluster_of("one", &[backend.address()], more).start().await;
+    let page = gate.admin("/certificates").await.json();
+    let certificates = page["certificates"].as_array().unwrap();
+    assert_eq!(certificates.len(), 2, "{page:#}");
+    let own = certificates.iter().find(|one| one["role"] == "certificate").unwrap();
+    assert_eq!(own["sha256"], issued.sha256());
+    assert_eq!(own["file"], "web.pem");
+    assert_eq!(
+        (&own["dns_names"][0], &own["uris"][0]),
+        (&"a.example.com".into(), &"spiffe://example.org/web".into())
+    );
+    assert_eq!((&own["standing"], &own["used_by"][0]), (&"expires soon".into(), &"listener web".into()));
+    assert!(!own["serial"].as_str().unwrap().is_empty());
+    let ca = certificates.iter().find(|one| one["role"] == "ca").unwrap();
+    assert_eq!(ca["used_by"], serde_json::json!(["listener web", "cluster one"]));
+
+    let name = "meshgate_certificate_expiry_timestamp_seconds";
+    let end = gate.metrics().await.sum(name, &[("file", "web.pem"), ("used_by", "listener web")]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((end - now - (5 * day).as_secs_f64()).abs() < 600.0, "{end}");
+    gate.log().wait("a warning", |line| line.contains("certificate expires soon").then_some(())).await;
+
+    let secret = &issued.key.lines().nth(1).unwrap()[..40];
+    for path in ["/certificates", "/config", "/metrics", "/reload"] {
+        let text = gate.admin(path).await.text();
+        assert!(!text.contains(secret) && !text.contains("PRIVATE KEY"), "{path}");
+    }
+    assert!(gate.admin("/config").await.text().contains("web.key"));
+    let stopped = gate.stop().await;
+    assert!(!stopped.log.join("\n").contains(secret));
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_a_warning_and_no_error() {
+    let authority = Authority::new();
+    let issued = authority.issue(&Says::name("a.example.com").expired());
+    let backend = Backend::echo("one").await;
+    let setup = || Meshgate::chain("").listener(ONE).pair("web", &issued).cluster("one", &[&backend]);
+    let finished = setup().check().await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(
+        finished.stderr.contains("warning: the certificate in web.pem, of listener web, has expired"),
+        "{finished:?}"
+    );
+    let gate = setup().start().await;
+    gate.log().wait("an error", |line| line.contains("certificate has expired").then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_files_is_said_by_check() {
+    let authority = Authority::new();
+    let issue = |name: &str| authority.issue(&Says::name(name));
+    let (a, b, nameless) =
+        (issue("a.example.com"), issue("A.example.com"), authority.issue(&Says::uri("spiffe://a/b")));
+    let tls = "tls: {certificates: [{certificate: a.pem, key: a.key}, {certificate: b.pem, key: b.key}, \
+               {certificate: n.pem, key: n.key}, {certificate: x.pem, key: a.key}], client_certificates: {ca: a.key}}";
+    let setup = Meshgate::chain("").listener(tls).pair("a", &a).pair("b", &b).pair("n", &nameless);
+    let finished = setup.clone().check().await;
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    for said in ["cannot read x.pem: No such file", "a.key holds no certificate in PEM"] {
+        assert!(finished.stderr.contains(said), "{said}: {finished:?}");
+    }
+    // What concerns them together is said when each is good by itself.
+    let tls = tls.replace(", {certificate: x.pem, key: a.key}", "").replace("ca: a.key", "ca: a.pem");
+    let setup = Meshgate::chain("").listener(&tls).pair("a", &a).pair("b", &b).pair("n", &nameless);
+    let finished = setup.check().await;
+    assert_eq!(finished.code, Some(2), "{finished:?}");
+    for said in ["another certificate is for the name", "the certificate in n.pem has no DNS name"] {
+        assert!(finished.stderr.contains(said), "{said}: {finished:?}");
+    }
+}

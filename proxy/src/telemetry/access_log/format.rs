@@ -100,6 +100,7 @@ pub(super) fn json(record: &AccessRecord<'_>, dates: &mut DateCache, out: &mut V
         Some(upstream) => quoted(upstream, out),
         None => out.extend_from_slice(b"null"),
     }
+    string("upstream_failure", record.upstream_failure.map(str::as_bytes), out);
     string("cluster", record.cluster.map(str::as_bytes), out);
     string("route", record.route.map(str::as_bytes), out);
     key("downstream_address", out);

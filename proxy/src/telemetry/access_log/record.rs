@@ -40,6 +40,8 @@ pub struct AccessRecord<'a> {
     pub authority: Option<&'a [u8]>,
     /// The endpoint that answered, or failed to.
     pub upstream_address: Option<SocketAddr>,
+    /// Why no connection to the endpoint could be made.
+    pub upstream_failure: Option<&'a str>,
     /// The cluster the route named.
     pub cluster: Option<&'a str>,
     /// The route that was decided.

@@ -36,6 +36,7 @@ fn record() -> AccessRecord<'static> {
         request_id: Some(b"77"),
         authority: Some(b"example.com"),
         upstream_address: Some(SocketAddr::from(([127, 0, 0, 1], 9001))),
+        upstream_failure: None,
         cluster: Some("reviews-v1"),
         route: Some("rest"),
         downstream_address: SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 55555)),
@@ -73,7 +74,7 @@ fn a_line_of_json() {
         "response_code": 200, "response_flags": null, "response_code_details": "via_upstream",
         "bytes_received": 0, "bytes_sent": 1234, "duration_ms": 12, "upstream_time_ms": 11,
         "x_forwarded_for": null, "user_agent": "curl/8", "request_id": "77", "authority": "example.com",
-        "upstream_address": "127.0.0.1:9001", "cluster": "reviews-v1", "route": "rest",
+        "upstream_address": "127.0.0.1:9001", "upstream_failure": null, "cluster": "reviews-v1", "route": "rest",
         "downstream_address": "[::1]:55555", "listener": "web",
     });
     assert_eq!(value, expected);

@@ -43,9 +43,9 @@ pub(super) fn of_http(status: StatusCode) -> GrpcStatus {
 pub(super) fn of_upstream(error: &UpstreamError) -> GrpcStatus {
     match error.kind {
         UpstreamErrorKind::NoEndpoint => GrpcStatus::new(UNAVAILABLE, "no healthy upstream"),
-        UpstreamErrorKind::ConnectFailed | UpstreamErrorKind::ConnectTimeout => {
-            GrpcStatus::new(UNAVAILABLE, "upstream connect error")
-        }
+        UpstreamErrorKind::ConnectFailed
+        | UpstreamErrorKind::ConnectTimeout
+        | UpstreamErrorKind::TlsFailed => GrpcStatus::new(UNAVAILABLE, "upstream connect error"),
         UpstreamErrorKind::Overflow => GrpcStatus::new(UNAVAILABLE, "too many requests wait"),
         UpstreamErrorKind::Refused => GrpcStatus::new(UNAVAILABLE, "upstream refused the request"),
         UpstreamErrorKind::Reset { .. } => GrpcStatus::new(UNAVAILABLE, "upstream connection ended"),

@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
+use meshgate_wasm::Tls;
 use tokio::sync::Notify;
 
 use crate::message::http2_frames::{FrameBudget, Watched};
-use crate::upstream::connect::{self, MAX_HEAD, Socket};
+use crate::tls::Speak;
+use crate::upstream::connect::{MAX_HEAD, Socket};
+use crate::upstream::dial::{Dialer, Opened};
 use crate::upstream::error::{UpstreamError, UpstreamErrorKind};
 use crate::upstream::limits::ConnectionSlot;
 
@@ -37,6 +40,8 @@ pub(super) struct Connection {
     watch: Rc<Watch>,
     /// Our side of it.
     pub(super) local_address: Option<SocketAddr>,
+    /// What its TLS handshake settled.
+    pub(super) tls: Option<Rc<Tls>>,
     /// Requests on it.
     pub(super) streams: Cell<usize>,
     /// It has carried a request before.
@@ -85,13 +90,13 @@ impl Connection {
     pub(super) async fn open(
         address: SocketAddr,
         crowd: &Rc<Crowd>,
-        timeout: Duration,
+        dialer: &Dialer,
         slot: ConnectionSlot,
     ) -> Result<Rc<Connection>, UpstreamError> {
         let failed =
             |details: String| UpstreamError::new(UpstreamErrorKind::ConnectFailed, Some(address), details);
-        let stream = connect::open(address, timeout, slot, None).await?;
-        let local_address = stream.stream().local_addr().ok();
+        let Opened { transport, local_address, tls } = dialer.open(address, Speak::Http2, None).await?;
+        let stream = Socket::new(transport, slot);
         let (sender, connection) = builder()
             .handshake(Watched::new(stream, FrameBudget::new(MAX_FRAMES, 0)))
             .await
@@ -108,6 +113,7 @@ impl Connection {
             sender: RefCell::new(sender),
             watch,
             local_address,
+            tls,
             streams: Cell::new(0),
             used: Cell::new(false),
             idle_since: Cell::new(0),

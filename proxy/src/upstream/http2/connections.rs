@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::connection::{Connection, Crowd};
+use crate::upstream::dial::Dialer;
 use crate::upstream::error::{UpstreamError, UpstreamErrorKind};
 use crate::upstream::limits::{ConnectionSlot, Limits};
 
@@ -23,6 +24,7 @@ const SWEEPS_PER_TIMEOUT: u32 = 8;
 /// An endpoint's connections.
 pub(in crate::upstream) struct Connections {
     address: SocketAddr,
+    dialer: Rc<Dialer>,
     open: RefCell<Vec<Rc<Connection>>>,
     crowd: Rc<Crowd>,
     /// One is being opened; another one at the same time would only be more than needed.
@@ -45,11 +47,13 @@ pub(super) struct Room {
 impl Connections {
     pub(in crate::upstream) fn new(
         address: SocketAddr,
+        dialer: &Rc<Dialer>,
         idle_timeout: Duration,
         limits: &Arc<Limits>,
     ) -> Rc<Connections> {
         Rc::new(Connections {
             address,
+            dialer: Rc::clone(dialer),
             open: RefCell::default(),
             crowd: Rc::default(),
             opening: Cell::new(false),
@@ -66,6 +70,11 @@ impl Connections {
         self.address
     }
 
+    /// Whether they are made through TLS.
+    pub(super) fn are_secure(&self) -> bool {
+        self.dialer.is_secure()
+    }
+
     /// Those on which nothing happens.
     pub(in crate::upstream) fn idle(&self) -> usize {
         self.open.borrow().iter().filter(|connection| connection.streams.get() == 0).count()
@@ -77,18 +86,18 @@ impl Connections {
         self.open.borrow().len()
     }
 
-    /// Room for a request, on a connection that is there or on a new one, which is opened within `timeout`.
-    pub(super) async fn room(self: &Rc<Self>, timeout: Duration) -> Result<Room, UpstreamError> {
+    /// Room for a request, on a connection that is there or on a new one, which is opened in the time that connecting may take.
+    pub(super) async fn room(self: &Rc<Self>) -> Result<Room, UpstreamError> {
         match self.take() {
             Some(room) => Ok(room),
             None => {
                 let _waiting = Waiting::new(&self.crowd);
-                self.wait(timeout).await
+                self.wait().await
             }
         }
     }
 
-    async fn wait(self: &Rc<Self>, timeout: Duration) -> Result<Room, UpstreamError> {
+    async fn wait(self: &Rc<Self>) -> Result<Room, UpstreamError> {
         let failures = self.failures.get();
         let mut late = pin!(tokio::time::sleep(self.limits.pending_timeout()));
         let mut pending = None;
@@ -107,7 +116,7 @@ impl Connections {
             let opening = self.opening.get();
             let may_open = !opening && self.open.borrow().len() < MAX_CONNECTIONS;
             if may_open && let Some(slot) = leave.take().or_else(|| self.limits.connection()) {
-                self.add(timeout, slot).await?;
+                self.add(slot).await?;
                 // Nothing was waited for since it opened. A peer that closes it at once is not tried again and again.
                 let closed =
                     || self.failed(UpstreamErrorKind::ConnectFailed, "closed as soon as it was open");
@@ -128,9 +137,10 @@ impl Connections {
     }
 
     /// Opens a connection. If this is given up, the next one who waits opens it.
-    async fn add(self: &Rc<Self>, timeout: Duration, slot: ConnectionSlot) -> Result<(), UpstreamError> {
+    async fn add(self: &Rc<Self>, slot: ConnectionSlot) -> Result<(), UpstreamError> {
         let _opening = Opening::new(self);
-        let opening = Connection::open(self.address, &self.crowd, timeout, slot);
+        let timeout = self.dialer.timeout();
+        let opening = Connection::open(self.address, &self.crowd, &self.dialer, slot);
         let opened = tokio::time::timeout(timeout, opening).await;
         let late =
             || self.failed(UpstreamErrorKind::ConnectTimeout, &format!("no answer within {timeout:?}"));

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
@@ -10,6 +9,7 @@ use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version, request};
 use http_body::Body as _;
+use meshgate_wasm::Tls;
 
 use super::body::Http2Body;
 use super::connections::{Connections, Room};
@@ -29,6 +29,11 @@ impl Lease {
         self.room.connection.local_address
     }
 
+    /// What its TLS handshake settled.
+    pub(in crate::upstream) fn tls(&self) -> Option<Rc<Tls>> {
+        self.room.connection.tls.clone()
+    }
+
     /// Why the request's body broke, if it did: what the response says about it is then only the consequence.
     pub(in crate::upstream) fn failure(&self) -> Option<BodyError> {
         self.upload.as_ref().and_then(Upload::failure)
@@ -40,15 +45,14 @@ impl Lease {
 pub(in crate::upstream) async fn send(
     connections: &Rc<Connections>,
     request: Request<Body>,
-    connect_timeout: Duration,
     admit: impl FnOnce() -> Result<(), UpstreamError>,
 ) -> Result<(Response<Http2Body>, Lease), UpstreamError> {
     let endpoint = connections.address();
     let failed = |kind, details: String| UpstreamError::new(kind, Some(endpoint), details);
     let (head, body) = request.into_parts();
-    let request = Request::from_parts(translated(head, endpoint), ());
+    let request = Request::from_parts(translated(head, connections), ());
     let whole = body.is_end_stream();
-    let room = connections.room(connect_timeout).await?;
+    let room = connections.room().await?;
     admit()?;
     let reused = room.connection.used.replace(true);
     // The connection was looked at just now, and nothing has been waited for since: it takes the request.
@@ -70,7 +74,7 @@ pub(in crate::upstream) async fn send(
 }
 
 /// The head in HTTP/2's form: the authority in the target, and no field that belongs to an HTTP/1.1 connection.
-fn translated(mut head: request::Parts, endpoint: SocketAddr) -> request::Parts {
+fn translated(mut head: request::Parts, connections: &Connections) -> request::Parts {
     let host = head.headers.remove(HOST);
     for name in [CONNECTION, TRANSFER_ENCODING] {
         head.headers.remove(name);
@@ -79,9 +83,9 @@ fn translated(mut head: request::Parts, endpoint: SocketAddr) -> request::Parts 
     detach(&mut head.headers);
     let authority = host
         .and_then(|host| Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes())).ok())
-        .or_else(|| Authority::try_from(endpoint.to_string()).ok());
+        .or_else(|| Authority::try_from(connections.address().to_string()).ok());
     let mut target = head.uri.into_parts();
-    target.scheme = Some(Scheme::HTTP);
+    target.scheme = Some(if connections.are_secure() { Scheme::HTTPS } else { Scheme::HTTP });
     target.authority = authority;
     target.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
     head.uri = Uri::from_parts(target).unwrap_or_default();

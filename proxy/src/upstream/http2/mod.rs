@@ -1,4 +1,4 @@
-//! HTTP/2 to endpoints, in cleartext and with prior knowledge: a few connections per endpoint and worker, each with
+//! HTTP/2 to endpoints, through TLS, or in cleartext and with prior knowledge: a few connections per endpoint and worker, each with
 //! many requests at once.
 //!
 //! It stands on the `h2` crate alone, without hyper around it: what is asked of it here (how many streams the peer allows

@@ -23,7 +23,7 @@ fn cluster(
     }
     change(&mut configuration);
     let shared = Arc::new(SharedCluster::new(&configuration));
-    (Cluster::new(&configuration, &shared), shared)
+    (Cluster::new(&configuration, &shared, None), shared)
 }
 
 fn eject(shared: &SharedCluster, ports: &[u16], time: Duration) {
@@ -107,12 +107,12 @@ fn a_new_endpoint_gets_more_from_step_to_step() {
     let shared = Arc::new(SharedCluster::new(&crate::upstream::tests::configuration(&addresses[..1])));
     shared.set_members(&configuration.endpoints, false);
     configuration.slow_start = Some(LONG);
-    let slow = Cluster::new(&configuration, &shared);
+    let slow = Cluster::new(&configuration, &shared, None);
     let counts = picks(&slow);
     // A tenth beside a whole: one eleventh.
     assert!((85..=97).contains(&counts[&2]), "{counts:?}");
     configuration.slow_start = Some(Duration::from_millis(1));
-    let quick = Cluster::new(&configuration, &shared);
+    let quick = Cluster::new(&configuration, &shared, None);
     let end = Instant::now() + LONG;
     while picks(&quick)[&2] != 500 {
         assert!(Instant::now() < end);
