@@ -152,30 +152,37 @@ async fn what_arrives_and_what_comes_back() {
 }
 
 #[tokio::test]
-pub(super) async fn failures_come_as_responses() {
+pub(super) async fn failures_come_as_responses_or_as_nothing() {
     let sent = |cluster, timeout| {
         call("proxy_http_call", &[T(cluster), Pairs(HEAD), T(""), Pairs(&[]), N(timeout), Word])
     };
-    let read = call("proxy_get_header_map_value", &[N(6), T(":status"), Bytes]);
+    let read = |name| call("proxy_get_header_map_value", &[N(6), T(name), Bytes]);
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let silent =
         meshgate_tests::Backend::answering("silent", async |_, _| std::future::pending().await).await;
     let world = World::start().await;
     let script = Script::default()
         .on("request_headers", [sent("gone", 5000), sent("silent", 50)])
-        .on("http_call_response", [read]);
+        .on("http_call_response", [read(":status"), read(":dispatch_status")]);
     let quoted = serde_json::to_string(&script.json()).unwrap();
-    let gate = meshgate_tests::Meshgate::chain(&format!("- conformance: {quoted}"))
-        .guest("conformance", "")
-        .cluster("one", &[&world.one])
-        .cluster_of("gone", &[gone], "")
-        .cluster("silent", &[&silent])
-        .start()
-        .await;
-    gate.get("/").await;
-    let responses = entered(gate.log(), "http_call_response", 2).await;
-    let statuses: Vec<_> = responses.iter().map(|report| report.value(0).clone()).collect();
-    assert_eq!(statuses, ["503", "504"]);
+    for (keys, place, expected) in
+        [("", 0, ["503", "504"]), ("compatibility: {failed_calls: empty}", 1, ["connect failed", "timeout"])]
+    {
+        let gate = meshgate_tests::Meshgate::chain(&format!("- conformance: {quoted}"))
+            .guest("conformance", keys)
+            .cluster("one", &[&world.one])
+            .cluster_of("gone", &[gone], "")
+            .cluster("silent", &[&silent])
+            .start()
+            .await;
+        gate.get("/").await;
+        let responses = entered(gate.log(), "http_call_response", 2).await;
+        let said: Vec<_> = responses.iter().map(|report| report.value(place).clone()).collect();
+        assert_eq!(said, expected, "{keys}");
+        // Fields, bytes of the body, trailers: none of what never came.
+        let nothing = responses.iter().all(|report| report.arguments[1..] == [0, 0, 0]);
+        assert_eq!(nothing, place == 1, "{responses:?}");
+    }
 }
 
 #[tokio::test]

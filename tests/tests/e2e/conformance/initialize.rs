@@ -183,3 +183,31 @@ pub(super) async fn memory_comes_from_the_guest() {
     let setup = Meshgate::chain("- asks").filter("asks", &allocating(&[]), "").cluster("one", &[&one]);
     assert_ne!(setup.start_refused().await.code, Some(0), "neither");
 }
+
+/// While the guest's allocator runs, it may log and ask for the time: a garbage collector does. Anything else fails the
+/// callback, because it could lead back into the allocator.
+#[tokio::test]
+async fn what_an_allocator_may_call() {
+    let one = Backend::echo("one").await;
+    for (name, parameters, status) in FUNCTIONS {
+        let module = if name.starts_with("proxy_") { "env" } else { "wasi_snapshot_preview1" };
+        let types = parameters.chars().map(|letter| if letter == 'I' { " i64" } else { " i32" });
+        let zeros =
+            parameters.chars().map(|letter| if letter == 'I' { " (i64.const 0)" } else { " (i32.const 0)" });
+        let (types, zeros) = (types.collect::<String>(), zeros.collect::<String>());
+        let text = format!(
+            r#"(module
+            (import "{module}" "{name}" (func $f (param{types}) (result i32)))
+            (import "env" "proxy_get_header_map_pairs" (func $pairs (param i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "proxy_abi_version_0_2_1"))
+            (func (export "proxy_on_memory_allocate") (param i32) (result i32) (drop (call $f{zeros})) (i32.const 4096))
+            (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+              (call $pairs (i32.const 0) (i32.const 16) (i32.const 20))))"#
+        );
+        let module = wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let gate =
+            Meshgate::chain("- asks").filter("asks", &module, "").cluster("one", &[&one]).start().await;
+        assert_eq!(gate.get("/").await.status == 200, *status == OK, "{name}");
+    }
+}

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::script::{Arg, Call, OK, Report, Script, call, entered, name_of};
-use super::world::{Running, World, last};
+use super::world::{Running, World, last, whole};
 
 /// A set of callbacks.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,14 +115,17 @@ impl Row {
     }
 }
 
-/// Makes every call of the table in every callback, and compares the statuses. Gives the reports for more.
+/// Makes every call of the table in every callback, over both versions of HTTP, and compares the statuses. Gives the reports
+/// of HTTP/1.1 for more.
 pub(super) async fn check(rows: &[Row]) -> Vec<Report> {
-    check_on(World::start().await.run(&script(rows.iter())).await, rows).await
+    let reports = check_on(World::start().await.run(&script(rows.iter())).await, 1, rows).await;
+    check_on(World::start().await.run(&script(rows.iter())).await, 2, rows).await;
+    reports
 }
 
 /// The same with a proxy whose guest has the table's script.
-pub(super) async fn check_on(running: Running, rows: &[Row]) -> Vec<Report> {
-    let reports = run(running).await;
+pub(super) async fn check_on(running: Running, version: u8, rows: &[Row]) -> Vec<Report> {
+    let reports = run(running, version).await;
     check_statuses(rows, &reports);
     reports
 }
@@ -153,11 +156,12 @@ pub(super) fn check_statuses(rows: &[Row], reports: &[Report]) {
 }
 
 /// One life of a plugin with one exchange.
-async fn run(running: Running) -> Vec<Report> {
+async fn run(running: Running, version: u8) -> Vec<Report> {
     for callback in ["queue_ready", "http_call_response", "grpc_close"] {
         entered(running.log(), callback, 1).await;
     }
-    running.exchange().await;
+    assert!(running.ask(version, whole()).await.is_some(), "a response over HTTP/{version}");
+    entered(running.log(), "delete", 1).await;
     running.stop().await
 }
 

@@ -15,6 +15,7 @@ mod grpc;
 mod headers; // all header maps, trailers too
 mod http_calls;
 mod initialize; // what may be called while a VM starts
+mod isolated; // the same tables with an instance for each exchange
 mod languages; // the same scenario in Rust, C++ and AssemblyScript
 mod life_cycle; // which callback comes when, with which arguments
 mod log;

@@ -61,7 +61,7 @@ const SWITCHES: &[(&str, Test)] = &[
     ("vm_configuration", switches::what_a_vm_is_given),
     ("environment", switches::environment),
     ("properties", super::paths::in_either_form),
-    ("failed_calls", http_calls::failures_come_as_responses),
+    ("failed_calls", http_calls::failures_come_as_responses_or_as_nothing),
     ("allocator", initialize::memory_comes_from_the_guest),
     ("stop_iteration", returns::of_headers_that_are_held),
     ("absent_maps", switches::absent_maps),

@@ -1,15 +1,20 @@
 //! Every property path that `docs/proxy-wasm-support.md` names, in every callback: whether it is there, and what it says, in
 //! either form. `page` checks that none is left out.
 
+use http::Method;
+use meshgate_tests::{
+    Ask, Authority, Backend, Client, Meshgate, Says, TlsClient, framed, full, grpc_backend,
+};
 use serde_json::Value;
 
 use super::matrix::{
     ALL, ENDING, NOWHERE, PHASES, Phases, REQUEST_BODY, REQUEST_TRAILERS, RESPONSE, RESPONSE_TRAILERS, Row,
     STREAM, check_on, row, script,
 };
-use super::script::Arg::{Bytes, T};
-use super::script::{NOT_FOUND, OK, Report};
-use super::world::{LIMITS, World, last};
+use super::script::Arg::{Bytes, Message, T};
+use super::script::Field::Text;
+use super::script::{NOT_FOUND, OK, Report, Script, call, entered};
+use super::world::{LIMITS, World, exchange, last};
 
 /// What a property says.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +28,8 @@ pub(super) enum Is {
     Time,
     Duration,
     Address,
+    /// The version of HTTP.
+    Protocol,
     /// Serialized pairs, the first of which has this name.
     Map(&'static str),
     /// Metadata, of which the text is this JSON and the first key is that.
@@ -68,7 +75,7 @@ properties! {
     "request.referer", "request\0referer", STREAM, Is::Text("http://from.example/");
     "request.useragent", "request\0useragent", STREAM, Is::Text("suite/1");
     "request.id", "request\0id", STREAM, Is::Text("7e0c4f9a-0000-4000-8000-0123456789ab");
-    "request.protocol", "request\0protocol", STREAM, Is::Text("HTTP/1.1");
+    "request.protocol", "request\0protocol", STREAM, Is::Protocol;
     "request.query", "request\0query", STREAM, Is::Text("query=1");
     "request.headers", "request\0headers", STREAM, Is::Map(":");
     "request.headers.NAME", "request\0headers\0x-a", STREAM, Is::Text("1,2");
@@ -182,7 +189,7 @@ pub(super) const ROUTING: &str = "- routing: {routes: [{name: all, match: {path:
 const PLUGIN: &str = "root_id: suite_root, vm: suite_vm";
 
 impl Is {
-    fn admits(self, bytes: &[u8], as_text: bool) -> bool {
+    fn admits(self, bytes: &[u8], version: u8, as_text: bool) -> bool {
         let text = || std::str::from_utf8(bytes).unwrap_or_default();
         let number = || match as_text {
             true => text().parse().ok(),
@@ -204,6 +211,7 @@ impl Is {
             // Since 2001, in nanoseconds; of a minute at most.
             Is::Time => number().is_some_and(|nanoseconds| nanoseconds > 1_000_000_000_000_000_000),
             Is::Duration => number().is_some_and(|nanoseconds| nanoseconds < 60_000_000_000),
+            Is::Protocol => text() == if version == 1 { "HTTP/1.1" } else { "HTTP/2" },
             Is::Address if as_text => text() == "127.0.0.1",
             Is::Address => text().strip_prefix("127.0.0.1:").is_some_and(|port| port.parse::<u16>().is_ok()),
             Is::Map(name) => first_name(bytes).is_some_and(|found| found.starts_with(name.as_bytes())),
@@ -236,7 +244,7 @@ fn bytes_of(value: &Value) -> Vec<u8> {
 }
 
 /// Compares every value in every callback with what the property is to say.
-fn check_values(reports: &[Report], as_text: bool) {
+fn check_values(reports: &[Report], version: u8, as_text: bool) {
     let mut wrong = Vec::new();
     for (phase, callback) in PHASES {
         let report = last(reports, callback);
@@ -245,7 +253,7 @@ fn check_values(reports: &[Report], as_text: bool) {
                 continue;
             }
             let value = report.value(place);
-            if !property.says.admits(&bytes_of(value), as_text) {
+            if !property.says.admits(&bytes_of(value), version, as_text) {
                 wrong.push(format!("{} in {callback}: {value}, not {:?}", property.name, property.says));
             }
         }
@@ -256,9 +264,121 @@ fn check_values(reports: &[Report], as_text: bool) {
 #[tokio::test]
 pub(super) async fn in_either_form() {
     for (form, as_text) in [("binary", false), ("text", true)] {
-        let keys = format!("{LIMITS}, {PLUGIN}, compatibility: {{properties: {form}}}");
-        let running = World::start().await.run_behind(ROUTING, &script(ROWS.iter()), &keys).await;
-        let reports = check_on(running, ROWS).await;
-        check_values(&reports, as_text);
+        for version in [1, 2] {
+            let keys = format!("{LIMITS}, {PLUGIN}, compatibility: {{properties: {form}}}");
+            let running = World::start().await.run_behind(ROUTING, &script(ROWS.iter()), &keys).await;
+            let reports = check_on(running, version, ROWS).await;
+            check_values(&reports, version, as_text);
+        }
     }
+}
+
+/// Reads these in the last callback of an exchange.
+fn reading<const COUNT: usize>(paths: [&'static str; COUNT]) -> Script {
+    Script::default().on("log", paths.map(|path| call("proxy_get_property", &[T(path), Bytes])))
+}
+
+/// What the table's exchange does not have.
+#[tokio::test]
+async fn of_other_exchanges() {
+    // An endpoint that is not there.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let script = reading([
+        "response\0code",
+        "upstream\0transport_failure_reason",
+        "upstream\0address",
+        "response\0flags",
+    ]);
+    let quoted = serde_json::to_string(&script.json()).unwrap();
+    let setup = Meshgate::chain(&format!("- conformance: {quoted}")).guest("conformance", LIMITS);
+    let gate = setup.cluster_of("gone", &[gone], "").start().await;
+    gate.get("/").await;
+    let report = entered(gate.log(), "log", 1).await.pop().unwrap();
+    assert_eq!(report.statuses(), [OK; 4]);
+    assert_eq!(bytes_of(report.value(0)), 503_u64.to_le_bytes());
+    assert!(!bytes_of(report.value(1)).is_empty(), "{report:?}");
+    assert_eq!(report.value(2), &gone.to_string());
+    // Envoy's bit for a failure to connect.
+    assert_eq!(bytes_of(report.value(3)), 0x20_u64.to_le_bytes());
+
+    // An answer of gRPC, with its status in the trailers and in the head.
+    for (method, status) in [("Unary", 0_u64), ("Refuse", 7)] {
+        let script = reading(["response\0grpc_status"]);
+        let quoted = serde_json::to_string(&script.json()).unwrap();
+        let setup = Meshgate::chain(&format!("- conformance: {quoted}")).guest("conformance", LIMITS);
+        let rpc = grpc_backend("rpc").await;
+        let gate = setup.cluster_of("rpc", &[rpc.address()], "protocol: http2").start().await;
+        let ask = Ask::new(Method::POST, &format!("/test.Echo/{method}"), full(framed(b"hi")));
+        let ask = ask.header("content-type", "application/grpc").header("te", "trailers");
+        Client::http2(gate.address()).await.call(ask).await;
+        let report = entered(gate.log(), "log", 1).await.pop().unwrap();
+        assert_eq!(
+            (report.status(0), bytes_of(report.value(0))),
+            (OK, status.to_le_bytes().to_vec()),
+            "{method}"
+        );
+    }
+}
+
+/// What filters leave in the filter state, by its names.
+#[tokio::test]
+async fn of_the_filter_state() {
+    let choose = Message(&[(1, Text("envoy.tcp_proxy.cluster")), (2, Text("one"))]);
+    let script = reading(["filter_state\0envoy.tcp_proxy.cluster", "filter_state\0wasm.mine", "mine"]).on(
+        "request_headers",
+        [
+            call("proxy_call_foreign_function", &[T("set_envoy_filter_state"), choose, Bytes]),
+            call("proxy_set_property", &[T("mine"), T("value")]),
+        ],
+    );
+    let (_, reports) = exchange(&script).await;
+    let log = last(&reports, "log");
+    assert_eq!(log.statuses(), [OK; 3]);
+    assert_eq!([0, 1, 2].map(|place| log.value(place).clone()), ["one", "value", "value"]);
+}
+
+/// Of a connection on which both sides showed a certificate: the table's has none.
+#[tokio::test]
+async fn of_tls() {
+    const TLS: &str = "tls: {certificates: [{certificate: web.pem, key: web.key}], \
+                       client_certificates: {mode: required, ca: ca.pem}}";
+    let authority = Authority::new();
+    let web = authority.issue(&Says::name("web.example").and_uri("spiffe://mesh.example/web"));
+    let theirs = authority.issue(&Says::name("client.example").and_uri("spiffe://mesh.example/client"));
+    let script = reading([
+        "connection\0requested_server_name",
+        "connection\0tls_version",
+        "connection\0dns_san_local_certificate",
+        "connection\0dns_san_peer_certificate",
+        "connection\0uri_san_local_certificate",
+        "connection\0uri_san_peer_certificate",
+        "connection\0subject_local_certificate",
+        "connection\0subject_peer_certificate",
+        "connection\0sha256_peer_certificate_digest",
+        "connection\0peer_certificate",
+        "connection\0mtls",
+    ]);
+    let quoted = serde_json::to_string(&script.json()).unwrap();
+    let one = Backend::echo("one").await;
+    let gate = Meshgate::chain(&format!("- conformance: {quoted}"))
+        .guest("conformance", LIMITS)
+        .listener(TLS)
+        .pair("web", &web)
+        .file("ca.pem", authority.certificate())
+        .cluster("one", &[&one])
+        .start()
+        .await;
+    let client = TlsClient::with_certificate("web.example", &authority, &theirs);
+    client.http1(gate.address()).await.get("/").await;
+    let report = entered(gate.log(), "log", 1).await.pop().unwrap();
+    assert_eq!(report.statuses(), [OK; 11]);
+    let values: Vec<_> =
+        (0..11).map(|place| String::from_utf8(bytes_of(report.value(place))).unwrap()).collect();
+    let names =
+        ["web.example", "client.example", "spiffe://mesh.example/web", "spiffe://mesh.example/client"];
+    assert_eq!((&*values[0], &*values[1]), ("web.example", "TLSv1.3"));
+    assert_eq!(values[2..6], names);
+    assert_eq!(values[8].len(), 64, "{values:?}");
+    assert!(values[9].starts_with("-----BEGIN%20CERTIFICATE-----"), "{values:?}");
+    assert_eq!(values[10], "\u{1}");
 }

@@ -36,7 +36,7 @@ const MESSAGES: [Message; 2] =
     [("with trailers", whole), ("with length", || Ask::new(Method::POST, "/", full("hello")))];
 
 /// A guest that answers this in that callback, whenever it enters it, after it made a call whose response resumes it.
-fn stops(callback: &str, answer: u32) -> Script {
+pub(super) fn stops(callback: &str, answer: u32) -> Script {
     let direction = i64::from(callback.starts_with("response"));
     let resume =
         [call("proxy_set_effective_context", &[Stream]), call("proxy_continue_stream", &[N(direction)])];

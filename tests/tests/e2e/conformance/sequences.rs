@@ -4,6 +4,7 @@ use http::Method;
 use meshgate_tests::{Ask, Client, Envoy, SocketBackend, empty};
 
 use super::envoy::setup;
+use super::returns::{BODY, HEADERS, stops};
 use super::script::Arg::{N, Pairs, Stream, T, Word};
 use super::script::{Report, Script, call, entered, reports};
 use super::tcp;
@@ -115,6 +116,34 @@ async fn of_exchanges() {
                 (by_meshgate(&script, version, ask()).await, by_envoy(&script, version, ask()).await);
             if ours != theirs {
                 found.push(format!("{name}, HTTP/{version}:\n  meshgate {ours:?}\n  envoy    {theirs:?}"));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
+}
+
+/// Whatever a callback answers, with a call whose response resumes the stream.
+#[tokio::test]
+async fn of_answers() {
+    if Envoy::installed().is_none() {
+        println!("envoy is not installed: skipped");
+        return;
+    }
+    let mut found = Vec::new();
+    for (callback, answers) in [
+        ("request_headers", HEADERS),
+        ("request_body", BODY),
+        ("response_headers", HEADERS),
+        ("response_body", BODY),
+    ] {
+        for (answer, _) in answers {
+            let script = stops(callback, *answer);
+            let (ours, theirs) =
+                (by_meshgate(&script, 2, whole()).await, by_envoy(&script, 2, whole()).await);
+            if ours != theirs {
+                found.push(format!(
+                    "{callback} answers {answer}:\n  meshgate {ours:?}\n  envoy    {theirs:?}"
+                ));
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use super::matrix::{ALL, Row, check, row};
 use super::script::Arg::{Bytes, N, Save, Saved, T, Word};
-use super::script::{CAS_MISMATCH, NOT_FOUND, OK, Script, call};
-use super::world::{exchange, last};
+use super::script::{CAS_MISMATCH, NOT_FOUND, OK, Script, call, entered};
+use super::world::{World, exchange, last};
 
 pub(super) const ROWS: &[Row] = &[
     row("proxy_get_shared_data", &[T("none"), Bytes, Word], &[(ALL, NOT_FOUND)]),
@@ -51,4 +51,27 @@ async fn every_change_has_a_new_version() {
         [1, 3, 7].map(|place: usize| report.results[place][2].as_u64().unwrap()).to_vec();
     versions.dedup();
     assert_eq!(versions.len(), 3, "{report:?}");
+}
+
+/// Plugins of a VM of the same name share; those of another name do not.
+#[tokio::test]
+async fn vms_of_one_name_share() {
+    let world = World::start().await;
+    let set = Script::default()
+        .on("request_headers", [call("proxy_set_shared_data", &[T("key"), T("value"), N(0)])]);
+    let get = Script::default().on("request_body", [call("proxy_get_shared_data", &[T("key"), Bytes, Word])]);
+    let quoted = |script: &Script| serde_json::to_string(&script.json()).unwrap();
+    for (theirs, status) in [("ours", OK), ("others", NOT_FOUND)] {
+        let chain = format!("- setter: {}\n- getter: {}", quoted(&set), quoted(&get));
+        let gate = meshgate_tests::Meshgate::chain(&chain)
+            .filter("setter", &meshgate_tests::guest("conformance"), "vm: ours")
+            .filter("getter", &meshgate_tests::guest("conformance"), &format!("vm: {theirs}"))
+            .cluster("one", &[&world.one])
+            .start()
+            .await;
+        gate.call(super::world::whole()).await;
+        entered(gate.log(), "delete", 2).await;
+        let reports = super::script::reports(&gate.stop().await.log);
+        assert_eq!(last(&reports, "request_body").statuses(), [status], "{theirs}");
+    }
 }

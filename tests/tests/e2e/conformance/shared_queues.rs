@@ -62,3 +62,34 @@ async fn each_item_is_announced_to_who_registered() {
     );
     assert_eq!([0, 1].map(|event| ready[event].value(0).clone()), ["one", "two"]);
 }
+
+/// The name of a queue is its VM's, and others find it by that VM's name.
+#[tokio::test]
+async fn a_queue_of_another_vm() {
+    let world = World::start().await;
+    let taker = Script::default()
+        .on("configure", [call("proxy_register_shared_queue", &[T("work"), Save("work")])])
+        .on("queue_ready", [call("proxy_dequeue_shared_queue", &[Saved("work"), Bytes])]);
+    let giver = Script::default().on(
+        "request_headers",
+        [
+            call("proxy_resolve_shared_queue", &[T(""), T("work"), Word]),
+            call("proxy_resolve_shared_queue", &[T("givers"), T("work"), Word]),
+            call("proxy_resolve_shared_queue", &[T("takers"), T("work"), Save("theirs")]),
+            call("proxy_enqueue_shared_queue", &[Saved("theirs"), T("item")]),
+        ],
+    );
+    let quoted = |script: &Script| serde_json::to_string(&script.json()).unwrap();
+    let chain = format!("- taker: {}\n- giver: {}", quoted(&taker), quoted(&giver));
+    let gate = meshgate_tests::Meshgate::chain(&chain)
+        .filter("taker", &meshgate_tests::guest("conformance"), "vm: takers")
+        .filter("giver", &meshgate_tests::guest("conformance"), "vm: givers")
+        .cluster("one", &[&world.one])
+        .start()
+        .await;
+    gate.get("/").await;
+    let ready = entered(gate.log(), "queue_ready", 1).await;
+    assert_eq!((ready[0].status(0), ready[0].value(0)), (OK, &"item".into()));
+    let reports = super::script::reports(&gate.stop().await.log);
+    assert_eq!(last(&reports, "request_headers").statuses(), [NOT_FOUND, NOT_FOUND, OK, OK]);
+}

@@ -25,7 +25,7 @@ pub(super) async fn absent_maps() {
         })
         .collect();
     let keys = format!("{LIMITS}, compatibility: {{absent_maps: bad_argument}}");
-    check_on(World::start().await.run_with(&script(rows.iter()), &keys).await, &rows).await;
+    check_on(World::start().await.run_with(&script(rows.iter()), &keys).await, 1, &rows).await;
 }
 
 #[tokio::test]
