@@ -20,7 +20,7 @@ use crate::downstream;
 use crate::reload::{Rebuild, ReloadOutcome};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{AccessLogTarget, AccessLogWriter};
-use crate::upstream::{Caretaker, SharedCluster};
+use crate::upstream::Caretaker;
 use crate::worker::{ListenerSocket, Worker};
 
 /// Puts snapshots into force. Clones are handles to the same workers.
@@ -71,7 +71,7 @@ impl Rollout {
         let target = self.access_log_target(running.as_deref(), &snapshot.config)?;
         let sockets = self.bind(running.as_deref(), &snapshot)?;
         self.set_bounds(&snapshot.config);
-        let known = parts.caretaker.borrow_mut().prepare(without_tls(&snapshot));
+        let known = parts.caretaker.borrow_mut().prepare(snapshot.clusters());
         known.finish().await;
         if let Err(reason) = self.prepare(&snapshot, sockets).await {
             for worker in &parts.workers {
@@ -79,14 +79,14 @@ impl Rollout {
             }
             if let Some(running) = &running {
                 self.set_bounds(&running.config);
-                parts.caretaker.borrow_mut().take_over(without_tls(running));
+                parts.caretaker.borrow_mut().take_over(running.clusters());
             }
             return Err(reason);
         }
         for worker in &parts.workers {
             worker.commit().await;
         }
-        parts.caretaker.borrow_mut().take_over(without_tls(&snapshot));
+        parts.caretaker.borrow_mut().take_over(snapshot.clusters());
         if let Some(target) = target {
             parts.access_log.switch(target);
         }
@@ -194,13 +194,6 @@ impl Rebuild for Rollout {
     async fn rebuild(&mut self) -> ReloadOutcome {
         self.attempt().await
     }
-}
-
-/// The clusters, for who looks after their endpoints.
-fn without_tls(
-    snapshot: &Snapshot,
-) -> impl Iterator<Item = (&meshgate_config::Cluster, &Arc<SharedCluster>)> {
-    snapshot.clusters().map(|(configuration, shared, _)| (configuration, shared))
 }
 
 /// Some settings are read once: a change is told, and not pretended to work.

@@ -14,9 +14,11 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
+use super::cluster::ConfiguredCluster;
 use super::discovery::{self, Resolvers};
 use super::health::{self, Speaks};
 use super::shared::SharedCluster;
+use crate::tls::ClientTls;
 
 /// Health checks at a time, of the whole process: each has a socket.
 const CHECKS_AT_A_TIME: usize = 64;
@@ -46,6 +48,8 @@ struct Orders {
     health_check: Option<HealthCheck>,
     protocol: ClusterProtocol,
     greets: Option<ProxyVersion>,
+    /// The fingerprint of its TLS, if it has it: other certificates, other checks.
+    tls: Option<Vec<u8>>,
 }
 
 /// A task on this thread that ends when it is dropped.
@@ -75,18 +79,17 @@ impl Caretaker {
 
     /// Begins to look after clusters that are new, and says what there is to wait for until they can be used. Nothing
     /// changes for clusters that are there already.
-    pub fn prepare<'c>(
-        &mut self,
-        clusters: impl Iterator<Item = (&'c meshgate_config::Cluster, &'c Arc<SharedCluster>)>,
-    ) -> Preparation {
+    pub fn prepare<'c>(&mut self, clusters: impl Iterator<Item = ConfiguredCluster<'c>>) -> Preparation {
         let mut waited_for = Vec::new();
         // A subset's endpoints are those of its cluster.
-        for (configuration, cluster) in clusters.filter(|(configuration, _)| configuration.subset.is_none()) {
+        for (configuration, cluster, tls) in
+            clusters.filter(|(configuration, ..)| configuration.subset.is_none())
+        {
             let known = self.cares.get(&configuration.name);
             if known.is_some_and(|known| Arc::ptr_eq(&known.cluster, cluster)) {
                 continue;
             }
-            let care = self.care(configuration, cluster);
+            let care = self.care(configuration, cluster, tls);
             if !care.tasks.is_empty() {
                 let check = configuration.health_check.as_ref().map_or(Duration::ZERO, |check| check.timeout);
                 waited_for.push((Arc::clone(cluster), PATIENCE + check));
@@ -97,12 +100,9 @@ impl Caretaker {
     }
 
     /// Looks after these clusters, as they are configured now, and after no others.
-    pub fn take_over<'c>(
-        &mut self,
-        clusters: impl Iterator<Item = (&'c meshgate_config::Cluster, &'c Arc<SharedCluster>)>,
-    ) {
+    pub fn take_over<'c>(&mut self, clusters: impl Iterator<Item = ConfiguredCluster<'c>>) {
         let mut cares = HashMap::new();
-        for (configuration, cluster) in clusters {
+        for (configuration, cluster, tls) in clusters {
             cluster.limits_of(configuration).set(&configuration.limits);
             if configuration.subset.is_some() {
                 // The cluster it belongs to is looked after.
@@ -112,16 +112,21 @@ impl Caretaker {
                 cluster.set_members(&configuration.endpoints, configuration.health_check.is_some());
             }
             let known = self.cares.remove(&configuration.name);
-            let orders = Orders::of(configuration);
+            let orders = Orders::of(configuration, tls);
             let kept = known.filter(|known| known.orders == orders && Arc::ptr_eq(&known.cluster, cluster));
-            let care = kept.unwrap_or_else(|| self.care(configuration, cluster));
+            let care = kept.unwrap_or_else(|| self.care(configuration, cluster, tls));
             cares.insert(configuration.name.clone(), care);
         }
         self.cares = cares;
     }
 
-    fn care(&self, configuration: &meshgate_config::Cluster, cluster: &Arc<SharedCluster>) -> Care {
-        let orders = Orders::of(configuration);
+    fn care(
+        &self,
+        configuration: &meshgate_config::Cluster,
+        cluster: &Arc<SharedCluster>,
+        tls: Option<&Arc<ClientTls>>,
+    ) -> Care {
+        let orders = Orders::of(configuration, tls);
         let name: Rc<str> = Rc::from(configuration.name.as_str());
         let mut tasks = Vec::new();
         let checked = orders.health_check.is_some();
@@ -133,7 +138,7 @@ impl Caretaker {
         match &orders.health_check {
             Some(settings) => {
                 let (cluster, room) = (Arc::clone(cluster), Rc::clone(&self.room));
-                let speaks = Speaks { protocol: orders.protocol, greets: orders.greets };
+                let speaks = Speaks { protocol: orders.protocol, greets: orders.greets, tls: tls.cloned() };
                 let checks = health::check(name, settings.clone(), speaks, cluster, room);
                 tasks.push(Task::spawn(checks));
             }
@@ -150,12 +155,13 @@ impl Default for Caretaker {
 }
 
 impl Orders {
-    fn of(configuration: &meshgate_config::Cluster) -> Orders {
+    fn of(configuration: &meshgate_config::Cluster, tls: Option<&Arc<ClientTls>>) -> Orders {
         Orders {
             discovery: configuration.discovery.clone(),
             health_check: configuration.health_check.clone(),
             protocol: configuration.protocol,
             greets: configuration.proxy_protocol,
+            tls: tls.map(|tls| tls.fingerprint().to_vec()),
         }
     }
 }

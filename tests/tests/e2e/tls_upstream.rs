@@ -253,3 +253,29 @@ async fn a_renewed_certificate_of_our_own_is_shown_from_then_on() {
     assert_eq!(shown.last(), Some(&second.sha256()));
     assert!(shown[..shown.len() - 1].iter().all(|certificate| *certificate == first.sha256()));
 }
+
+#[tokio::test]
+async fn health_checks_go_through_tls() {
+    let authority = Authority::new();
+    let good = authority.issue(&Says::name(NAME));
+    let stranger = Authority::new().issue(&Says::name(NAME));
+    let (http1, http2) = (Backend::echo("one").await, Backend::http2_echo("two").await);
+    for (backend, protocol, alpn) in [(&http1, "http1", "http/1.1"), (&http2, "http2", "h2")] {
+        for (issued, health) in [(&good, "healthy"), (&stranger, "unhealthy")] {
+            let front = TlsFront::to(backend.address(), issued).alpn(&["h2", "http/1.1"]).start().await;
+            let more =
+                format!(", protocol: {protocol}, health_check: {{http: {{path: /health}}, interval: 20ms}}");
+            let gate = to(front.address(), &authority, BY_NAME, &more).start().await;
+            let shown = || async {
+                let endpoint = gate.admin("/clusters").await.json()["clusters"][0]["endpoints"][0].clone();
+                (endpoint["health"] == health && endpoint["checks"].as_u64() >= Some(3)).then_some(())
+            };
+            until(format!("{protocol}: the endpoint is {health}"), shown).await;
+            let expected = if health == "healthy" { 200 } else { 503 };
+            assert_eq!(gate.get("/").await.status.as_u16(), expected, "{protocol}");
+            let met = front.met();
+            assert!(met.iter().all(|met| met.name == NAME && met.protocol == alpn), "{met:?}");
+        }
+        assert!(backend.seen().iter().any(|seen| seen.path == "/health"), "{protocol}");
+    }
+}

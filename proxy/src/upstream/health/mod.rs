@@ -18,6 +18,7 @@ use self::probe::Prober;
 use self::streak::Streak;
 use super::care::Task;
 use super::shared::{SharedCluster, SharedEndpoint};
+use crate::tls::ClientTls;
 
 /// What health checks say of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +59,13 @@ impl Health {
 }
 
 /// How a cluster's endpoints are spoken to.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Speaks {
     pub(super) protocol: ClusterProtocol,
     /// They are told for whom a connection is made; a check's is our own.
     pub(super) greets: Option<ProxyVersion>,
+    /// Through TLS, where the cluster has it: a check finds out as well whether the handshake works.
+    pub(super) tls: Option<Arc<ClientTls>>,
 }
 
 /// Checks a cluster's endpoints for as long as it is polled: those that it has, and those that it gets.
@@ -84,7 +87,7 @@ pub(super) async fn check(
             tasks.entry(endpoint.address()).or_insert_with(|| {
                 let checker = Checker {
                     cluster_name: Rc::clone(&name),
-                    prober: Prober::new(&settings, speaks, endpoint.address()),
+                    prober: Prober::new(&settings, &speaks, endpoint.address()),
                     settings: Rc::clone(&settings),
                     cluster: Arc::clone(&cluster),
                     endpoint: Arc::clone(endpoint),

@@ -13,11 +13,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use meshgate_config::{ClusterProtocol, HealthCheck, HttpProbe, Probe};
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::Speaks;
 use crate::message::proxy_protocol;
+use crate::tls::{Speak, Transport};
 use crate::upstream::cluster::version_of;
+use crate::upstream::dial::Dialer;
 
 /// Most bytes of an answer that are looked at.
 const MOST_ANSWER: usize = 64 * 1024;
@@ -29,8 +30,9 @@ const GRPC_PREFIX: usize = 5;
 /// Asks one endpoint.
 pub(super) struct Prober {
     address: SocketAddr,
+    dialer: Dialer,
     /// What a connection begins with; mostly nothing.
-    greeting: Vec<u8>,
+    greeting: Option<Vec<u8>>,
     question: Question,
 }
 
@@ -59,12 +61,13 @@ struct GrpcAnswer {
 const SERVING: i32 = 1;
 
 impl Prober {
-    pub(super) fn new(settings: &HealthCheck, speaks: Speaks, endpoint: SocketAddr) -> Prober {
+    pub(super) fn new(settings: &HealthCheck, speaks: &Speaks, endpoint: SocketAddr) -> Prober {
         let protocol = speaks.protocol;
+        let secure = speaks.tls.is_some();
         let address = SocketAddr::new(endpoint.ip(), settings.port.unwrap_or(endpoint.port()));
         let question = match &settings.probe {
             Probe::Http(probe) => Question::Http {
-                request: http_request(probe, protocol, address),
+                request: http_request(probe, protocol, secure, address),
                 protocol,
                 statuses: probe.statuses.clone(),
             },
@@ -72,15 +75,15 @@ impl Prober {
                 Question::Tcp { send: Bytes::from(send.clone()), expect: Bytes::from(expect.clone()) }
             }
             Probe::Grpc { service, authority } => Question::Grpc {
-                request: grpc_request(authority.as_deref(), address),
+                request: grpc_request(authority.as_deref(), secure, address),
                 message: framed(&GrpcQuestion { service: service.clone() }),
             },
         };
         // Another port is another server's, which may know nothing of the PROXY protocol.
         let version = speaks.greets.filter(|_| settings.port.is_none());
-        let greeting =
-            version.map(|version| proxy_protocol::write(version_of(version), None)).unwrap_or_default();
-        Prober { address, greeting, question }
+        let greeting = version.map(|version| proxy_protocol::write(version_of(version), None));
+        let dialer = Dialer::new(settings.timeout, speaks.tls.clone());
+        Prober { address, dialer, greeting, question }
     }
 
     /// Asks once.
@@ -88,10 +91,8 @@ impl Prober {
     /// # Errors
     /// Why the answer is not good.
     pub(super) async fn ask(&self) -> Result<(), String> {
-        let mut stream = TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
-        // An endpoint that is asked in two writes would wait for the second.
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        stream.write_all(&self.greeting).await.map_err(|error| error.to_string())?;
+        let opened = self.dialer.open(self.address, self.speak(), self.greeting.as_deref()).await;
+        let stream = opened.map_err(|error| error.to_string())?.transport;
         match &self.question {
             Question::Http { request, protocol, statuses } => {
                 let request = request.clone().map(|()| Full::default());
@@ -110,10 +111,19 @@ impl Prober {
             }
         }
     }
+
+    /// What the endpoint is to agree to, where it is spoken to through TLS.
+    fn speak(&self) -> Speak {
+        match &self.question {
+            Question::Http { protocol: ClusterProtocol::Http1, .. } => Speak::Http1,
+            Question::Http { protocol: ClusterProtocol::Http2, .. } | Question::Grpc { .. } => Speak::Http2,
+            Question::Tcp { .. } => Speak::Bytes,
+        }
+    }
 }
 
 /// Sends over HTTP/1.1.
-async fn over_http1(stream: TcpStream, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String> {
+async fn over_http1(stream: Transport, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String> {
     let words = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MOST_ANSWER)
@@ -126,7 +136,7 @@ async fn over_http1(stream: TcpStream, request: Request<Full<Bytes>>) -> Result<
 }
 
 /// Sends over HTTP/2.
-async fn over_http2(stream: TcpStream, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String> {
+async fn over_http2(stream: Transport, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String> {
     let words = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
         .max_header_list_size(MOST_ANSWER as u32)
@@ -138,8 +148,10 @@ async fn over_http2(stream: TcpStream, request: Request<Full<Bytes>>) -> Result<
 }
 
 /// Sends, and waits for what is expected.
-async fn talk(mut stream: TcpStream, send: &[u8], expect: &[u8]) -> Result<(), String> {
+async fn talk(mut stream: Transport, send: &[u8], expect: &[u8]) -> Result<(), String> {
     stream.write_all(send).await.map_err(|error| error.to_string())?;
+    // TLS may keep what is written until then.
+    stream.flush().await.map_err(|error| error.to_string())?;
     let mut heard = Vec::new();
     while !holds(&heard, expect) {
         if heard.len() >= MOST_ANSWER {
@@ -186,11 +198,16 @@ async fn serving(response: Response<Incoming>) -> Result<(), String> {
     }
 }
 
-fn http_request(probe: &HttpProbe, protocol: ClusterProtocol, address: SocketAddr) -> Request<()> {
+fn http_request(
+    probe: &HttpProbe,
+    protocol: ClusterProtocol,
+    secure: bool,
+    address: SocketAddr,
+) -> Request<()> {
     let host = probe.host.clone().unwrap_or_else(|| address.to_string());
     let mut request = Request::new(());
     *request.method_mut() = probe.method.parse().unwrap_or(Method::GET);
-    addressed(&mut request, protocol, &host, &probe.path);
+    addressed(&mut request, (protocol, secure), &host, &probe.path);
     request.headers_mut().insert(USER_AGENT, AGENT);
     for (name, value) in &probe.headers {
         if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse()) {
@@ -200,11 +217,11 @@ fn http_request(probe: &HttpProbe, protocol: ClusterProtocol, address: SocketAdd
     request
 }
 
-fn grpc_request(authority: Option<&str>, address: SocketAddr) -> Request<()> {
+fn grpc_request(authority: Option<&str>, secure: bool, address: SocketAddr) -> Request<()> {
     let authority = authority.map_or_else(|| address.to_string(), str::to_owned);
     let mut request = Request::new(());
     *request.method_mut() = Method::POST;
-    addressed(&mut request, ClusterProtocol::Http2, &authority, "/grpc.health.v1.Health/Check");
+    addressed(&mut request, (ClusterProtocol::Http2, secure), &authority, "/grpc.health.v1.Health/Check");
     let headers = request.headers_mut();
     headers.insert(USER_AGENT, AGENT);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -212,8 +229,13 @@ fn grpc_request(authority: Option<&str>, address: SocketAddr) -> Request<()> {
     request
 }
 
-/// Gives a request its target, in the form of the protocol.
-fn addressed(request: &mut Request<()>, protocol: ClusterProtocol, authority: &str, path: &str) {
+/// Gives a request its target, in the form of the protocol, through TLS or not.
+fn addressed(
+    request: &mut Request<()>,
+    (protocol, secure): (ClusterProtocol, bool),
+    authority: &str,
+    path: &str,
+) {
     // What cannot be a target becomes `/`, and fails by its answer.
     match protocol {
         ClusterProtocol::Http1 => {
@@ -223,7 +245,8 @@ fn addressed(request: &mut Request<()>, protocol: ClusterProtocol, authority: &s
             }
         }
         ClusterProtocol::Http2 => {
-            *request.uri_mut() = format!("http://{authority}{path}").parse().unwrap_or_default();
+            let scheme = if secure { "https" } else { "http" };
+            *request.uri_mut() = format!("{scheme}://{authority}{path}").parse().unwrap_or_default();
             *request.version_mut() = Version::HTTP_2;
         }
     }
