@@ -238,16 +238,20 @@ fn take_path(method: &Method, uri: Uri) -> Result<PathAndQuery, Rejection> {
         };
     }
     let bad = Rejection::bad_request("invalid path");
-    match path::canonical(target.path()).map_err(|_| bad)? {
-        Cow::Borrowed(_) => Ok(target),
-        Cow::Owned(path) => {
-            let text = match target.query() {
-                Some(query) => format!("{path}?{query}"),
-                None => path,
-            };
-            PathAndQuery::try_from(text).map_err(|_| bad)
-        }
+    // Of `http://host#x` the type keeps an empty path, which reads as `/` but would be sent as nothing.
+    if target.as_str() == "/" {
+        return Ok(PathAndQuery::from_static("/"));
     }
+    let path = path::canonical(target.path()).map_err(|_| bad)?;
+    // Of `http://host?x` it keeps the query alone, so that the slash must be put before it.
+    if matches!(path, Cow::Borrowed(_)) && target.as_str().starts_with('/') {
+        return Ok(target);
+    }
+    let text = match target.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.into_owned(),
+    };
+    PathAndQuery::try_from(text).map_err(|_| bad)
 }
 
 /// Removes what ends here.
