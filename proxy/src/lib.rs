@@ -12,6 +12,7 @@ pub mod reload;
 pub mod server;
 pub mod session;
 pub mod snapshot;
+pub mod socket;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

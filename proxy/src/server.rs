@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use meshgate_config::Drain;
 use meshgate_wasm::Engine;
 use tokio::net::TcpListener;
 use tokio::runtime;
@@ -121,6 +122,7 @@ async fn serve(options: Options) -> Result<(), ServerError> {
         activation,
         systemd: Rc::clone(&systemd),
         running: RefCell::new(None),
+        socket_files: RefCell::default(),
         caretaker: RefCell::default(),
     });
     let version = snapshot.version.clone();
@@ -138,7 +140,8 @@ async fn serve(options: Options) -> Result<(), ServerError> {
         () = wait_for_end(&mut signals, &rollout) => {}
         () = systemd.keep_alive() => {}
     }
-    systemd.stopping(rollout.drain_timeout());
+    let Drain { delay, timeout, .. } = rollout.drain();
+    systemd.stopping(delay + timeout);
     process.state.set_readiness(Readiness::Draining);
     reloading.abort();
     watching.abort();
@@ -148,19 +151,30 @@ async fn serve(options: Options) -> Result<(), ServerError> {
 
 /// Finishes what is in flight, within the time the configuration gives, and writes the access log's last lines.
 async fn finish(drain: DrainTrigger, signals: &mut Signals, rollout: Rollout) {
-    let patience = rollout.drain_timeout();
-    tracing::info!(timeout = ?patience, "draining: no new connections, requests in flight are finished");
-    drain.start();
+    let Drain { delay, timeout, spread } = rollout.drain();
+    tracing::info!(?delay, ?timeout, ?spread, "draining: requests in flight are finished");
     tokio::select! {
-        () = drain.finished() => tracing::info!("drained"),
-        () = tokio::time::sleep(patience) => tracing::warn!("not everything was finished in time"),
+        () = drained(&drain, &rollout, delay, timeout) => {}
         () = wait_for_end(signals, &rollout) => tracing::warn!("told to stop a second time: not waiting any longer"),
     }
+    rollout.remove_socket_files();
     // What is left is broken off, and logged.
     drain.cut();
     let _ = tokio::time::timeout(LAST_WORDS, drain.finished()).await;
     if !rollout.close_access_log(LOG_PATIENCE) {
         tracing::warn!("the last lines of the access log could not be written");
+    }
+}
+
+/// Waits until the drain is over, or its time. New connections are served until `delay` has passed: whoever sends them may not
+/// have heard yet that there should be none.
+async fn drained(drain: &DrainTrigger, rollout: &Rollout, delay: Duration, patience: Duration) {
+    tokio::time::sleep(delay).await;
+    rollout.remove_socket_files();
+    drain.start();
+    tokio::select! {
+        () = drain.finished() => tracing::info!("drained"),
+        () = tokio::time::sleep(patience) => tracing::warn!("not everything was finished in time"),
     }
 }
 

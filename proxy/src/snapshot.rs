@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use meshgate_config::{ChainId, Config, Diagnostic, Diagnostics, FilterUse, Position, Protocol};
 use meshgate_wasm::{Callbacks, Direction, Engine, ListenerFacts, Node, Plugin, PluginSpec, StartError, Vms};
@@ -15,7 +16,7 @@ use crate::filter::{Chain, Filter, Target, Targets};
 use crate::message::Forwarding;
 use crate::modules::{CompiledModules, ModuleFiles};
 use crate::telemetry::{AccessLog, ExchangeMetrics, ListenerMetrics, TcpMetrics};
-use crate::tls::{ClientTls, Held, Refusal, ServerTls, TlsStore};
+use crate::tls::{ClientTls, Held, Names, Refusal, ServerTls, TlsStore};
 use crate::upstream::{Clusters, ConfiguredCluster, SharedCluster, SharedClusters, Upstream};
 
 mod services;
@@ -273,6 +274,8 @@ pub struct Listener {
     pub targets: Targets,
     /// Its timeouts and limits.
     pub config: meshgate_config::Listener,
+    /// Over how long its connections are told to leave when it drains.
+    pub drain_spread: Duration,
     /// What filters may know of it; none if there is nothing to know.
     pub facts: Option<Rc<ListenerFacts>>,
     /// How far clients are believed.
@@ -283,6 +286,8 @@ pub struct Listener {
     pub access_log: Rc<AccessLog>,
     /// What is counted.
     pub metrics: ListenerMetrics,
+    /// Where TLS that is passed through goes, by the server name that clients ask for.
+    pub server_names: Names<Rc<str>>,
     /// TLS, if its clients speak that.
     pub tls: Option<Arc<ServerTls>>,
     /// What is counted of TCP connections, if it is a listener for them.
@@ -317,11 +322,13 @@ impl WorkerSnapshot {
                 clusters: clusters.clone(),
                 targets: Rc::clone(&targets),
                 config: listener.clone(),
+                drain_spread: snapshot.config.drain.spread,
                 facts: facts(listener),
                 forwarding: Forwarding::default(),
                 upstream: Rc::clone(&shared.upstream),
                 access_log: Rc::clone(&shared.access_log),
                 metrics: metrics.listener(&listener.name),
+                server_names: server_names(listener, &targets),
                 tls: tls.clone(),
                 tcp: (listener.protocol == Protocol::Tcp).then(|| metrics.tcp_listener(&listener.name)),
             };
@@ -331,6 +338,17 @@ impl WorkerSnapshot {
         Services { snapshot: &snapshot, vms, seat: shared.seat }.start(&mut plugins)?;
         Ok(WorkerSnapshot { snapshot, listeners, clusters, plugins })
     }
+}
+
+fn server_names(listener: &meshgate_config::Listener, targets: &Targets) -> Names<Rc<str>> {
+    let mut names = Names::default();
+    for (name, cluster) in listener.tls_passthrough.iter().flat_map(|passthrough| &passthrough.names) {
+        // It exists, and the name stands there once: both were checked.
+        if let Some(cluster) = targets(cluster) {
+            names.add(name, cluster.name);
+        }
+    }
+    names
 }
 
 fn facts(listener: &meshgate_config::Listener) -> Option<Rc<ListenerFacts>> {

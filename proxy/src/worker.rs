@@ -8,7 +8,6 @@ mod serve;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -18,11 +17,11 @@ use meshgate_config::Diagnostic;
 use meshgate_wasm::{Engine, Vms};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::LocalSet;
+use tokio::task::{self, LocalSet};
 
 use self::host::WorkerHost;
 use crate::admin;
-use crate::downstream::{Acceptor, Listeners};
+use crate::downstream::{Acceptor, Bound, Listeners};
 use crate::drain::DrainWatch;
 use crate::snapshot::{Listener, Seat, Shared, Snapshot, WorkerSnapshot};
 use crate::telemetry::{AccessLog, AccessLogSink, ExchangeMetrics};
@@ -60,7 +59,7 @@ pub struct ListenerSocket {
     /// The listener's name.
     pub name: String,
     /// Bound and listening.
-    pub socket: TcpListener,
+    pub socket: Bound,
 }
 
 /// What the server asks of a worker.
@@ -149,6 +148,8 @@ struct Running {
     current: Option<WorkerSnapshot>,
     prepared: Option<Prepared>,
     acceptors: HashMap<String, Acceptor<Listener>>,
+    /// Listeners that are gone and have open connections.
+    leaving: Vec<task::JoinHandle<()>>,
     listeners: Arc<Listeners>,
 }
 
@@ -173,6 +174,7 @@ impl Running {
             current: None,
             prepared: None,
             acceptors: HashMap::new(),
+            leaving: Vec::new(),
             listeners: parts.listeners,
         }
     }
@@ -180,11 +182,11 @@ impl Running {
     /// Serves until the drain is over and every connection has ended.
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let access_log = Rc::clone(&self.shared.access_log);
-        tokio::task::spawn_local(async move { access_log.run().await });
+        task::spawn_local(async move { access_log.run().await });
         let vms = self.vms.clone();
-        tokio::task::spawn_local(poll_fn(move |cx| vms.poll_events(cx)));
+        task::spawn_local(poll_fn(move |cx| vms.poll_events(cx)));
         let vms = self.vms.clone();
-        tokio::task::spawn_local(async move {
+        task::spawn_local(async move {
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 vms.sweep();
@@ -200,11 +202,13 @@ impl Running {
                 () = drain.draining() => break,
             }
         }
-        for (_, acceptor) in self.acceptors.drain() {
-            acceptor.finished().await;
+        self.leaving.extend(self.acceptors.drain().map(|(_, acceptor)| acceptor.leave()));
+        for leaving in self.leaving.drain(..) {
+            // It fails only if the task panicked, which the runtime has told.
+            let _ = leaving.await;
         }
         // Streams of connections that were broken off end in tasks of their own.
-        tokio::task::yield_now().await;
+        task::yield_now().await;
         // The plugins end with their last owner; one that is not done at once gets the time that a reload gives it.
         self.prepared = None;
         self.current = None;
@@ -264,8 +268,10 @@ impl Running {
     /// The swap: everything was built before, so this cannot fail and takes no time.
     fn commit(&mut self) {
         let Some(Prepared { snapshot, sockets }) = self.prepared.take() else { return };
-        // Connections of a listener that is gone finish what they have begun.
-        self.acceptors.retain(|name, _| snapshot.listeners.contains_key(name));
+        // Connections of a listener that is gone finish what they have begun, at the end of the process too.
+        self.leaving.retain(|leaving| !leaving.is_finished());
+        let gone = self.acceptors.extract_if(|name, _| !snapshot.listeners.contains_key(name));
+        self.leaving.extend(gone.map(|(_, acceptor)| acceptor.leave()));
         for (name, listener) in &snapshot.listeners {
             if let Some(acceptor) = self.acceptors.get(name) {
                 acceptor.swap(Rc::clone(listener));

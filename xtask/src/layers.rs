@@ -12,7 +12,7 @@ use crate::{say, workspace};
 
 /// The proxy's folders and files by layer; a request runs from high to low. What is not listed is refused, so that a new
 /// part gets its place on purpose.
-const LAYERS: [(&str, u8); 18] = [
+const LAYERS: [(&str, u8); 19] = [
     ("main", 6),
     ("cli", 6),
     ("server", 5),
@@ -31,6 +31,7 @@ const LAYERS: [(&str, u8); 18] = [
     ("tls", 0),
     ("drain", 0),
     ("files", 0),
+    ("socket", 0),
 ];
 
 /// Parts that never import each other: what a filter decides, and how it is carried out, meet in the snapshot only.

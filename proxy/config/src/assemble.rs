@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::address::SocketMode;
 use crate::cluster::{Endpoint, OutlierEntry, Subset, SubsetEntry};
 use crate::discovery::Locality;
 use crate::file::{
@@ -14,11 +15,13 @@ use crate::model::{
     AccessLog, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain, FilterUse, Listener,
     NodeFacts, Protocol, ProxyProtocol,
 };
+use crate::passthrough::PassthroughEntry;
 use crate::tree::Node;
 use crate::units::DurationText;
 use crate::{Position, Source, discovery, references};
 
-const DRAIN: Duration = Duration::from_secs(30);
+pub(crate) const DRAIN: Duration = Duration::from_secs(30);
+const DRAIN_SPREAD: Duration = Duration::from_secs(5);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -87,7 +90,7 @@ pub(crate) fn assemble(
         access_log: file.access_log.map(|entry| access_log(entry, files)).unwrap_or_default(),
         workers: file.workers,
         node: file.node.map(node).unwrap_or_default(),
-        drain: Drain { timeout: or(file.drain.and_then(|DrainEntry { timeout }| timeout), DRAIN) },
+        drain: drain(file.drain),
         listeners,
         services: resolved.services,
         wasm: file.wasm.resolve(),
@@ -95,6 +98,13 @@ pub(crate) fn assemble(
         chains,
         expiry_warnings: expiry_warnings(file.expiry_warnings),
     })
+}
+
+fn drain(written: Option<DrainEntry>) -> Drain {
+    let (timeout, spread, delay) =
+        written.map_or((None, None, None), |written| (written.timeout, written.spread, written.delay));
+    let timeout = or(timeout, DRAIN);
+    Drain { timeout, spread: or(spread, DRAIN_SPREAD.min(timeout / 2)), delay: or(delay, Duration::ZERO) }
 }
 
 fn expiry_warnings(written: Option<Vec<DurationText>>) -> Vec<Duration> {
@@ -154,8 +164,10 @@ fn listener(entry: ListenerEntry, chain: ChainId, node: &Node, files: &Files) ->
     Listener {
         name: entry.name.0,
         address: entry.address,
+        socket_mode: entry.socket_mode.unwrap_or(SocketMode::DEFAULT),
         protocol: entry.protocol,
         tls: entry.tls.zip(node.get("tls")).map(|(tls, node)| tls.resolve(node, http, entry.mtls, files)),
+        tls_passthrough: entry.tls_passthrough.map(PassthroughEntry::with_defaults),
         chain,
         cluster: entry.cluster,
         header_timeout: or(entry.header_timeout, HEADER_TIMEOUT),

@@ -2,12 +2,12 @@
 //! more than one value. Used by the file's form and by the model alike, where both are the same.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::address::Address;
 use crate::discovery::Locality;
 use crate::file::{EndpointText, Name};
 use crate::model::Cluster;
@@ -17,7 +17,7 @@ use crate::units::DurationText;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Endpoint {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Its share of the requests beside the other endpoints' weights.
     pub weight: u32,
     /// It is used while too few endpoints of a lower number can be.
@@ -174,7 +174,7 @@ impl Default for ClusterLimits {
 #[schemars(untagged)]
 #[expect(dead_code, reason = "read from the tree, which knows positions")]
 pub(crate) enum EndpointForm {
-    /// `IP:PORT` or `HOST:PORT`.
+    /// `IP:PORT`, `HOST:PORT`, or `unix:` and the absolute path of a Unix socket.
     Address(#[schemars(with = "EndpointText")] String),
     /// An address and more.
     Entry(EndpointEntry),
@@ -185,7 +185,7 @@ pub(crate) enum EndpointForm {
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "read from the tree, which knows positions")]
 pub(crate) struct EndpointEntry {
-    /// `IP:PORT` or `HOST:PORT`.
+    /// `IP:PORT`, `HOST:PORT`, or `unix:` and the absolute path of a Unix socket.
     #[schemars(with = "EndpointText")]
     address: String,
     /// Its share of the requests beside the other endpoints' weights. Default: 1.

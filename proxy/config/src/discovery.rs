@@ -8,6 +8,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
+use crate::address::Address;
 use crate::cluster::{Endpoint, EndpointForm};
 use crate::diagnostic::Report;
 use crate::files::Files;
@@ -298,9 +299,9 @@ impl Locality {
 
 impl Endpoint {
     /// An endpoint of which nothing more is known.
-    pub fn at(address: SocketAddr) -> Endpoint {
+    pub fn at(address: impl Into<Address>) -> Endpoint {
         Endpoint {
-            address,
+            address: address.into(),
             weight: 1,
             priority: 0,
             labels: Default::default(),

@@ -7,12 +7,14 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use crate::Compatibility;
+use crate::address::{Address, SocketMode};
 use crate::cluster::{ClusterLimitsEntry, EndpointForm, LoadBalancer, OutlierEntry, SubsetEntry};
 use crate::discovery::DnsEntry;
 use crate::health::HealthCheckEntry;
 use crate::isolation::{Capabilities, Isolation};
 use crate::limits::{LimitsEntry, WasmEntry};
 use crate::model::{AccessLogFormat, ClusterProtocol, Direction, Metadata, OnError, Protocol, ProxyVersion};
+use crate::passthrough::PassthroughEntry;
 use crate::range::AddressRange;
 use crate::tls::{ClusterTlsEntry, ListenerTlsEntry, Mtls};
 use crate::units::{DurationText, SizeText};
@@ -114,7 +116,7 @@ pub(crate) struct NodeEntry {
     pub(crate) metadata: Metadata,
 }
 
-/// `drain: {timeout: 30s}`
+/// `drain: {timeout: 30s, spread: 5s}`
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DrainEntry {
@@ -122,6 +124,15 @@ pub(crate) struct DrainEntry {
     #[serde(default)]
     #[schemars(with = "DurationText")]
     pub(crate) timeout: Option<DurationText>,
+    /// Over how long connections are told to end, each at a moment of its own, at shutdown and when a reload takes their
+    /// listener away. At most `timeout`. Default: 5s, or half of `timeout` if that is less.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) spread: Option<DurationText>,
+    /// How long new connections are still served at shutdown, while `/ready` says 503. Default: 0s.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) delay: Option<DurationText>,
 }
 
 /// `- {name: web, address: 0.0.0.0:8080, chain: web}`
@@ -130,9 +141,12 @@ pub(crate) struct DrainEntry {
 pub(crate) struct ListenerEntry {
     /// Its name, unique among listeners.
     pub(crate) name: Name,
-    /// IP address and port to accept on.
-    #[schemars(extend("format" = "socket-address"))]
-    pub(crate) address: std::net::SocketAddr,
+    /// IP address and port to accept on, or `unix:` and the absolute path of a Unix socket.
+    pub(crate) address: Address,
+    /// Who may connect to a Unix socket: its file's permissions, in octal, in quotes. Default: "0660".
+    #[serde(default)]
+    #[schemars(with = "SocketMode")]
+    pub(crate) socket_mode: Option<SocketMode>,
     /// What its clients speak. Default: http.
     #[serde(default)]
     pub(crate) protocol: Protocol,
@@ -145,6 +159,11 @@ pub(crate) struct ListenerEntry {
     #[serde(default)]
     #[schemars(with = "Mtls")]
     pub(crate) mtls: Option<Mtls>,
+    /// With `protocol: tcp`: TLS is passed on as it is, to a cluster by the server name that the client asks for. What does not
+    /// begin as TLS does is closed.
+    #[serde(default)]
+    #[schemars(with = "PassthroughEntry")]
+    pub(crate) tls_passthrough: Option<PassthroughEntry>,
     /// The chain that its requests, or TCP connections, run through. May be left out if `cluster` is given.
     #[serde(default)]
     #[schemars(with = "String")]
@@ -299,7 +318,7 @@ pub(crate) struct FilterEntry {
 pub(crate) struct ClusterEntry {
     /// Its name, unique among clusters.
     pub(crate) name: Name,
-    /// `IP:PORT` or `HOST:PORT`, or a map with `address` and more; a host name stands for all addresses it has when the file
+    /// `IP:PORT`, `HOST:PORT` or `unix:PATH`, or a map with `address` and more; a host name stands for all addresses it has when the file
     /// is loaded. An empty list answers every request with 503.
     #[serde(default)]
     #[schemars(with = "Vec<EndpointForm>")]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::address::{self, Address};
 use crate::range::parse_range;
 use crate::units::{UnitError, parse_duration, parse_size};
 
@@ -14,10 +15,11 @@ pub(crate) struct Complaint {
 type Check = fn(&str) -> Result<(), Complaint>;
 
 /// Every format that we know beyond JSON Schema's own. `duration` replaces the ISO 8601 one of that name.
-pub(crate) const FORMATS: [(&str, Check); 8] = [
+pub(crate) const FORMATS: [(&str, Check); 9] = [
     ("duration", |text| parse_duration(text).map(drop).map_err(Complaint::from)),
     ("size", |text| parse_size(text).map(drop).map_err(Complaint::from)),
     ("socket-address", socket_address),
+    ("listener-address", listener_address),
     ("endpoint", endpoint),
     ("sha256", sha256),
     ("name", name),
@@ -53,6 +55,7 @@ pub(crate) fn description(format: &str) -> Option<&'static str> {
         "duration" => "a duration such as `10s`",
         "size" => "a size such as `64KiB`",
         "socket-address" => "an address such as `127.0.0.1:8080`",
+        "listener-address" => "an address such as `127.0.0.1:8080` or `unix:/run/web.sock`",
         "endpoint" => "an endpoint such as `127.0.0.1:9001`",
         "sha256" => "a SHA-256 in hex",
         "name" => "a name",
@@ -76,8 +79,31 @@ fn socket_address(text: &str) -> Result<(), Complaint> {
     Err(Complaint::hinted("is not an address", hint))
 }
 
+fn listener_address(text: &str) -> Result<(), Complaint> {
+    if address::is_unix(text) { unix_socket(text) } else { socket_address(text) }
+}
+
+fn unix_socket(text: &str) -> Result<(), Complaint> {
+    if Address::parse(text).is_some() {
+        return Ok(());
+    }
+    let path = address::path_in(text).unwrap_or_default();
+    Err(if path.len() > address::LONGEST_PATH {
+        let hint = format!("the system takes {} bytes at most", address::LONGEST_PATH);
+        Complaint::hinted("has too long a path", hint)
+    } else {
+        Complaint::hinted(
+            "is not the path of a Unix socket",
+            "write an absolute path, such as `unix:/run/web.sock`",
+        )
+    })
+}
+
 /// The form only; whether the name resolves is asked later.
 fn endpoint(text: &str) -> Result<(), Complaint> {
+    if address::is_unix(text) && !text.starts_with("unix://") {
+        return unix_socket(text);
+    }
     if let Ok(address) = text.parse::<SocketAddr>() {
         return if address.port() == 0 { Err(Complaint::plain("has port 0")) } else { Ok(()) };
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::address;
 use crate::diagnostic::Report;
 use crate::references::{lasting, whole};
 use crate::tree::{Kind, Node};
@@ -257,6 +258,12 @@ pub(crate) fn check(cluster: &Node, report: &mut Report<'_>) {
     }
     if !matches!(check.kind, Kind::Map(_)) {
         return;
+    }
+    let mut endpoints = cluster.get("endpoints").map(Node::items).unwrap_or_default().iter();
+    let is_unix =
+        |entry: &Node| entry.get("address").unwrap_or(entry).as_text().is_some_and(address::is_unix);
+    if let Some(port) = check.get("port").filter(|_| endpoints.any(is_unix)) {
+        report.error(port.at, "`port` is for endpoints with an IP address, and one is on a Unix socket");
     }
     let mut probes = check.entries().iter().filter(|entry| ["http", "tcp", "grpc"].contains(&&*entry.key));
     match (probes.next(), probes.next()) {

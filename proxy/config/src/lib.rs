@@ -8,6 +8,7 @@
 //!
 //! This crate opens no sockets and runs no modules. What it must know of a module it asks through [`Modules`].
 
+mod address;
 mod assemble;
 mod chains;
 mod cluster;
@@ -25,6 +26,7 @@ mod load;
 mod manifest;
 mod model;
 mod modules;
+mod passthrough;
 mod range;
 mod references;
 mod scalars;
@@ -36,6 +38,7 @@ mod units;
 mod words;
 mod yaml;
 
+pub use address::{Address, SocketMode, UnixPath};
 pub use cluster::{
     ClusterLimits, Endpoint, HashBy, HashKey, Labels, LoadBalancer, OutlierDetection, Subset, SuccessRate,
 };
@@ -55,6 +58,7 @@ pub use model::{
     ProxyProtocol, ProxyVersion, Surroundings,
 };
 pub use modules::{ModuleSource, Modules};
+pub use passthrough::Passthrough;
 pub use range::AddressRange;
 pub use source::{Position, Source};
 pub use tls::{

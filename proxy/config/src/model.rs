@@ -12,10 +12,11 @@ use serde::Deserialize;
 use crate::cluster::{ClusterLimits, Endpoint, LoadBalancer, OutlierDetection, Subset};
 use crate::discovery::{Discovery, Locality};
 use crate::health::HealthCheck;
+use crate::passthrough::Passthrough;
 use crate::tls::{ClusterTls, ListenerTls};
 use crate::{
-    AddressRange, Capabilities, Compatibility, FilterLimits, Isolation, ModuleSource, Position, Source,
-    WasmBounds,
+    Address, AddressRange, Capabilities, Compatibility, FilterLimits, Isolation, ModuleSource, Position,
+    SocketMode, Source, WasmBounds,
 };
 
 /// A whole configuration.
@@ -111,11 +112,15 @@ pub struct NodeFacts {
     pub metadata: Metadata,
 }
 
-/// What happens at shutdown.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// What happens at shutdown, and to the connections of a listener that is taken away.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Drain {
     /// How long exchanges in flight may take to finish.
     pub timeout: Duration,
+    /// Over how long connections are told to end.
+    pub spread: Duration,
+    /// How long new connections are still served at shutdown.
+    pub delay: Duration,
 }
 
 /// A socket that is accepted on.
@@ -124,11 +129,15 @@ pub struct Listener {
     /// Its name, unique among listeners.
     pub name: String,
     /// Its address, unique among listeners.
-    pub address: SocketAddr,
+    pub address: Address,
+    /// Who may connect to it, if it is a Unix socket.
+    pub socket_mode: SocketMode,
     /// What its clients speak.
     pub protocol: Protocol,
     /// TLS, if its clients speak that.
     pub tls: Option<ListenerTls>,
+    /// TLS that is passed on as it is, by server names.
+    pub tls_passthrough: Option<Passthrough>,
     /// The chain that its requests, or TCP connections, run through.
     pub chain: ChainId,
     /// The cluster for requests, or TCP connections, for which no filter decided a route.

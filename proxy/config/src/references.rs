@@ -2,15 +2,16 @@
 //! hosts resolve. Reads the tree, so that it can say all of it even where other parts of the file are wrong.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 
+use crate::address::Address;
 use crate::cluster::Endpoint;
 use crate::diagnostic::Report;
 use crate::discovery::Locality;
 use crate::files::Files;
 use crate::tree::{Kind, Node};
 use crate::words::quoted;
-use crate::{Position, discovery, formats, health, limits, units};
+use crate::{Position, assemble, discovery, formats, health, limits, units};
 
 /// The names of the clusters and of their subsets; a name given twice is reported.
 pub(crate) fn clusters<'n>(root: &'n Node, report: &mut Report<'_>) -> BTreeSet<&'n str> {
@@ -68,7 +69,7 @@ pub(crate) fn listeners(root: &Node, clusters: &BTreeSet<&str>, report: &mut Rep
     }
     for listener in list.map(Node::items).unwrap_or_default() {
         if matches!(listener.kind, Kind::Map(_))
-            && listener.get("chain").or(listener.get("cluster")).is_none()
+            && ["chain", "cluster", "tls_passthrough"].iter().all(|key| listener.get(key).is_none())
         {
             let hint = "`chain` names the filters its requests run through, `cluster` where they go if no filter decides";
             report.error_with(listener.at, "a listener needs `chain`, `cluster` or both", hint);
@@ -81,6 +82,37 @@ pub(crate) fn listeners(root: &Node, clusters: &BTreeSet<&str>, report: &mut Rep
         }
     }
     addresses(root, report);
+    for listener in list.map(Node::items).unwrap_or_default() {
+        unix_sockets(listener, report);
+    }
+}
+
+/// What a listener on a Unix socket may not have, and what only one may.
+fn unix_sockets(listener: &Node, report: &mut Report<'_>) {
+    let at = |key: &str| listener.entries().iter().find(|entry| entry.key == key).map(|entry| entry.at);
+    let address = listener.get("address").and_then(Node::as_text).and_then(Address::parse);
+    match address {
+        Some(Address::Ip(_)) => {
+            if let Some(at) = at("socket_mode") {
+                report.error(at, "`socket_mode` is for Unix sockets, and this listener has an IP address");
+            }
+        }
+        Some(Address::Unix(_)) => {
+            if let Some(at) = at("proxy_protocol") {
+                let hint = "who may connect is for `socket_mode` to say";
+                let message =
+                    "`proxy_protocol` believes by IP addresses, and clients of a Unix socket have none";
+                report.error_with(at, message, hint);
+            }
+            if let Some(mtls) = listener.get("mtls").filter(|mtls| mtls.as_text() == Some("permissive")) {
+                report.error(
+                    mtls.at,
+                    "what clients of a Unix socket speak is not looked for: TLS, or cleartext",
+                );
+            }
+        }
+        None => {}
+    }
 }
 
 /// Keys of a TCP listener that mean something for HTTP alone.
@@ -106,13 +138,13 @@ fn http_only(listener: &Node, report: &mut Report<'_>) {
 }
 
 fn addresses(root: &Node, report: &mut Report<'_>) {
-    let mut seen: HashMap<SocketAddr, Position> = HashMap::new();
+    let mut seen: HashMap<Address, Position> = HashMap::new();
     let admin = root.get("admin").and_then(|admin| admin.get("address"));
     let admin = admin.and_then(|node| Some((node.as_text()?, node.at)));
     for (text, at) in admin.into_iter().chain(texts(root.get("listeners"), "address")) {
-        let Ok(address) = text.parse::<SocketAddr>() else { continue };
+        let Some(address) = Address::parse(text) else { continue };
         // Port 0 is another port each time.
-        if address.port() == 0 {
+        if matches!(address, Address::Ip(address) if address.port() == 0) {
             continue;
         }
         if let Some(first) = seen.get(&address) {
@@ -126,7 +158,7 @@ fn addresses(root: &Node, report: &mut Report<'_>) {
 }
 
 /// The answers to host names that were asked for.
-pub(crate) type Asked<'n> = HashMap<&'n str, Result<Vec<SocketAddr>, String>>;
+pub(crate) type Asked<'n> = HashMap<&'n str, Result<Vec<Address>, String>>;
 
 /// The endpoints of the clusters in the file's order, host names resolved. Those of a cluster that is wrong in other
 /// respects may lack some.
@@ -151,7 +183,7 @@ pub(crate) fn endpoints_of<'n>(
     report: &mut Report<'_>,
 ) -> Vec<Endpoint> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
-    let mut known: HashSet<SocketAddr> = HashSet::new();
+    let mut known: HashSet<Address> = HashSet::new();
     let mut written = BTreeSet::new();
     for entry in list.items() {
         let node = entry.get("address").unwrap_or(entry);
@@ -176,7 +208,7 @@ pub(crate) fn endpoints_of<'n>(
 }
 
 /// What an entry says of an endpoint.
-fn endpoint(entry: &Node, address: SocketAddr) -> Endpoint {
+fn endpoint(entry: &Node, address: Address) -> Endpoint {
     let labels = entry.get("labels").map(Node::entries).unwrap_or_default().iter();
     let labels =
         labels.filter_map(|label| Some((label.key.clone(), label.value.as_text()?.to_owned()))).collect();
@@ -204,13 +236,13 @@ fn number(map: &Node, key: &str, default: u32) -> u32 {
     written.unwrap_or(default)
 }
 
-fn resolve(text: &str) -> Result<Vec<SocketAddr>, String> {
-    if let Ok(address) = text.parse() {
+fn resolve(text: &str) -> Result<Vec<Address>, String> {
+    if let Some(address) = Address::parse(text) {
         return Ok(vec![address]);
     }
     match text.to_socket_addrs() {
         Ok(addresses) => {
-            let addresses: Vec<SocketAddr> = addresses.collect();
+            let addresses: Vec<Address> = addresses.map(Address::from).collect();
             if addresses.is_empty() { Err("it has no address".to_owned()) } else { Ok(addresses) }
         }
         Err(error) => Err(error.to_string()),
@@ -262,6 +294,18 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
             let message =
                 "`proxy_protocol` cannot be told over HTTP/2: its connections carry requests of many clients";
             report.error(node.at, message);
+        }
+    }
+    if let Some(drain) = root.get("drain") {
+        let duration =
+            |key| drain.get(key).and_then(Node::as_text).and_then(|text| units::parse_duration(text).ok());
+        let timeout =
+            if drain.get("timeout").is_some() { duration("timeout") } else { Some(assemble::DRAIN) };
+        if duration("spread") > timeout && timeout.is_some() {
+            report.error(
+                position_of(drain, "spread"),
+                "`spread` is longer than `timeout`: connections told to end after that would not be",
+            );
         }
     }
     limits::bounds(root, report);

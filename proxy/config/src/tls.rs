@@ -15,7 +15,7 @@ use crate::references::{lasting, whole};
 use crate::tree::Node;
 use crate::units::DurationText;
 use crate::words::quoted;
-use crate::{Position, formats};
+use crate::{Position, address, formats};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_HANDSHAKES: usize = 1000;
@@ -357,7 +357,7 @@ fn written_host(cluster: &Node) -> Result<Option<String>, ()> {
     for entry in cluster.get("endpoints").map(Node::items).unwrap_or_default() {
         let Some(text) = entry.get("address").unwrap_or(entry).as_text() else { continue };
         let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
-        let host = formats::is_dns_name(host).then_some(host);
+        let host = (formats::is_dns_name(host) && !address::is_unix(text)).then_some(host);
         match found {
             None => found = Some(host),
             Some(known) if known == host => {}
@@ -475,6 +475,18 @@ fn endpoint_names(tls: &Node, cluster: &Node, report: &mut Report<'_>) {
     if tls.get("server_name").is_none() && written_host(cluster).is_err() {
         let hint = "say by `server_name` what all of them are asked for";
         report.error_with(tls.at, "the endpoints are written with different names", hint);
+    }
+    let endpoints = cluster.get("endpoints").map(Node::items).unwrap_or_default();
+    let unix = endpoints
+        .iter()
+        .find(|entry| entry.get("address").unwrap_or(entry).as_text().is_some_and(address::is_unix));
+    if let Some(endpoint) = unix.filter(|_| tls.get("server_name").is_none()) {
+        let hint = "say by `server_name` what they are asked for";
+        report.error_with(
+            endpoint.at,
+            "an endpoint on a Unix socket has no name for its certificate to have",
+            hint,
+        );
     }
     for (one, other) in [("certificate", "key"), ("key", "certificate")] {
         let written = tls.entries().iter().find(|entry| entry.key == one);

@@ -19,13 +19,13 @@ use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioTimer;
-use tokio::net::TcpStream;
 
 use super::io::Socket;
 use super::preface::{self, Beginning, Protocol};
 use super::slots::{InFlight, Order, Phase, Slot};
 use super::{ConnectionLimits, ListenerStats, Serve};
 use crate::message::{Body, BodyError, Peer};
+use crate::socket::Socket as PlainSocket;
 use crate::tls::Transport;
 
 /// HTTP/2: bytes that a client may send on one stream, and on all of them, before we take them.
@@ -89,7 +89,7 @@ impl<S: Serve> Connection<S> {
         }
     }
 
-    async fn protocol(&self, stream: &TcpStream) -> Option<(Protocol, Beginning)> {
+    async fn protocol(&self, stream: &PlainSocket) -> Option<(Protocol, Beginning)> {
         let mut reading = std::pin::pin!(preface::read(stream));
         poll_fn(|cx| match self.slot.order(cx) {
             Some(Order::Late(_)) => {
@@ -135,7 +135,7 @@ impl<S: Serve> Connection<S> {
                     // Whoever carries it watches its clock, and a drain waits for its end.
                     let _busy = self.slot.begin().answered();
                     tunnel.carry(parts.io.into_stream(), parts.read_buf).await;
-                } else if !self.slot.is_draining() {
+                } else {
                     // Boxed: few connections end like this, and none should carry the room for it all its life.
                     Box::pin(linger(parts.io.into_stream())).await;
                 }
@@ -202,7 +202,7 @@ impl<S: Serve> Connection<S> {
                 let mut response = response.map_err(Into::into)?;
                 if let Some(tunnel) = response.body_mut().take_tunnel() {
                     slot.put_tunnel(tunnel);
-                } else if closes && slot.is_draining() {
+                } else if closes && slot.is_leaving() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok(response.map(|body| ResponseBody { body, _in_flight: in_flight }))

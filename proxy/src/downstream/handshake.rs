@@ -1,20 +1,19 @@
 //! The TLS handshake of one connection, in the connection's own task: the accept loop never waits for it.
 
 use std::future::{Future, poll_fn};
-use std::net::{Shutdown, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
+use meshgate_wasm::Address;
 use rustls::HandshakeKind;
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::ListenerStats;
 use super::connection::linger;
 use super::preface::Protocol;
 use super::slots::{Order, Slot};
+use crate::socket::Socket;
 use crate::tls::{ServerTls, Settled, Transport, said};
 
 /// The first byte of TLS: a record of a handshake. No text begins with it.
@@ -30,13 +29,13 @@ pub(super) enum Shaken {
         settled: Settled,
     },
     /// In cleartext, where that is allowed.
-    Cleartext(TcpStream),
+    Cleartext(Socket),
 }
 
 /// One handshake.
 pub(super) struct Handshake<'a> {
     pub(super) tls: &'a ServerTls,
-    pub(super) client: SocketAddr,
+    pub(super) client: Address,
     pub(super) slot: &'a Rc<Slot>,
     pub(super) stats: &'a ListenerStats,
     /// The server may have to speak first: a client that says nothing in time is not late.
@@ -45,7 +44,7 @@ pub(super) struct Handshake<'a> {
 
 impl Handshake<'_> {
     /// Shakes hands. None if nothing came of it.
-    pub(super) async fn run(self, stream: TcpStream) -> Option<Shaken> {
+    pub(super) async fn run(self, stream: Socket) -> Option<Shaken> {
         if self.tls.is_permissive() && !self.begins_with_tls(&stream).await? {
             self.slot.is_shaken();
             return Some(Shaken::Cleartext(stream));
@@ -66,7 +65,7 @@ impl Handshake<'_> {
                 self.failed(&said(&error));
                 self.slot.is_shaken();
                 // The client is to read why; it may be in the middle of sending, and must not meet a reset.
-                let _ = SockRef::from(&socket).shutdown(Shutdown::Write);
+                socket.end_writing();
                 linger(Transport::Plain(socket)).await;
                 None
             }
@@ -79,7 +78,7 @@ impl Handshake<'_> {
     }
 
     /// Looks at the first byte without taking it.
-    async fn begins_with_tls(&self, stream: &TcpStream) -> Option<bool> {
+    async fn begins_with_tls(&self, stream: &Socket) -> Option<bool> {
         let first = async {
             let mut first = [0];
             (stream.peek(&mut first).await.ok()? == 1).then_some(first[0])
@@ -99,7 +98,7 @@ impl Handshake<'_> {
         Some(peeked == Some(HANDSHAKE_RECORD))
     }
 
-    fn shaken(&self, stream: tokio_rustls::server::TlsStream<TcpStream>) -> Result<Shaken, String> {
+    fn shaken(&self, stream: tokio_rustls::server::TlsStream<Socket>) -> Result<Shaken, String> {
         let connection = stream.get_ref().1;
         let settled = self.tls.settled(connection)?;
         let protocol =

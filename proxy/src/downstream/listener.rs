@@ -1,29 +1,27 @@
-//! Sockets that accept: bound per worker, surviving what accepting can fail with, drained to the last connection.
+//! Sockets at work: surviving what accepting can fail with, drained to the last connection.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use meshgate_wasm::Connection as Facts;
-use socket2::{Domain, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use bytes::Bytes;
+use meshgate_wasm::{Address, Connection as Facts, Tls};
 use tokio::task::JoinHandle;
 
+use super::accept::{Accepted, Bound, Listening};
 use super::connection::{self, Connection, Serving};
 use super::handshake::{Handshake, Shaken};
+use super::hello::{self, Greeting};
 use super::preface::Protocol;
 use super::slots::{Slot, Slots};
 use super::{ConnectionLimits, ListenerStats, Serve, proxied};
 use crate::drain::{DrainTrigger, DrainWatch};
 use crate::message::Peer;
 use crate::message::proxy_protocol::Addresses;
+use crate::socket::Socket;
 use crate::tls::Transport;
-
-/// Connections that wait in the kernel to be accepted; the system's own limit may be lower.
-const BACKLOG: i32 = 1024;
 
 /// Pause after accepting failed for want of a resource; doubled up to the longest while it lasts.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -32,24 +30,11 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Unique in the process; taken once per connection.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// Binds a socket for one worker. All workers bind the same address: the kernel spreads the connections over them.
-///
-/// # Errors
-/// The address is taken by another process, is not ours, or may not be bound.
-pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-/// A listening socket at work on its worker, with its connections. Dropping it closes the socket; the connections finish
-/// what is under way, then close.
+/// A listening socket at work on its worker, with its connections. Dropping it closes the socket; the connections leave, one
+/// by one, and finish what is under way.
 pub struct Acceptor<S> {
     serving: Rc<Serving<S>>,
+    slots: Rc<Slots>,
     stats: Arc<ListenerStats>,
     stop: DrainTrigger,
     task: JoinHandle<()>,
@@ -60,19 +45,26 @@ impl<S: Serve> Acceptor<S> {
     ///
     /// # Errors
     /// The runtime cannot watch the socket.
-    pub fn start(socket: std::net::TcpListener, serve: Rc<S>, drain: DrainWatch) -> io::Result<Acceptor<S>> {
-        let socket = TcpListener::from_std(socket)?;
+    pub fn start(socket: Bound, serve: Rc<S>, drain: DrainWatch) -> io::Result<Acceptor<S>> {
+        let socket = Listening::new(socket)?;
         let serving = Serving::new(serve);
         let stats = Arc::new(ListenerStats::default());
-        let open = Opener { serving: serving.clone(), stats: stats.clone(), slots: Slots::new() };
+        let slots = Slots::new(stats.clone());
+        let open = Opener { serving: serving.clone(), stats: stats.clone(), slots: slots.clone() };
         let (stop, stopped) = DrainTrigger::new();
         let task = tokio::task::spawn_local(accept(socket, open, drain, stopped));
-        Ok(Acceptor { serving, stats, stop, task })
+        Ok(Acceptor { serving, slots, stats, stop, task })
     }
 
-    /// Gives requests to `serve` from now on, those on open connections too.
+    /// Gives requests to `serve` from now on, those on open connections too. If these were let in by other terms than hold
+    /// now, they leave, little by little.
     pub fn swap(&self, serve: Rc<S>) {
+        let leave = !serve.has_the_terms_of(&self.serving.current());
+        let window = serve.drain_spread();
         self.serving.swap(serve);
+        if leave {
+            self.slots.leave(window);
+        }
     }
 
     /// Its counts on this worker.
@@ -80,17 +72,16 @@ impl<S: Serve> Acceptor<S> {
         &self.stats
     }
 
-    /// Stops accepting and waits until its last connection is closed.
-    pub async fn finished(self) {
+    /// Stops accepting. What it gives back ends when its last connection is closed.
+    pub fn leave(self) -> JoinHandle<()> {
         self.stop.start();
-        // It fails only if the task panicked, which the runtime has told.
-        let _ = self.task.await;
+        self.task
     }
 }
 
 /// Accepts until one of the two drains starts, then waits for the open connections.
 async fn accept<S: Serve>(
-    socket: TcpListener,
+    socket: Listening,
     open: Opener<S>,
     mut drain: DrainWatch,
     mut stopped: DrainWatch,
@@ -103,9 +94,9 @@ async fn accept<S: Serve>(
             () = stopped.draining() => break,
         };
         match accepted {
-            Ok((stream, source)) => {
+            Ok(accepted) => {
                 pause = SHORTEST_PAUSE;
-                open.connection(stream, source);
+                open.connection(accepted);
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
@@ -120,8 +111,8 @@ async fn accept<S: Serve>(
             }
         }
     }
-    open.slots.drain();
     accept_waiting(socket, &open);
+    open.slots.leave(open.serving.current().drain_spread());
     tokio::select! {
         () = open.slots.emptied() => {}
         () = drain.cut() => {
@@ -132,13 +123,9 @@ async fn accept<S: Serve>(
 }
 
 /// Connections that the kernel has accepted for us would be reset with the socket: they are served as well.
-fn accept_waiting<S: Serve>(socket: TcpListener, open: &Opener<S>) {
-    let Ok(socket) = socket.into_std() else { return };
-    while let Ok((stream, source)) = socket.accept() {
-        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-        if let Ok(stream) = stream {
-            open.connection(stream, source);
-        }
+fn accept_waiting<S: Serve>(socket: Listening, open: &Opener<S>) {
+    for accepted in socket.waiting() {
+        open.connection(accepted);
     }
 }
 
@@ -164,16 +151,11 @@ struct Opener<S> {
 }
 
 impl<S: Serve> Opener<S> {
-    fn connection(&self, stream: TcpStream, source: SocketAddr) {
+    fn connection(&self, Accepted { socket, source, destination }: Accepted) {
         let serve = self.serving.current();
         let limits = serve.limits();
         if self.slots.len() >= limits.max_connections {
             self.stats.count_rejected();
-            return;
-        }
-        // Both fail only when the client is gone already.
-        let Ok(destination) = stream.local_addr() else { return };
-        if stream.set_nodelay(true).is_err() {
             return;
         }
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
@@ -191,7 +173,7 @@ impl<S: Serve> Opener<S> {
         };
         let task = tokio::task::spawn_local(async move {
             let _guards = (open, counted);
-            arrived.run(stream).await;
+            arrived.run(socket).await;
         });
         slot.set_task(task.abort_handle());
     }
@@ -200,8 +182,8 @@ impl<S: Serve> Opener<S> {
 /// A connection that was accepted, and by whom it is served.
 struct Arrived<S> {
     id: u64,
-    source: SocketAddr,
-    destination: SocketAddr,
+    source: Address,
+    destination: Address,
     serving: Rc<Serving<S>>,
     serve: Rc<S>,
     slot: Rc<Slot>,
@@ -210,19 +192,19 @@ struct Arrived<S> {
 }
 
 impl<S: Serve> Arrived<S> {
-    async fn run(mut self, stream: TcpStream) {
+    async fn run(mut self, stream: Socket) {
         // Boxed: it is over soon.
         if self.serve.proxy_protocol().is_some() && !Box::pin(self.learn_client(&stream)).await {
             return;
         }
-        let Some((transport, protocol, peer)) = self.begin(stream).await else { return };
+        let Some(Begun { transport, protocol, peer, ahead }) = self.begin(stream).await else { return };
         let Arrived { serving, serve, slot, limits, stats, .. } = self;
         let peer = Rc::new(peer);
         if serve.is_tcp() {
             // Busy all its life: whoever carries it watches its clock, and a drain waits for its end.
             let _busy = slot.begin().answered();
             // Boxed, as is the end: HTTP connections should not carry the room for it.
-            if let Some(client) = Box::pin(serve.carry(peer, transport)).await {
+            if let Some(client) = Box::pin(serve.carry(peer, transport, ahead)).await {
                 Box::pin(connection::linger(client)).await;
             }
             return;
@@ -233,12 +215,13 @@ impl<S: Serve> Arrived<S> {
     }
 
     /// Notes for whom the proxy in front has connected. False: the connection is not to be served.
-    async fn learn_client(&mut self, stream: &TcpStream) -> bool {
+    async fn learn_client(&mut self, stream: &Socket) -> bool {
         let Some(trusted) = self.serve.proxy_protocol() else { return true };
-        match proxied::addresses(stream, self.source.ip(), trusted, &self.stats).await {
+        let Some(from) = self.source.ip() else { return false };
+        match proxied::addresses(stream, from, trusted, &self.stats).await {
             Some(Some(Addresses { source, destination })) => {
-                self.source = source;
-                self.destination = destination;
+                self.source = source.into();
+                self.destination = destination.into();
                 true
             }
             // The proxy's own connection: it is the client.
@@ -247,12 +230,17 @@ impl<S: Serve> Arrived<S> {
         }
     }
 
-    /// The connection as its bytes go over it, what is spoken on it if that is known, and who is on the other side.
-    async fn begin(&self, stream: TcpStream) -> Option<(Transport, Option<Protocol>, Peer)> {
-        let cleartext =
-            |stream, facts| Some((Transport::Plain(stream), None, Peer::cleartext(Rc::new(facts))));
+    /// Waits until what comes before the first byte of the protocol is over.
+    async fn begin(&self, stream: Socket) -> Option<Begun> {
         let facts = Facts::cleartext(self.id, self.source, self.destination);
-        let Some(tls) = self.serve.tls() else { return cleartext(stream, facts) };
+        if let Some(most) = self.serve.passthrough() {
+            // Boxed, as is the handshake: it is over soon, and the room for it is large.
+            let read = Box::pin(hello::read(&stream, self.source, most, &self.slot, &self.stats));
+            let Greeting { hello, bytes } = read.await?;
+            let tls = Some(Tls { server_name: hello.server_name, ..Tls::default() });
+            return Some(Begun { ahead: bytes, ..Begun::cleartext(stream, Facts { tls, ..facts }) });
+        }
+        let Some(tls) = self.serve.tls() else { return Some(Begun::cleartext(stream, facts)) };
         let handshake = Handshake {
             tls: &tls,
             client: self.source,
@@ -260,15 +248,33 @@ impl<S: Serve> Arrived<S> {
             stats: &self.stats,
             may_be_silent: self.serve.is_tcp(),
         };
-        // Boxed: it is over soon, and the room for it is large.
         match Box::pin(handshake.run(stream)).await? {
-            Shaken::Cleartext(stream) => cleartext(stream, facts),
+            Shaken::Cleartext(stream) => Some(Begun::cleartext(stream, facts)),
             Shaken::Secured { transport, protocol, settled } => {
                 let facts = Facts { tls: Some(settled.tls), ..facts };
                 let peer = Peer::secure(Rc::new(facts), settled.authority, settled.forwarded);
-                Some((transport, Some(protocol), peer))
+                Some(Begun { transport, protocol: Some(protocol), peer, ahead: Bytes::new() })
             }
         }
+    }
+}
+
+/// A connection whose client can be served.
+struct Begun {
+    /// As its bytes go over it.
+    transport: Transport,
+    /// What is spoken on it, if that is known.
+    protocol: Option<Protocol>,
+    /// Who is on the other side.
+    peer: Peer,
+    /// What has been read of it.
+    ahead: Bytes,
+}
+
+impl Begun {
+    fn cleartext(stream: Socket, facts: Facts) -> Begun {
+        let peer = Peer::cleartext(Rc::new(facts));
+        Begun { transport: Transport::Plain(stream), protocol: None, peer, ahead: Bytes::new() }
     }
 }
 

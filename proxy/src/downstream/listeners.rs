@@ -18,7 +18,7 @@ pub struct Listeners {
 /// Name, type, help and value of a metric.
 type Metric = (&'static str, &'static str, &'static str, fn(&ListenerStats) -> u64);
 
-const METRICS: [Metric; 12] = [
+const METRICS: [Metric; 13] = [
     ("connections_total", "counter", "Connections accepted", ListenerStats::accepted),
     ("connections_active", "gauge", "Connections that are open", ListenerStats::active),
     (
@@ -50,6 +50,12 @@ const METRICS: [Metric; 12] = [
         "counter",
         "Connections closed for having no PROXY protocol header that is believed",
         ListenerStats::unproxied,
+    ),
+    (
+        "connections_drained_total",
+        "counter",
+        "Connections told to leave because their listener drains or has other terms now",
+        ListenerStats::drained,
     ),
     (
         "accept_errors_total",

@@ -4,8 +4,10 @@
 //! It knows nothing of what a request means, nor a connection's bytes: whoever runs a listener implements `Serve`. Everything here runs on one
 //! worker.
 
+mod accept;
 mod connection;
 mod handshake;
+mod hello;
 mod io;
 mod listener;
 mod listeners;
@@ -23,6 +25,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use meshgate_config::ProxyProtocol;
@@ -30,7 +33,8 @@ use meshgate_config::ProxyProtocol;
 use crate::message::{Body, Peer};
 use crate::tls::{ServerTls, Transport};
 
-pub use listener::{Acceptor, bind};
+pub use accept::{Bound, SocketFile, bind, bind_unix};
+pub use listener::Acceptor;
 pub use listeners::Listeners;
 pub use stats::ListenerStats;
 
@@ -52,6 +56,18 @@ pub trait Serve: 'static {
         None
     }
 
+    /// Over how long connections are told to leave when the listener drains, or when those that are open do not have its
+    /// terms any more.
+    fn drain_spread(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Whether connections that were opened for `old` could have been opened for this one: requests on them may go on.
+    fn has_the_terms_of(&self, old: &Self) -> bool {
+        let _ = old;
+        true
+    }
+
     /// Serves one request. An error closes the connection (HTTP/1.1) or resets the stream (HTTP/2). The future is dropped
     /// when the client goes away.
     fn serve(
@@ -65,9 +81,21 @@ pub trait Serve: 'static {
         false
     }
 
-    /// Serves a whole connection. What it gives back is closed slowly enough for the client to read what was written.
-    fn carry(self: Rc<Self>, peer: Rc<Peer>, client: Transport) -> impl Future<Output = Option<Transport>> {
-        drop((peer, client));
+    /// Most bytes that a client may need to say which server it wants, if its TLS is passed through: a connection that opens
+    /// now is handed over when it has said that.
+    fn passthrough(&self) -> Option<usize> {
+        None
+    }
+
+    /// Serves a whole connection, of which `ahead` has been read. What it gives back is closed slowly enough for the client to
+    /// read what was written.
+    fn carry(
+        self: Rc<Self>,
+        peer: Rc<Peer>,
+        client: Transport,
+        ahead: Bytes,
+    ) -> impl Future<Output = Option<Transport>> {
+        drop((peer, client, ahead));
         std::future::ready(None)
     }
 }
@@ -85,7 +113,7 @@ pub struct ConnectionLimits {
     pub max_header_bytes: usize,
     /// Most connections at a time on this listener and worker; more are closed as they come.
     pub max_connections: usize,
-    /// From accept to the end of the TLS handshake; none in cleartext.
+    /// From accept to the end of the TLS handshake, or of its first message if that is passed through; none in cleartext.
     pub handshake_timeout: Option<Duration>,
     /// Most handshakes at a time on this listener and worker; with one more, the oldest is given up.
     pub max_handshakes: usize,
@@ -113,14 +141,17 @@ impl Default for ConnectionLimits {
 
 impl From<&meshgate_config::Listener> for ConnectionLimits {
     fn from(listener: &meshgate_config::Listener) -> ConnectionLimits {
+        let tls = listener.tls.as_ref().map(|tls| (tls.handshake_timeout, tls.max_handshakes));
+        let passthrough = listener.tls_passthrough.as_ref();
+        let handshakes = tls.or_else(|| passthrough.map(|tls| (tls.timeout, tls.max_waiting)));
         ConnectionLimits {
             header_timeout: listener.header_timeout,
             idle_timeout: listener.idle_timeout,
             max_headers: listener.max_headers,
             max_header_bytes: listener.max_header_bytes,
             max_connections: listener.max_connections,
-            handshake_timeout: listener.tls.as_ref().map(|tls| tls.handshake_timeout),
-            max_handshakes: listener.tls.as_ref().map_or(0, |tls| tls.max_handshakes),
+            handshake_timeout: handshakes.map(|(timeout, _)| timeout),
+            max_handshakes: handshakes.map_or(0, |(_, most)| most),
             max_streams: listener.max_streams,
             max_control_frames: listener.max_control_frames,
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tokio::net::TcpStream;
+use crate::socket::Socket;
 
 /// What a client that speaks HTTP/2 by prior knowledge sends first (RFC 9113 section 3.4).
 const HTTP2: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -52,7 +52,7 @@ impl Beginning {
 }
 
 /// Reads until the protocol is clear. None if the client left before.
-pub(super) async fn read(stream: &TcpStream) -> io::Result<Option<(Protocol, Beginning)>> {
+pub(super) async fn read(stream: &Socket) -> io::Result<Option<(Protocol, Beginning)>> {
     let mut beginning = Beginning::default();
     loop {
         stream.readable().await?;

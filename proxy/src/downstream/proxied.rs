@@ -4,10 +4,10 @@ use std::io;
 use std::net::IpAddr;
 
 use meshgate_config::ProxyProtocol;
-use tokio::net::TcpStream;
 
 use super::ListenerStats;
 use crate::message::proxy_protocol::{Addresses, Malformed, Progress, read};
+use crate::socket::Socket;
 
 /// Why a connection is not served.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ enum Refused {
 /// Takes the header off a connection that comes from this address. The outer `None`: it has none that counts, and is to be
 /// closed. The inner: it is the proxy's own.
 pub(super) async fn addresses(
-    stream: &TcpStream,
+    stream: &Socket,
     from: IpAddr,
     trusted: &ProxyProtocol,
     stats: &ListenerStats,
@@ -47,7 +47,7 @@ pub(super) async fn addresses(
 }
 
 /// Reads the header and not a byte more: what follows is for others to read.
-async fn receive(stream: &TcpStream) -> Result<Option<Addresses>, Refused> {
+async fn receive(stream: &Socket) -> Result<Option<Addresses>, Refused> {
     let mut header = Vec::with_capacity(64);
     loop {
         let wanted = match read(&header)? {
@@ -65,7 +65,7 @@ async fn receive(stream: &TcpStream) -> Result<Option<Addresses>, Refused> {
 }
 
 /// Moves at most so many bytes, and at least one.
-async fn take(stream: &TcpStream, to: &mut Vec<u8>, most: usize) -> io::Result<()> {
+async fn take(stream: &Socket, to: &mut Vec<u8>, most: usize) -> io::Result<()> {
     let before = to.len();
     to.resize(before + most, 0);
     loop {

@@ -3,21 +3,21 @@
 //! A timer per request would cost more than the request's own parsing. Instead each connection notes what it does and
 //! since which tick; a sweep finds the late ones. The same way leads a drain to every connection.
 
+mod leaving;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::ConnectionLimits;
+use self::leaving::DRAIN_LINGER;
+use super::{ConnectionLimits, ListenerStats};
 use crate::message::Tunnel;
-
-/// How long an idle HTTP/1.1 connection is kept when a drain starts: a request that is already on its way is answered
-/// (with `connection: close`) instead of being lost.
-const DRAIN_LINGER: Duration = Duration::from_millis(250);
 
 /// The sweep looks this often within the shortest timeout.
 const SWEEPS_PER_TIMEOUT: u32 = 8;
@@ -34,7 +34,7 @@ pub(super) struct Slots {
     tick: Rc<Cell<u32>>,
     period: Cell<Duration>,
     sweeping: Cell<bool>,
-    draining: Rc<Cell<bool>>,
+    stats: Arc<ListenerStats>,
     emptied: Notify,
     /// Those that were in their handshake when they came, in that order; some are not any more.
     handshakes: RefCell<VecDeque<Weak<Slot>>>,
@@ -86,23 +86,25 @@ pub(super) struct Slot {
     tunnel: Cell<Option<Tunnel>>,
     header_ticks: u32,
     idle_ticks: u32,
+    /// Its time to leave has come: responses say so, and it is not kept when it has nothing to do.
+    leaving: Cell<bool>,
+    linger_ticks: u32,
     /// What serves the connection.
     task: OnceCell<AbortHandle>,
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
     tick: Rc<Cell<u32>>,
-    draining: Rc<Cell<bool>>,
     shaking: Rc<Cell<usize>>,
 }
 
 impl Slots {
-    pub(super) fn new() -> Rc<Slots> {
+    pub(super) fn new(stats: Arc<ListenerStats>) -> Rc<Slots> {
         Rc::new(Slots {
             open: RefCell::default(),
             tick: Rc::default(),
             period: Cell::new(LONGEST_TICK),
             sweeping: Cell::new(false),
-            draining: Rc::default(),
+            stats,
             emptied: Notify::new(),
             handshakes: RefCell::default(),
             shaking: Rc::default(),
@@ -130,11 +132,12 @@ impl Slots {
             tunnel: Cell::default(),
             header_ticks: ticks(limits.header_timeout, period),
             idle_ticks: ticks(limits.idle_timeout, period),
+            leaving: Cell::new(false),
+            linger_ticks: ticks(DRAIN_LINGER, period),
             task: OnceCell::new(),
             order: Cell::new(None),
             waker: RefCell::default(),
             tick: self.tick.clone(),
-            draining: self.draining.clone(),
             shaking: self.shaking.clone(),
         });
         self.open.borrow_mut().insert(id, slot.clone());
@@ -176,25 +179,6 @@ impl Slots {
             self.period.set(shortest.clamp(SHORTEST_TICK, LONGEST_TICK));
         }
         self.period.get()
-    }
-
-    /// Tells every connection to finish, and those that open later as well.
-    pub(super) fn drain(self: &Rc<Self>) {
-        self.draining.set(true);
-        for slot in self.open.borrow().values() {
-            if slot.multiplexed.get() {
-                slot.give(Order::Finish);
-            }
-        }
-        let slots = self.clone();
-        tokio::task::spawn_local(async move {
-            tokio::time::sleep(DRAIN_LINGER).await;
-            for slot in slots.open.borrow().values() {
-                if slot.phase.get() == Phase::Idle || slot.is_untouched() {
-                    slot.give(Order::Finish);
-                }
-            }
-        });
     }
 
     /// Breaks all connections off.
@@ -268,6 +252,7 @@ impl Slot {
         let late = match phase {
             Phase::Handshake => age > self.handshake_ticks,
             Phase::Head => age > self.header_ticks,
+            Phase::Idle if self.leaving.get() && !self.multiplexed.get() => age > self.linger_ticks,
             Phase::Idle => age > self.idle_ticks,
             Phase::Busy => self.stuck.get() && age > self.idle_ticks,
         };
@@ -324,7 +309,7 @@ impl Slot {
     pub(super) fn set_multiplexed(&self) {
         self.multiplexed.set(true);
         self.enter(Phase::Idle);
-        if self.draining.get() {
+        if self.leaving.get() {
             self.give(Order::Finish);
         }
     }
@@ -337,11 +322,6 @@ impl Slot {
     /// What goes on with the connection after its last response, if anything.
     pub(super) fn take_tunnel(&self) -> Option<Tunnel> {
         self.tunnel.take()
-    }
-
-    /// Whether responses should announce the end of the connection.
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining.get()
     }
 
     /// A new connection that has not said a word.

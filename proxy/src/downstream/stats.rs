@@ -12,6 +12,7 @@ pub struct ListenerStats {
     malformed: AtomicU64,
     flooded: AtomicU64,
     unproxied: AtomicU64,
+    drained: AtomicU64,
     accept_errors: AtomicU64,
     handshakes: AtomicU64,
     handshakes_resumed: AtomicU64,
@@ -54,6 +55,11 @@ impl ListenerStats {
     /// Connections closed for having no PROXY protocol header, or none that is believed.
     pub fn unproxied(&self) -> u64 {
         self.unproxied.load(Ordering::Relaxed)
+    }
+
+    /// Connections told to leave: the listener drains, or its terms have changed.
+    pub fn drained(&self) -> u64 {
+        self.drained.load(Ordering::Relaxed)
     }
 
     /// Times that accepting failed for want of a resource.
@@ -113,6 +119,10 @@ impl ListenerStats {
 
     pub(super) fn count_unproxied(&self) {
         add(&self.unproxied, 1);
+    }
+
+    pub(super) fn count_drained(&self) {
+        add(&self.drained, 1);
     }
 
     pub(super) fn count_accept_error(&self) {

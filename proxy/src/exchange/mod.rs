@@ -146,8 +146,8 @@ async fn attempt(
     mut request: Request<Body>,
     deadline: &mut Deadline,
 ) -> Result<Response<UpstreamBody>, End> {
-    if cluster.tells_clients() {
-        request.extensions_mut().insert(exchange.client());
+    if let Some(client) = exchange.client().filter(|_| cluster.tells_clients()) {
+        request.extensions_mut().insert(client);
     }
     let stream = &exchange.stream;
     let upstream = &exchange.listener.upstream;

@@ -1,13 +1,13 @@
 //! What is kept of an exchange from its head to its entry in the access log.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version, header, request};
 use http_body::{Body as _, Frame};
+use meshgate_config::Address;
 use meshgate_wasm::{LocalResponse, RequestHead, ResponseHead};
 
 use super::error::{ExchangeError, REQUEST_BODY_TIMEOUT, Verdict};
@@ -19,6 +19,7 @@ use crate::message::forwarding::{X_FORWARDED_FOR, X_REQUEST_ID};
 use crate::message::proxy_protocol::Addresses;
 use crate::message::{Body, Peer, Rejection, ResponseFlag, grpc, local_response};
 use crate::snapshot::Listener;
+use crate::socket::seen;
 use crate::telemetry::AccessRecord;
 use crate::upstream::{Cluster, Endpoint, Outcome, UpstreamBody};
 
@@ -84,11 +85,9 @@ impl Exchange {
         Ok(Destination::Cluster(cluster, timeout.or(listener.config.request_timeout)))
     }
 
-    /// Who connected, and to where.
-    pub(super) fn client(&self) -> Addresses {
-        let http = self.stream.http().borrow();
-        let connection = &http.attributes.connection;
-        Addresses { source: connection.source, destination: connection.destination }
+    /// Who connected, and to where, if that has an address.
+    pub(super) fn client(&self) -> Option<Addresses> {
+        Addresses::of(&self.stream.http().borrow().attributes.connection)
     }
 
     /// How much longer a gRPC client waits, if it said so. Its clock runs since the request's head.
@@ -166,11 +165,11 @@ impl Exchange {
         self.stream.http().borrow_mut().response = Some(head);
     }
 
-    pub(super) fn begin_attempt(&self, cluster: &Cluster, endpoint: SocketAddr) {
+    pub(super) fn begin_attempt(&self, cluster: &Cluster, endpoint: Address) {
         self.sent_at.set(Some(Instant::now()));
         let attributes = &mut self.stream.http().borrow_mut().attributes;
         attributes.attempts += 1;
-        attributes.upstream_address = Some(endpoint);
+        attributes.upstream_address = Some(seen(endpoint));
         attributes.upstream_endpoints = Some(cluster.endpoints().len() as u64);
         attributes.upstream_failure = None;
     }
@@ -314,6 +313,7 @@ impl Exchange {
             user_agent: value(&header::USER_AGENT),
             request_id: value(&X_REQUEST_ID),
             authority: Some(request.authority.as_bytes()),
+            server_name: attributes.connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
             upstream_address: attributes.upstream_address,
             upstream_failure: attributes.upstream_failure.as_deref(),
             cluster: attributes.cluster.as_deref(),
@@ -393,6 +393,7 @@ impl Arrived {
                 user_agent: None,
                 request_id: None,
                 authority: None,
+                server_name: peer.connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
                 upstream_address: None,
                 upstream_failure: None,
                 cluster: None,

@@ -1,6 +1,6 @@
 //! What is written into a message on its way through: who asked, by which way, under which id (RFC 9110 section 7.6).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TRAILER, TRANSFER_ENCODING, VIA};
@@ -26,7 +26,8 @@ pub struct Peer {
     pub connection: Rc<Connection>,
     /// The scheme of its requests; what a target says about it counts for nothing.
     pub scheme: Scheme,
-    address: HeaderValue,
+    /// None for one on a Unix socket.
+    address: Option<HeaderValue>,
     /// The host that its requests must be for; none if they may be for any.
     authority: Option<Rc<str>>,
     certificate: Option<ForwardedCertificate>,
@@ -44,7 +45,7 @@ pub struct ForwardedCertificate {
 impl Peer {
     /// A client on a cleartext connection.
     pub fn cleartext(connection: Rc<Connection>) -> Peer {
-        let address = address_value(connection.source);
+        let address = connection.source.ip().map(address_value);
         Peer { connection, scheme: Scheme::HTTP, address, authority: None, certificate: None }
     }
 
@@ -86,9 +87,9 @@ impl ForwardedCertificate {
     }
 }
 
-fn address_value(address: SocketAddr) -> HeaderValue {
-    let address: IpAddr = address.ip().to_canonical();
-    HeaderValue::from_str(&address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+fn address_value(address: IpAddr) -> HeaderValue {
+    HeaderValue::from_str(&address.to_canonical().to_string())
+        .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 /// How far the client's word about where its requests come from is believed.
@@ -111,10 +112,14 @@ impl Forwarding {
             }
         }
         if claims && self.trusted {
-            headers.append(X_FORWARDED_FOR, peer.address.clone());
+            if let Some(address) = &peer.address {
+                headers.append(X_FORWARDED_FOR, address.clone());
+            }
             headers.entry(X_FORWARDED_PROTO).or_insert_with(|| peer.scheme_value());
         } else {
-            headers.insert(X_FORWARDED_FOR, peer.address.clone());
+            if let Some(address) = &peer.address {
+                headers.insert(X_FORWARDED_FOR, address.clone());
+            }
             headers.insert(X_FORWARDED_PROTO, peer.scheme_value());
         }
         match certificate {

@@ -7,6 +7,8 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use meshgate_wasm::{Address, Connection};
+
 /// What version 1 begins with.
 const PREFIX: &[u8] = b"PROXY ";
 /// What version 2 begins with: no protocol in use would take it for its own.
@@ -32,6 +34,16 @@ pub struct Addresses {
     pub source: SocketAddr,
     /// What it had connected to.
     pub destination: SocketAddr,
+}
+
+impl Addresses {
+    /// Of this connection; none if an end of it has no address that could be told.
+    pub fn of(connection: &Connection) -> Option<Addresses> {
+        match (connection.source, connection.destination) {
+            (Address::Ip(source), Address::Ip(destination)) => Some(Addresses { source, destination }),
+            _ => None,
+        }
+    }
 }
 
 /// How far a header has been read.

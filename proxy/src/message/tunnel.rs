@@ -6,24 +6,14 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Duration;
 
 use bytes::Bytes;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 /// One side of a tunnel: bytes both ways. Shutting it down ends what goes to it; dropping it ends both.
 pub trait Duplex: AsyncRead + AsyncWrite + Unpin {
     /// Has it end by a reset when it is dropped, where it can: nobody is to take what came for the whole.
     fn break_off(&self) {}
-}
-
-impl Duplex for TcpStream {
-    fn break_off(&self) {
-        // It fails only if the connection is gone already.
-        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
-    }
 }
 
 type Carrying = Pin<Box<dyn Future<Output = ()>>>;

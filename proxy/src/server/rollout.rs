@@ -4,19 +4,18 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshgate_config::{AccessLog, Config, Listener};
+use meshgate_config::{AccessLog, Address, Config, Drain, Listener};
 
 use super::build::{Builder, Built};
 use super::summary::summarize;
 use super::systemd::{ActivationSockets, Notifier};
 use crate::admin;
-use crate::downstream;
+use crate::downstream::{self, Bound, SocketFile};
 use crate::reload::{Rebuild, ReloadOutcome};
 use crate::snapshot::Snapshot;
 use crate::telemetry::{AccessLogTarget, AccessLogWriter};
@@ -39,11 +38,18 @@ pub(super) struct Parts {
     pub(super) activation: ActivationSockets,
     pub(super) systemd: Rc<Notifier>,
     pub(super) running: RefCell<Option<Arc<Snapshot>>>,
+    /// The files of Unix sockets, by their listener.
+    pub(super) socket_files: RefCell<HashMap<String, SocketFile>>,
     pub(super) caretaker: RefCell<Caretaker>,
 }
 
-/// Sockets of the new listeners, one list per worker.
-type Sockets = Vec<Vec<ListenerSocket>>;
+/// Sockets of the new listeners.
+struct Sockets {
+    /// One list per worker.
+    lists: Vec<Vec<ListenerSocket>>,
+    /// The files of those on a path, removed again if nothing comes of it.
+    files: HashMap<String, SocketFile>,
+}
 
 impl Rollout {
     pub(super) fn new(parts: Parts) -> Rollout {
@@ -59,9 +65,9 @@ impl Rollout {
         self.0.access_log.close(patience)
     }
 
-    /// How long a drain may take, by the configuration in force.
-    pub(super) fn drain_timeout(&self) -> Duration {
-        self.0.running.borrow().as_ref().map_or(Duration::ZERO, |running| running.config.drain.timeout)
+    /// How the process ends, by the configuration in force.
+    pub(super) fn drain(&self) -> Drain {
+        self.0.running.borrow().as_ref().map(|running| running.config.drain).unwrap_or_default()
     }
 
     /// Puts a snapshot into force. An error has touched nothing.
@@ -73,7 +79,8 @@ impl Rollout {
         self.set_bounds(&snapshot.config);
         let known = parts.caretaker.borrow_mut().prepare(snapshot.clusters());
         known.finish().await;
-        if let Err(reason) = self.prepare(&snapshot, sockets).await {
+        let Sockets { lists, files } = sockets;
+        if let Err(reason) = self.prepare(&snapshot, lists).await {
             for worker in &parts.workers {
                 worker.abandon().await;
             }
@@ -86,6 +93,7 @@ impl Rollout {
         for worker in &parts.workers {
             worker.commit().await;
         }
+        self.keep_socket_files(&snapshot, files);
         parts.caretaker.borrow_mut().take_over(snapshot.clusters());
         if let Some(target) = target {
             parts.access_log.switch(target);
@@ -104,7 +112,23 @@ impl Rollout {
         self.0.shared.bounds().set(config.wasm.memory, config.wasm.exchange_instances);
     }
 
-    async fn prepare(&self, snapshot: &Arc<Snapshot>, sockets: Sockets) -> Result<(), String> {
+    /// Nobody is to find the files of listeners that are gone.
+    fn keep_socket_files(&self, snapshot: &Snapshot, new: HashMap<String, SocketFile>) {
+        let mut files = self.0.socket_files.borrow_mut();
+        files.retain(|name, _| snapshot.config.listeners.iter().any(|listener| listener.name == *name));
+        files.extend(new);
+    }
+
+    /// Removes the files of all Unix sockets: new clients are to see that nobody is there.
+    pub(super) fn remove_socket_files(&self) {
+        self.0.socket_files.borrow_mut().clear();
+    }
+
+    async fn prepare(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        sockets: Vec<Vec<ListenerSocket>>,
+    ) -> Result<(), String> {
         for (worker, sockets) in self.0.workers.iter().zip(sockets) {
             worker.prepare(Arc::clone(snapshot), sockets).await.map_err(|reason| match reason {
                 Some(diagnostic) => diagnostic.to_string(),
@@ -132,12 +156,13 @@ impl Rollout {
 
     /// Binds the listeners that the running snapshot does not have, a socket for each worker.
     fn bind(&self, running: Option<&Snapshot>, snapshot: &Snapshot) -> Result<Sockets, String> {
-        let bound: HashMap<&str, SocketAddr> = running
+        let bound: HashMap<&str, Address> = running
             .into_iter()
             .flat_map(|running| &running.config.listeners)
             .map(|listener| (listener.name.as_str(), listener.address))
             .collect();
-        let mut sockets: Sockets = self.0.workers.iter().map(|_| Vec::new()).collect();
+        let lists = self.0.workers.iter().map(|_| Vec::new()).collect();
+        let mut sockets = Sockets { lists, files: HashMap::new() };
         let mut errors = Vec::new();
         for listener in &snapshot.config.listeners {
             match bound.get(listener.name.as_str()) {
@@ -160,18 +185,29 @@ impl Rollout {
 
     fn bind_one(&self, listener: &Listener, sockets: &mut Sockets) -> io::Result<()> {
         let mut address = listener.address;
-        let mut bound: Vec<TcpListener> = Vec::with_capacity(sockets.len());
-        for _ in 0..sockets.len() {
-            let socket = match self.0.activation.socket_for(&listener.name, listener.address) {
-                Some(socket) => socket?,
-                None => downstream::bind(address)?,
+        let mut bound: Vec<Bound> = Vec::with_capacity(sockets.lists.len());
+        let mut file = None;
+        for _ in 0..sockets.lists.len() {
+            let given = self.0.activation.socket_for(&listener.name, listener.address);
+            let socket = match (given, bound.first(), address) {
+                (Some(socket), ..) => socket?,
+                (None, Some(first @ Bound::Unix(..)), _) => first.try_clone()?,
+                (None, _, Address::Ip(address)) => downstream::bind(address)?,
+                (None, _, Address::Unix(path)) => {
+                    let (socket, made) = downstream::bind_unix(path, listener.socket_mode)?;
+                    file = Some(made);
+                    socket
+                }
             };
             // Port 0 is chosen once, for all workers.
-            address = socket.local_addr()?;
+            if let meshgate_wasm::Address::Ip(chosen) = socket.address()? {
+                address = chosen.into();
+            }
             bound.push(socket);
         }
         tracing::info!(listener = %listener.name, %address, "listening");
-        for (sockets, socket) in sockets.iter_mut().zip(bound) {
+        sockets.files.extend(file.map(|file| (listener.name.clone(), file)));
+        for (sockets, socket) in sockets.lists.iter_mut().zip(bound) {
             sockets.push(ListenerSocket { name: listener.name.clone(), socket });
         }
         Ok(())

@@ -3,13 +3,15 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::time::Duration;
 
 use listenfd::ListenFd;
+use meshgate_config::{Address, UnixPath};
+
+use crate::downstream::Bound;
 
 /// The sockets that systemd has bound for this process (`man sd_listen_fds`).
 pub(super) struct ActivationSockets {
@@ -19,8 +21,8 @@ pub(super) struct ActivationSockets {
 struct Activated {
     /// `FileDescriptorName=` of its unit; the unit's own name if it has none.
     name: String,
-    address: SocketAddr,
-    socket: TcpListener,
+    address: Address,
+    socket: Bound,
 }
 
 impl ActivationSockets {
@@ -32,11 +34,8 @@ impl ActivationSockets {
         let mut sockets = Vec::new();
         for index in 0..given.len() {
             let name = names.next().unwrap_or_default().to_owned();
-            match given.take_tcp_listener(index) {
-                Ok(Some(socket)) => match socket.local_addr() {
-                    Ok(address) => sockets.push(Activated { name, address, socket }),
-                    Err(error) => tracing::warn!(%name, %error, "socket of systemd left out"),
-                },
+            match take(&mut given, index) {
+                Ok(Some((address, socket))) => sockets.push(Activated { name, address, socket }),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%name, %error, "socket of systemd left out"),
             }
@@ -46,11 +45,24 @@ impl ActivationSockets {
 
     /// The socket for a listener: the one of its name, or else of its address. Each is there for one listener; all workers
     /// accept from it.
-    pub(super) fn socket_for(&self, name: &str, address: SocketAddr) -> Option<io::Result<TcpListener>> {
+    pub(super) fn socket_for(&self, name: &str, address: Address) -> Option<io::Result<Bound>> {
         let by_name = self.sockets.iter().find(|given| given.name == name);
         let given = by_name.or_else(|| self.sockets.iter().find(|given| given.address == address))?;
-        Some(given.socket.try_clone().and_then(|socket| socket.set_nonblocking(true).map(|()| socket)))
+        Some(given.socket.try_clone())
     }
+}
+
+/// One of them, if it is of TCP or a Unix socket.
+fn take(given: &mut ListenFd, index: usize) -> io::Result<Option<(Address, Bound)>> {
+    if let Ok(Some(socket)) = given.take_unix_listener(index) {
+        let address = socket.local_addr()?;
+        let path = address.as_pathname().and_then(|path| path.to_str());
+        let path = UnixPath::new(path.ok_or_else(|| io::Error::other("it has no path"))?);
+        return Ok(Some((Address::Unix(path), Bound::given(socket, path)?)));
+    }
+    let Some(socket) = given.take_tcp_listener(index)? else { return Ok(None) };
+    socket.set_nonblocking(true)?;
+    Ok(Some((socket.local_addr()?.into(), Bound::Ip(socket))))
 }
 
 /// Tells systemd how the process does (`man sd_notify`).

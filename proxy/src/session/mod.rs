@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use meshgate_wasm::Connection;
 
 use self::end::End;
@@ -20,19 +21,21 @@ use self::idle::Idle;
 use self::pair::Pair;
 use self::record::Record;
 use crate::filter::Side;
+use crate::message::proxy_protocol::Addresses;
 use crate::snapshot::Listener;
 use crate::tls::Transport;
 
-/// Serves one connection: the way of a session. Gives the client's socket back if it may still be sending, and should
+/// Serves one connection, of which `ahead` has been read: the way of a session. Gives the client's socket back if it may still be sending, and should
 /// not be closed before it has read the last that was written.
 pub async fn serve(
     listener: Rc<Listener>,
     connection: Rc<Connection>,
     client: Transport,
+    ahead: Bytes,
 ) -> Option<Transport> {
     let record = Record::open(listener, connection);
     let mut pair = Pair::new(&record.filters, client);
-    let end = match join(&record, &mut pair).await {
+    let end = match join(&record, &mut pair, ahead).await {
         Ok(last) => End::Over(last),
         Err(end) => end,
     };
@@ -45,9 +48,10 @@ pub async fn serve(
 
 /// Runs the new connection through the filters, connects it with an endpoint, and passes on what both sides send, until
 /// both have said all they had to say. Returns who was the last.
-async fn join(record: &Record, pair: &mut Pair) -> Result<Side, End> {
+async fn join(record: &Record, pair: &mut Pair, ahead: Bytes) -> Result<Side, End> {
     let mut idle = Idle::new(record);
     new_connection(record, pair, &mut idle).await?;
+    pair.downstream.push_ahead(record, ahead)?;
     if record.listener.config.wait_for_data {
         first_bytes(record, pair, &mut idle).await?;
     }
@@ -90,7 +94,7 @@ async fn connect(record: &Record, pair: &mut Pair) -> Result<(), End> {
     let key = cluster.key_of_connection(client.source.ip());
     let endpoint = upstream.pick(&cluster, key).map_err(End::Upstream)?;
     record.begin_connecting(endpoint.address());
-    let mut connecting = pin!(upstream.connect(&cluster, &endpoint, client));
+    let mut connecting = pin!(upstream.connect(&cluster, &endpoint, Addresses::of(&client)));
     let connected = poll_fn(|cx| {
         if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
             return Poll::Ready(connected.map_err(End::Upstream));

@@ -1,13 +1,9 @@
 //! The two sockets of a session and what flows between them.
 
 use std::future::poll_fn;
-use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-
-use socket2::SockRef;
-use tokio::net::TcpStream;
 
 use super::end::{End, Manner};
 use super::pump::{Break, Pump};
@@ -102,16 +98,12 @@ impl Pair {
             Manner::Orderly => None,
             Manner::Lingering => Some(self.client),
             Manner::Reset => {
-                // Fails only if the connection is gone already.
-                let _ = reset(self.client.socket());
-                let _ = self.endpoint.as_mut().map(|endpoint| reset(endpoint.transport().socket()));
+                self.client.socket().break_off();
+                if let Some(endpoint) = &mut self.endpoint {
+                    endpoint.transport().socket().break_off();
+                }
                 None
             }
         }
     }
-}
-
-/// Has the socket closed by a reset.
-fn reset(socket: &TcpStream) -> io::Result<()> {
-    SockRef::from(socket).set_linger(Some(Duration::ZERO))
 }

@@ -87,6 +87,15 @@ impl Pump {
         self.done = true;
     }
 
+    /// What the side has sent was read from it before.
+    pub(super) fn push_ahead(&mut self, record: &Record, bytes: Bytes) -> Result<(), Stop> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        record.received(bytes.len());
+        self.flow.push(bytes)
+    }
+
     /// Passes on what there is. Ready when the end was passed on. Without a sink, what comes is kept, as far as there is
     /// room for it.
     pub(super) fn poll(

@@ -1,17 +1,17 @@
 //! What is kept of a session from its beginning to its line in the access log.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
+use meshgate_config::Address;
 use meshgate_wasm::{Attributes, Connection};
 use tokio::time::Instant;
 
 use super::end::End;
 use crate::filter::{Session, SessionParts};
 use crate::message::ResponseFlag;
-use crate::message::proxy_protocol::Addresses;
 use crate::snapshot::Listener;
+use crate::socket::seen;
 use crate::telemetry::AccessRecord;
 use crate::upstream::{Cluster, TcpConnection};
 
@@ -35,10 +35,12 @@ impl Record {
         Record { listener, filters, last_passed: Cell::new(Instant::now()), closed: Cell::new(false) }
     }
 
-    /// Where the session goes: what a filter chose, or the listener's default.
+    /// Where the session goes: what a filter chose, or what the server name stands for, or the listener's default.
     pub(super) fn cluster(&self) -> Result<Rc<Cluster>, End> {
         let listener = &self.listener;
-        let name = self.filters.cluster().or_else(|| listener.cluster.clone()).ok_or(End::NoRoute)?;
+        let by_name = || listener.server_names.find(Some(&self.server_name()?)).cloned();
+        let name = self.filters.cluster().or_else(by_name).or_else(|| listener.cluster.clone());
+        let name = name.ok_or(End::NoRoute)?;
         let cluster = listener.clusters.find(&name).ok_or(End::NoCluster)?;
         let mut attributes = self.filters.attributes().borrow_mut();
         attributes.cluster = Some(name);
@@ -48,17 +50,20 @@ impl Record {
         Ok(cluster)
     }
 
-    /// Who connected, and to where.
-    pub(super) fn client(&self) -> Addresses {
-        let attributes = self.filters.attributes().borrow();
-        let Connection { source, destination, .. } = &*attributes.connection;
-        Addresses { source: *source, destination: *destination }
+    /// The server that the client asked for by TLS, ours or not.
+    fn server_name(&self) -> Option<Rc<str>> {
+        self.filters.attributes().borrow().connection.tls.as_ref()?.server_name.clone()
     }
 
-    pub(super) fn begin_connecting(&self, endpoint: SocketAddr) {
+    /// The client's connection.
+    pub(super) fn client(&self) -> Rc<Connection> {
+        Rc::clone(&self.filters.attributes().borrow().connection)
+    }
+
+    pub(super) fn begin_connecting(&self, endpoint: Address) {
         let mut attributes = self.filters.attributes().borrow_mut();
         attributes.attempts += 1;
-        attributes.upstream_address = Some(endpoint);
+        attributes.upstream_address = Some(seen(endpoint));
     }
 
     pub(super) fn connected(&self, connection: &TcpConnection) {
@@ -146,6 +151,7 @@ impl Record {
             user_agent: None,
             request_id: None,
             authority: None,
+            server_name: attributes.connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
             upstream_address: attributes.upstream_address,
             upstream_failure: attributes.upstream_failure.as_deref(),
             cluster: attributes.cluster.as_deref(),

@@ -2,12 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use meshgate_config::ClusterTls;
+use meshgate_config::{Address, ClusterTls};
 use meshgate_wasm::{Certificate, Tls};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
@@ -17,7 +16,6 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::fingerprint::{Fingerprint, absorb};
@@ -25,6 +23,7 @@ use super::identity::Identities;
 use super::inventory::Held;
 use super::pair::Pair;
 use super::{Facts, Refusal, Transport, files, provider, said, version_name, versions};
+use crate::socket::Socket;
 
 /// What a cluster's configuration makes, with what is in the files that it names.
 pub struct ClientTls {
@@ -167,8 +166,8 @@ impl ClientTls {
     /// Why it is not to be spoken with.
     pub async fn connect(
         &self,
-        socket: TcpStream,
-        endpoint: SocketAddr,
+        socket: Socket,
+        endpoint: Address,
         speak: Speak,
     ) -> Result<(Transport, Tls), TlsFailure> {
         let connected = self.try_connect(socket, endpoint, speak).await;
@@ -180,11 +179,16 @@ impl ClientTls {
 
     async fn try_connect(
         &self,
-        socket: TcpStream,
-        endpoint: SocketAddr,
+        socket: Socket,
+        endpoint: Address,
         speak: Speak,
     ) -> Result<(Transport, Tls), TlsFailure> {
-        let name = self.name.clone().unwrap_or_else(|| ServerName::IpAddress(endpoint.ip().into()));
+        let by_address = || endpoint.ip().map(|address| ServerName::IpAddress(address.into()));
+        let Some(name) = self.name.clone().or_else(by_address) else {
+            let details =
+                "an endpoint on a Unix socket has no name that its certificate could have".to_owned();
+            return Err(TlsFailure { reason: Reason::Name, details });
+        };
         let connecting = TlsConnector::from(Arc::clone(&self.configs[speak as usize])).connect(name, socket);
         let stream = match self.handshake_timeout {
             Some(timeout) => match tokio::time::timeout(timeout, connecting).await {

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod client;
+mod client_hello;
 mod files;
 mod fingerprint;
 mod forward;
@@ -25,7 +26,9 @@ use rustls::{CertificateError, Error, OtherError};
 
 pub use certificate::Facts;
 pub use client::{ClientTls, Reason, Speak, TlsFailure, TlsFailures};
+pub use client_hello::{Hello, HelloReader, NoHello};
 pub use inventory::{Held, Role};
+pub use names::Names;
 pub use server::{ServerTls, Settled};
 pub use store::TlsStore;
 pub use transport::Transport;

@@ -1,4 +1,4 @@
-//! Which certificate a client gets, by the server name that it asks for.
+//! What a client gets by the server name that it asks for: a certificate, or a cluster.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,33 +17,40 @@ pub(super) struct Shown {
     pub(super) uris: Arc<[String]>,
 }
 
-/// The certificates of a listener by name.
-#[derive(Debug, Default)]
-pub(super) struct Names {
-    exact: HashMap<Box<str>, Shown>,
+/// Something by name of a server.
+#[derive(Debug)]
+pub struct Names<T> {
+    exact: HashMap<Box<str>, T>,
     /// By what follows `*.`: one label more, and not less.
-    below: HashMap<Box<str>, Shown>,
+    below: HashMap<Box<str>, T>,
     /// For clients that ask for another name, or for none.
-    default: Option<Shown>,
+    default: Option<T>,
 }
 
-impl Names {
-    pub(super) fn set_default(&mut self, shown: Shown) {
-        self.default = Some(shown);
+impl<T> Default for Names<T> {
+    fn default() -> Names<T> {
+        Names { exact: HashMap::new(), below: HashMap::new(), default: None }
+    }
+}
+
+impl<T> Names<T> {
+    /// Has clients get this that ask for no name, or for one that nothing is for.
+    pub fn set_default(&mut self, of_others: T) {
+        self.default = Some(of_others);
     }
 
-    /// Has a certificate shown for a name; false if the name is taken.
-    pub(super) fn add(&mut self, name: &str, shown: &Shown) -> bool {
+    /// Has something a name, or all names with one label more than what follows `*.`; false if the name is taken.
+    pub fn add(&mut self, name: &str, named: T) -> bool {
         let name = name.to_ascii_lowercase();
         let (map, name) = match name.strip_prefix("*.") {
             Some(rest) => (&mut self.below, rest),
             None => (&mut self.exact, name.as_str()),
         };
-        map.insert(name.into(), shown.clone()).is_none()
+        map.insert(name.into(), named).is_none()
     }
 
-    /// The certificate for a name. An exact name wins over a wildcard.
-    pub(super) fn find(&self, name: Option<&str>) -> Option<&Shown> {
+    /// What a name stands for. An exact name wins over a wildcard.
+    pub fn find(&self, name: Option<&str>) -> Option<&T> {
         let known = name.and_then(|name| {
             let name = match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
                 true => Cow::Owned(name.to_ascii_lowercase()),
@@ -57,7 +64,7 @@ impl Names {
     }
 }
 
-impl ResolvesServerCert for Names {
+impl ResolvesServerCert for Names<Shown> {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.find(hello.server_name()).map(|shown| Arc::clone(&shown.key))
     }

@@ -29,7 +29,7 @@ use crate::message::ForwardedCertificate;
 /// What a listener's configuration makes, with what is in the files that it names.
 pub struct ServerTls {
     config: Arc<ServerConfig>,
-    names: Arc<Names>,
+    names: Arc<Names<Shown>>,
     forward: Forward,
     match_authority: bool,
     permissive: bool,
@@ -168,6 +168,11 @@ impl ServerTls {
         &self.fingerprint
     }
 
+    /// Who gets in, and how: connections that came by others are not what the listener would let in now.
+    pub fn terms(&self) -> impl PartialEq + use<> {
+        (self.trust, self.permissive)
+    }
+
     /// The certificates in it.
     pub fn inventory(&self) -> &[Held] {
         &self.inventory
@@ -222,7 +227,7 @@ impl fmt::Debug for ServerTls {
     }
 }
 
-fn names(settings: &ListenerTls, pairs: Vec<Pair>) -> Result<Names, Vec<Refusal>> {
+fn names(settings: &ListenerTls, pairs: Vec<Pair>) -> Result<Names<Shown>, Vec<Refusal>> {
     let mut names = Names::default();
     let mut refusals = Vec::new();
     for (index, (Pair { key, facts }, files)) in pairs.into_iter().zip(&settings.certificates).enumerate() {
@@ -239,7 +244,7 @@ fn names(settings: &ListenerTls, pairs: Vec<Pair>) -> Result<Names, Vec<Refusal>
             refusals.push(Refusal::hinted(files.certificate.at, message, hint));
         }
         for name in own {
-            if !names.add(name, &shown) {
+            if !names.add(name, shown.clone()) {
                 let message = format!("another certificate is for the name `{name}` as well");
                 let hint = "say by `names` which names each is for";
                 refusals.push(Refusal::hinted(files.certificate.at, message, hint));

@@ -6,21 +6,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+
+use crate::socket::Socket;
 
 /// A connection.
 #[derive(Debug)]
 pub enum Transport {
     /// In cleartext.
-    Plain(TcpStream),
+    Plain(Socket),
     /// Through TLS, whose state is large and is not to be moved about.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Transport {
     /// The socket below.
-    pub fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> &Socket {
         match self {
             Transport::Plain(socket) => socket,
             Transport::Tls(stream) => stream.get_ref().0,
@@ -28,7 +29,7 @@ impl Transport {
     }
 
     /// The socket below alone: what is still under way in TLS is lost.
-    pub fn into_socket(self) -> TcpStream {
+    pub fn into_socket(self) -> Socket {
         match self {
             Transport::Plain(socket) => socket,
             Transport::Tls(stream) => match *stream {
@@ -47,14 +48,14 @@ impl Transport {
     }
 }
 
-impl From<tokio_rustls::server::TlsStream<TcpStream>> for Transport {
-    fn from(stream: tokio_rustls::server::TlsStream<TcpStream>) -> Transport {
+impl From<tokio_rustls::server::TlsStream<Socket>> for Transport {
+    fn from(stream: tokio_rustls::server::TlsStream<Socket>) -> Transport {
         Transport::Tls(Box::new(TlsStream::Server(stream)))
     }
 }
 
-impl From<tokio_rustls::client::TlsStream<TcpStream>> for Transport {
-    fn from(stream: tokio_rustls::client::TlsStream<TcpStream>) -> Transport {
+impl From<tokio_rustls::client::TlsStream<Socket>> for Transport {
+    fn from(stream: tokio_rustls::client::TlsStream<Socket>) -> Transport {
         Transport::Tls(Box::new(TlsStream::Client(stream)))
     }
 }

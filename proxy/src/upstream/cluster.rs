@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use meshgate_config::{HashBy, HashKey, LoadBalancer, Metadata, ProxyVersion};
+use meshgate_config::{Address, HashBy, HashKey, LoadBalancer, Metadata, ProxyVersion};
 use meshgate_wasm::RequestHead;
 
 use super::balance::hash;
@@ -116,7 +116,7 @@ impl Cluster {
     }
 
     /// The key by which the load balancer is to choose this request's endpoint; none if it has none, or chooses otherwise.
-    pub fn key(&self, request: &RequestHead, source: IpAddr) -> Option<u64> {
+    pub fn key(&self, request: &RequestHead, source: Option<IpAddr>) -> Option<u64> {
         let (LoadBalancer::RingHash(HashBy { by, .. }) | LoadBalancer::Maglev(HashBy { by, .. })) =
             &self.configuration.load_balancer
         else {
@@ -126,15 +126,15 @@ impl Cluster {
             HashKey::Header(name) => request.headers.get(name).map(|value| hash(value.as_bytes())),
             HashKey::Cookie(name) => cookie(request, name).map(hash),
             HashKey::Query(name) => query(request, name).map(|value| hash(value.as_bytes())),
-            HashKey::SourceAddress => Some(hash_address(source)),
+            HashKey::SourceAddress => source.map(hash_address),
         }
     }
 
     /// As [`Cluster::key`], for a TCP connection.
-    pub fn key_of_connection(&self, source: IpAddr) -> Option<u64> {
+    pub fn key_of_connection(&self, source: Option<IpAddr>) -> Option<u64> {
         match &self.configuration.load_balancer {
             LoadBalancer::RingHash(by) | LoadBalancer::Maglev(by) if by.by == HashKey::SourceAddress => {
-                Some(hash_address(source))
+                source.map(hash_address)
             }
             _ => None,
         }
@@ -193,7 +193,7 @@ impl Current {
         limits: &Arc<Limits>,
         dialer: &Rc<Dialer>,
     ) -> Current {
-        let known: HashMap<SocketAddr, &Rc<Endpoint>> =
+        let known: HashMap<Address, &Rc<Endpoint>> =
             known.iter().map(|endpoint| (endpoint.address(), endpoint)).collect();
         let endpoint = |member: &Member| {
             let described = member.configuration();

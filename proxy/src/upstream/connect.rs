@@ -2,7 +2,6 @@
 //! HTTP/2 is in `http2`.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -10,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use meshgate_wasm::Tls;
+use meshgate_config::Address;
+use meshgate_wasm::{Address as Seen, Tls};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
@@ -35,7 +35,7 @@ pub(super) struct Connection {
     pub(super) sender: http1::SendRequest<RequestBody>,
     task: AbortHandle,
     /// Our side of it.
-    pub(super) local_address: Option<SocketAddr>,
+    pub(super) local_address: Option<Seen>,
     /// What its TLS handshake settled.
     pub(super) tls: Option<Rc<Tls>>,
     /// It has carried a request before.
@@ -114,7 +114,7 @@ impl AsyncWrite for Socket {
 
 /// Opens a connection for HTTP/1.1.
 pub(super) async fn connect(
-    address: SocketAddr,
+    address: Address,
     dialer: &Dialer,
     slot: ConnectionSlot,
     greeting: Option<&[u8]>,

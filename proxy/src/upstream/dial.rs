@@ -2,16 +2,16 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshgate_wasm::Tls;
+use meshgate_config::Address;
+use meshgate_wasm::{Address as Seen, Tls};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 
 use super::error::{UpstreamError, UpstreamErrorKind};
+use crate::socket::Socket;
 use crate::tls::{ClientTls, Speak, Transport};
 
 /// How a cluster's endpoints are connected to.
@@ -25,7 +25,7 @@ pub(super) struct Dialer {
 pub(super) struct Opened {
     pub(super) transport: Transport,
     /// Our side of it.
-    pub(super) local_address: Option<SocketAddr>,
+    pub(super) local_address: Option<Seen>,
     /// What the TLS handshake settled, if there was one.
     pub(super) tls: Option<Rc<Tls>>,
 }
@@ -57,7 +57,7 @@ impl Dialer {
     /// Opens a connection, and says `greeting` on it before anything else.
     pub(super) async fn open(
         &self,
-        endpoint: SocketAddr,
+        endpoint: Address,
         speak: Speak,
         greeting: Option<&[u8]>,
     ) -> Result<Opened, UpstreamError> {
@@ -72,15 +72,13 @@ impl Dialer {
 
     async fn dial(
         &self,
-        endpoint: SocketAddr,
+        endpoint: Address,
         speak: Speak,
         greeting: Option<&[u8]>,
     ) -> Result<Opened, UpstreamError> {
         let refused = |error: io::Error| failed(endpoint, connect_kind(&error), error.to_string());
-        let mut socket = TcpStream::connect(endpoint).await.map_err(refused)?;
-        // Without it the second of two small writes would wait for the peer's delayed acknowledgement.
-        socket.set_nodelay(true).map_err(refused)?;
-        let local_address = socket.local_addr().ok();
+        let mut socket = Socket::connect(endpoint).await.map_err(refused)?;
+        let local_address = socket.local_address();
         if let Some(greeting) = greeting {
             socket.write_all(greeting).await.map_err(refused)?;
         }
@@ -101,7 +99,7 @@ impl fmt::Debug for Dialer {
     }
 }
 
-fn failed(endpoint: SocketAddr, kind: UpstreamErrorKind, details: String) -> UpstreamError {
+fn failed(endpoint: Address, kind: UpstreamErrorKind, details: String) -> UpstreamError {
     UpstreamError::new(kind, Some(endpoint), details)
 }
 

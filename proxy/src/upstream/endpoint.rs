@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+
+use meshgate_config::Address;
 
 use super::balance::Candidate;
 use super::dial::Dialer;
@@ -77,7 +78,7 @@ impl Endpoint {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> Address {
         self.shared.address()
     }
 

@@ -1,7 +1,8 @@
 //! What can go wrong on the way to an endpoint, and whether it is safe to try again.
 
 use std::fmt;
-use std::net::SocketAddr;
+
+use meshgate_config::Address;
 
 use crate::message::BodyError;
 
@@ -11,7 +12,7 @@ pub struct UpstreamError {
     /// What happened.
     pub kind: UpstreamErrorKind,
     /// The endpoint it happened with, once one was chosen.
-    pub endpoint: Option<SocketAddr>,
+    pub endpoint: Option<Address>,
     /// The cause in words, for the log; never shown to a client.
     pub details: Box<str>,
 }
@@ -53,7 +54,7 @@ pub enum UpstreamErrorKind {
 impl UpstreamError {
     pub(crate) fn new(
         kind: UpstreamErrorKind,
-        endpoint: Option<SocketAddr>,
+        endpoint: Option<Address>,
         details: impl Into<Box<str>>,
     ) -> UpstreamError {
         UpstreamError { kind, endpoint, details: details.into() }

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -13,8 +12,8 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
-use meshgate_config::ClusterProtocol;
-use meshgate_wasm::Tls;
+use meshgate_config::{Address, ClusterProtocol};
+use meshgate_wasm::{Address as Seen, Tls};
 
 use super::cluster::Cluster;
 use super::connect::{self, Connection};
@@ -237,7 +236,7 @@ fn accept(response: Response<Source>, lease: Lease) -> Response<UpstreamBody> {
 }
 
 /// An endpoint changed the protocol, and nobody had offered it to.
-pub fn switched_unasked(endpoint: SocketAddr) -> UpstreamError {
+pub fn switched_unasked(endpoint: Address) -> UpstreamError {
     UpstreamError::new(UpstreamErrorKind::Protocol, Some(endpoint), "switched protocols unasked")
 }
 
@@ -289,7 +288,7 @@ enum Held {
 }
 
 impl Lease {
-    fn local_address(&self) -> Option<SocketAddr> {
+    fn local_address(&self) -> Option<Seen> {
         match &self.held {
             Held::Http1 { connection, .. } => connection.local_address,
             Held::Http2(lease) => lease.local_address(),
@@ -335,8 +334,8 @@ impl Lease {
 /// closed. Over HTTP/2 that goes for the stream.
 pub struct UpstreamBody {
     source: Source,
-    endpoint: SocketAddr,
-    local_address: Option<SocketAddr>,
+    endpoint: Address,
+    local_address: Option<Seen>,
     ready_after: Duration,
     tls: Option<Rc<Tls>>,
     lease: Option<Lease>,
@@ -349,12 +348,12 @@ enum Source {
 
 impl UpstreamBody {
     /// The endpoint that answers.
-    pub fn endpoint(&self) -> SocketAddr {
+    pub fn endpoint(&self) -> Address {
         self.endpoint
     }
 
     /// Our side of the connection to it.
-    pub fn local_address(&self) -> Option<SocketAddr> {
+    pub fn local_address(&self) -> Option<Seen> {
         self.local_address
     }
 

@@ -2,14 +2,13 @@
 //! something to tell, read by every load balancer; no lock on a request's path.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use meshgate_config::{Discovery, Endpoint};
+use meshgate_config::{Address, Discovery, Endpoint};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -139,7 +138,7 @@ impl SharedCluster {
         if unchanged && before.known {
             return;
         }
-        let known: HashMap<SocketAddr, &Arc<SharedEndpoint>> =
+        let known: HashMap<Address, &Arc<SharedEndpoint>> =
             before.iter().map(|member| (member.shared.address, &member.shared)).collect();
         let health = if checked { Health::Pending } else { Health::Unchecked };
         let member = |endpoint: &Endpoint| {
@@ -287,7 +286,7 @@ impl SharedCluster {
 /// An endpoint as all workers share it.
 #[derive(Debug)]
 pub struct SharedEndpoint {
-    address: SocketAddr,
+    address: Address,
     up_since: Millis,
     in_flight: AtomicUsize,
     latency: Latency,
@@ -314,7 +313,7 @@ pub struct SharedEndpoint {
 }
 
 impl SharedEndpoint {
-    fn new(address: SocketAddr, up_since: Millis, health: Health) -> SharedEndpoint {
+    fn new(address: Address, up_since: Millis, health: Health) -> SharedEndpoint {
         SharedEndpoint {
             address,
             up_since,
@@ -336,7 +335,7 @@ impl SharedEndpoint {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> Address {
         self.address
     }
 
@@ -505,7 +504,8 @@ mod tests {
     }
 
     fn cluster(ports: &[u16]) -> meshgate_config::Cluster {
-        let addresses: Vec<SocketAddr> = ports.iter().map(|port| ([127, 0, 0, 1], *port).into()).collect();
+        let addresses: Vec<std::net::SocketAddr> =
+            ports.iter().map(|port| ([127, 0, 0, 1], *port).into()).collect();
         crate::upstream::tests::configuration(&addresses)
     }
 
@@ -537,7 +537,7 @@ mod tests {
         let mut configuration = cluster(&[1, 2]);
         let shared = SharedCluster::new(&configuration);
         assert!(shared.is_settled() && !endpoint(&shared, 0).is_out(1));
-        configuration.endpoints.push(Endpoint::at(([127, 0, 0, 1], 3).into()));
+        configuration.endpoints.push(Endpoint::at(std::net::SocketAddr::from(([127, 0, 0, 1], 3))));
         shared.set_members(&configuration.endpoints, true);
         // Those that had requests before keep them until a check says otherwise.
         assert!(!endpoint(&shared, 1).is_out(1) && endpoint(&shared, 2).is_out(1) && !shared.is_settled());

@@ -1,10 +1,9 @@
 //! Connections to endpoints for TCP sessions: opened for one session, never pooled.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use meshgate_wasm::Tls;
+use meshgate_wasm::{Address as Seen, Tls};
 
 use super::cluster::Cluster;
 use super::dial::Opened;
@@ -19,7 +18,7 @@ use crate::tls::{Speak, Transport};
 /// An open connection to an endpoint, counted there for as long as it lasts.
 pub struct TcpConnection {
     transport: Transport,
-    local_address: Option<SocketAddr>,
+    local_address: Option<Seen>,
     tls: Option<Rc<Tls>>,
     _slot: ConnectionSlot,
     _turn: Turn,
@@ -32,7 +31,7 @@ impl TcpConnection {
     }
 
     /// Our side of it.
-    pub fn local_address(&self) -> Option<SocketAddr> {
+    pub fn local_address(&self) -> Option<Seen> {
         self.local_address
     }
 
@@ -52,14 +51,14 @@ impl Upstream {
         &self,
         cluster: &Cluster,
         endpoint: &Rc<Endpoint>,
-        client: Addresses,
+        client: Option<Addresses>,
     ) -> Result<TcpConnection, UpstreamError> {
         let turn = Turn::new(endpoint);
         let slot = endpoint.limits().connection().ok_or_else(|| {
             UpstreamError::new(UpstreamErrorKind::Overflow, Some(endpoint.address()), "too many connections")
         })?;
         let began = Instant::now();
-        let greeting = cluster.greeting(Some(client));
+        let greeting = cluster.greeting(client);
         let opened = endpoint.dialer().open(endpoint.address(), Speak::Bytes, greeting.as_deref()).await;
         let outcome = if opened.is_ok() { Outcome::Success } else { Outcome::NoAnswer };
         cluster.report(endpoint, outcome, began.elapsed());

@@ -177,8 +177,8 @@ fn a_connection_is_reused_after_both_bodies_ended() {
         })
         .await;
         let response = response.unwrap();
-        assert_eq!(response.body().endpoint(), endpoint.address);
-        assert_eq!(response.body().local_address(), Some(played.stream.peer_addr().unwrap()));
+        assert_eq!(response.body().endpoint(), endpoint.address.into());
+        assert_eq!(response.body().local_address(), Some(played.stream.peer_addr().unwrap().into()));
         assert_eq!(cluster.endpoints()[0].in_flight(), 1);
         assert_eq!(bytes(response).await.unwrap(), "ok");
         assert_eq!((idle(), cluster.endpoints()[0].in_flight()), (1, 0));
@@ -387,7 +387,7 @@ fn mishaps_have_names() {
             .await;
             let error = response.map(|response| response.status()).unwrap_err();
             assert_eq!(error.kind, expected, "{:.60}: {error}", answer);
-            assert_eq!(error.endpoint, Some(endpoint.address));
+            assert_eq!(error.endpoint, Some(endpoint.address.into()));
             assert!(!error.nothing_sent());
         }
     });
@@ -480,7 +480,10 @@ fn nowhere_to_go() {
         // Bound and closed again: nobody listens there.
         let refused = Endpoint::new().await.address;
         let error = Upstream::default().send(&fresh(&configuration(&[refused])), get()).await.unwrap_err();
-        assert_eq!((error.kind.clone(), error.endpoint), (UpstreamErrorKind::ConnectFailed, Some(refused)));
+        assert_eq!(
+            (error.kind.clone(), error.endpoint),
+            (UpstreamErrorKind::ConnectFailed, Some(refused.into()))
+        );
         assert!(error.nothing_sent());
     });
 }
@@ -556,15 +559,18 @@ fn endpoints_that_stay_keep_their_connections_when_others_come_and_go() {
     let shared = SharedClusters::default().of(&first);
     let cluster = Cluster::new(&first, &shared, None);
     let picked: Vec<_> = (0..2).filter_map(|_| cluster.pick(None)).map(|one| one.address()).collect();
-    assert_eq!(picked, [address(1), address(2)]);
+    assert_eq!(picked, [address(1).into(), address(2).into()]);
     let before = cluster.endpoints();
     let mut second = configuration(&[address(2), address(3)]);
     second.endpoints[0].weight = 5;
     shared.set_members(&second.endpoints, false);
     let picked: Vec<_> = (0..6).filter_map(|_| cluster.pick(None)).map(|one| one.address()).collect();
-    assert_eq!(picked.iter().filter(|picked| **picked == address(2)).count(), 5, "{picked:?}");
+    assert_eq!(picked.iter().filter(|picked| **picked == address(2).into()).count(), 5, "{picked:?}");
     let after = cluster.endpoints();
-    assert_eq!(after.iter().map(|one| one.address()).collect::<Vec<_>>(), [address(2), address(3)]);
+    assert_eq!(
+        after.iter().map(|one| one.address()).collect::<Vec<_>>(),
+        [address(2).into(), address(3).into()]
+    );
     assert!(Rc::ptr_eq(before[1].pool(), after[0].pool()));
     shared.set_members(&[], false);
     assert!(cluster.pick(None).is_none());
@@ -588,12 +594,12 @@ fn a_subset_has_the_endpoints_with_its_labels_and_limits_of_its_own() {
     assert!(std::sync::Arc::ptr_eq(&shared, &same));
     let (all, some) = (Cluster::new(&whole, &shared, None), Cluster::new(&subset, &same, None));
     assert_eq!((all.endpoints().len(), some.endpoints().len()), (3, 2));
-    assert!((0..9).all(|_| some.pick(None).is_some_and(|one| one.address() != address(2))));
+    assert!((0..9).all(|_| some.pick(None).is_some_and(|one| one.address() != address(2).into())));
     assert!(some.limits().begin_request() && all.limits().requests().now() == 0);
     // With the label goes the endpoint.
     whole.endpoints[0].labels.clear();
     shared.set_members(&whole.endpoints, false);
-    assert!((0..9).all(|_| some.pick(None).is_some_and(|one| one.address() == address(3))));
+    assert!((0..9).all(|_| some.pick(None).is_some_and(|one| one.address() == address(3).into())));
 }
 
 #[test]

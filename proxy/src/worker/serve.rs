@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use meshgate_config::{Protocol, ProxyProtocol};
@@ -30,6 +32,17 @@ impl Serve for Listener {
         self.config.proxy_protocol.as_ref()
     }
 
+    fn drain_spread(&self) -> Duration {
+        self.drain_spread
+    }
+
+    fn has_the_terms_of(&self, old: &Listener) -> bool {
+        let trust = |listener: &Listener| listener.tls.as_ref().map(|tls| tls.terms());
+        trust(self) == trust(old)
+            && self.config.protocol == old.config.protocol
+            && self.config.proxy_protocol == old.config.proxy_protocol
+    }
+
     fn serve(
         self: Rc<Self>,
         peer: Rc<Peer>,
@@ -42,7 +55,16 @@ impl Serve for Listener {
         self.config.protocol == Protocol::Tcp
     }
 
-    fn carry(self: Rc<Self>, peer: Rc<Peer>, client: Transport) -> impl Future<Output = Option<Transport>> {
-        session::serve(self, Rc::clone(&peer.connection), client)
+    fn passthrough(&self) -> Option<usize> {
+        self.config.tls_passthrough.as_ref().map(|passthrough| passthrough.max_hello)
+    }
+
+    fn carry(
+        self: Rc<Self>,
+        peer: Rc<Peer>,
+        client: Transport,
+        ahead: Bytes,
+    ) -> impl Future<Output = Option<Transport>> {
+        session::serve(self, Rc::clone(&peer.connection), client, ahead)
     }
 }

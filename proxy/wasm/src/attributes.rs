@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
+use crate::address::Address;
 use crate::node::Metadata;
 
 /// The downstream connection an exchange came on.
@@ -17,9 +17,9 @@ pub struct Connection {
     /// Unique in the process.
     pub id: u64,
     /// The client's address.
-    pub source: SocketAddr,
+    pub source: Address,
     /// Our address, as the client reached it.
-    pub destination: SocketAddr,
+    pub destination: Address,
     /// What its TLS handshake settled, or what was seen of one that is passed through.
     pub tls: Option<Tls>,
     /// What filters set for as long as the connection lasts.
@@ -28,7 +28,8 @@ pub struct Connection {
 
 impl Connection {
     /// A cleartext connection.
-    pub fn cleartext(id: u64, source: SocketAddr, destination: SocketAddr) -> Connection {
+    pub fn cleartext(id: u64, source: impl Into<Address>, destination: impl Into<Address>) -> Connection {
+        let (source, destination) = (source.into(), destination.into());
         Connection { id, source, destination, tls: None, custom: RefCell::default() }
     }
 }
@@ -106,9 +107,9 @@ pub struct Attributes {
     /// What the configuration says of the listener; none if nothing.
     pub listener: Option<Rc<ListenerFacts>>,
     /// The endpoint that was connected to.
-    pub upstream_address: Option<SocketAddr>,
+    pub upstream_address: Option<Address>,
     /// Our side of that connection.
-    pub upstream_local_address: Option<SocketAddr>,
+    pub upstream_local_address: Option<Address>,
     /// How many endpoints the cluster has.
     pub upstream_endpoints: Option<u64>,
     /// How long it took until a connection was there for the request.

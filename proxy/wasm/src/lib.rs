@@ -12,6 +12,7 @@
 //! While a method of [`StreamContext`] runs, the embedder must hold no borrow of what [`Exchange`] gives out.
 
 mod action;
+mod address;
 mod attributes;
 mod body;
 mod cache;
@@ -56,6 +57,7 @@ mod vms;
 mod waiting;
 
 pub use action::{BodyAction, Callbacks, HeadersAction, PeerType, TcpAction, TrailersAction};
+pub use address::Address;
 pub use attributes::{Attributes, Certificate, Connection, CustomProperties, Direction, ListenerFacts, Tls};
 pub use body::BodyBuffer;
 pub use callout::HttpCallReply;

@@ -4,23 +4,10 @@ use std::time::Duration;
 
 use http::{Method, Response};
 use meshgate_tests::{
-    Ask, Backend, Client, Meshgate, RawBackend, Socket, Wire, empty, framed, full, streamed, within,
+    Ask, Backend, Client, Meshgate, PREFACE, RawBackend, Socket, Wire, empty, frame, framed, full, kind,
+    streamed, within,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
-
-/// An HTTP/2 frame.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let head = [length[1], length[2], length[3], kind, flags];
-    [&head[..], &stream.to_be_bytes(), payload].concat()
-}
 
 #[tokio::test]
 async fn a_body_that_hardly_comes_is_given_up() {
@@ -103,14 +90,14 @@ async fn frames_that_carry_nothing_end_the_connection() {
     let one = Backend::echo("one").await;
     let gate = Meshgate::chain("").listener("max_control_frames: 100").cluster("one", &[&one]).start().await;
     let floods = [
-        frame(PING, 0, 0, &[0; 8]),
-        frame(SETTINGS, 0, 0, &[]),
-        frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
-        frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]),
+        frame(kind::PING, 0, 0, &[0; 8]),
+        frame(kind::SETTINGS, 0, 0, &[]),
+        frame(kind::WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+        frame(kind::PRIORITY, 0, 1, &[0, 0, 0, 0, 1]),
     ];
     for (count, flood) in floods.iter().enumerate() {
         let (mut from, mut to) = Socket::connect(gate.address()).await.split();
-        let bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &flood.repeat(2_000)].concat();
+        let bytes = [PREFACE, &frame(kind::SETTINGS, 0, 0, &[]), &flood.repeat(2_000)].concat();
         let writing = tokio::spawn(async move {
             // It may be closed before it took all.
             let _ = to.write_all(&bytes).await;
@@ -134,9 +121,9 @@ async fn frames_that_carry_nothing_end_the_connection() {
 #[tokio::test]
 async fn an_endpoint_that_floods_is_let_go() {
     let backend = RawBackend::start(|_, mut wire| async move {
-        wire.write(frame(SETTINGS, 0, 0, &[])).await;
+        wire.write(frame(kind::SETTINGS, 0, 0, &[])).await;
         wire.read(PREFACE.len()).await;
-        wire.write(frame(PING, 0, 0, &[0; 8]).repeat(3_000)).await;
+        wire.write(frame(kind::PING, 0, 0, &[0; 8]).repeat(3_000)).await;
         wire.read_to_end().await;
     })
     .await;
@@ -151,11 +138,11 @@ async fn streams_of_one_connection_are_limited() {
     let gate = Meshgate::chain("").listener("max_streams: 2").cluster("one", &[&one]).start().await;
     let mut socket = Socket::connect(gate.address()).await;
     socket.write(PREFACE).await;
-    socket.write(frame(SETTINGS, 0, 0, &[])).await;
+    socket.write(frame(kind::SETTINGS, 0, 0, &[])).await;
     // :method GET, :scheme http, :path /, :authority a
     let block = [0x82, 0x86, 0x84, 0x41, 1, b'a'];
     for stream in [1, 3, 5] {
-        socket.write(frame(HEADERS, 5, stream, &block)).await;
+        socket.write(frame(kind::HEADERS, 5, stream, &block)).await;
     }
     let refused = loop {
         let head = socket.read(9).await;

@@ -32,6 +32,7 @@ mod large_bodies; // bodies of 1 MiB in both directions under full load
 mod limits; // the limits of clusters
 mod malformed; // bytes that are not HTTP
 mod mtls; // clients' certificates: who is let in, and what is said of them
+mod passthrough; // TLS that is passed through, by server name
 mod proxy_protocol; // connections that say for whom they were made, from clients and to endpoints
 mod proxying; // plain proxying over HTTP/1.1 and HTTP/2
 mod reload; // changing files under a running proxy, one at a time
@@ -45,5 +46,6 @@ mod tcp_filters; // filters on TCP listeners: each callback, pause and resume, c
 mod telemetry; // the standard filter `telemetry`, and the proxy's own metrics
 mod tls; // TLS listeners: which certificate, which version, which clients
 mod tls_upstream; // TLS to endpoints: whom the proxy believes, and what it shows
+mod unix_sockets; // listeners and endpoints on Unix sockets
 mod upgrades; // connections that change their protocol: WebSocket and others
 mod wasm; // the life of a filter: phases, bodies, calls, local responses, ticks

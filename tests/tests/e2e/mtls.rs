@@ -320,3 +320,36 @@ async fn permissive_tcp_takes_no_byte_and_waits_for_none() {
     secured.stream.write_all(b"secret").await.unwrap();
     backend.accept().await.expect("secret").await;
 }
+
+#[tokio::test]
+async fn connections_that_were_let_in_by_another_trust_leave() {
+    let world = World::new();
+    let backend = Backend::echo("one").await;
+    let gate = world.asking("").top("drain: {spread: 0s}").cluster("one", &[&backend]).start().await;
+    let mut client = world.with(&world.client).http1(gate.address()).await;
+    assert_eq!(client.get("/").await.header("connection"), "");
+
+    // Another certificate of the listener's own, or another chain, is no reason.
+    let before = gate.reload().await;
+    let server = world.servers.issue(&Says::name(NAME));
+    gate.replace("web.key", &server.key);
+    gate.replace("web.pem", &server.certificate);
+    let renewed = gate.reloaded(&before).await;
+    assert_eq!(client.get("/").await.header("connection"), "");
+
+    let another = Authority::new();
+    gate.replace("ca.pem", another.certificate());
+    gate.reloaded(&renewed).await;
+    // Its next request is served, and it hears that it has to come again; if it was slow to ask, it is closed.
+    match client.try_call(Ask::get("/")).await {
+        Ok(reply) => assert_eq!((reply.status.as_u16(), reply.header("connection")), (200, "close")),
+        Err(error) => {
+            assert!(error.is_closed() || error.is_canceled() || error.is_incomplete_message(), "{error:?}")
+        }
+    }
+    let metrics = gate.metrics().await;
+    assert_eq!(metrics.sum("meshgate_downstream_connections_drained_total", &[]), 1.0);
+    world.with(&world.client).refused(gate.address()).await;
+    let issued = another.issue(&Says::uri(SPIFFE));
+    assert_eq!(world.with(&issued).http1(gate.address()).await.get("/").await.status, 200);
+}

@@ -249,7 +249,7 @@ pub(super) fn type_hint(wanted: &str, format: Option<&str>, node: &Node) -> Opti
         ("string", Kind::Number(_, written)) => match format {
             Some("duration") => Some(format!("add a unit: `{written}s` or `{written}ms`")),
             Some("size") => Some(format!("add a unit: `{written}KiB` or `{written}MiB`")),
-            Some("socket-address") => {
+            Some("socket-address" | "listener-address") => {
                 Some(format!("write an IP address before the port: `127.0.0.1:{written}`"))
             }
             Some("endpoint") => Some(format!("write a host before the port: `127.0.0.1:{written}`")),

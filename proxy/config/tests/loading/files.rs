@@ -76,7 +76,7 @@ clusters: [{name: a, endpoints: ['localhost:9001', '127.0.0.1:9001']}]
     let config = load_text("x", text, Path::new(""), &mut Table::default()).outcome.unwrap();
     let endpoints = &config.clusters[0].endpoints;
     let v4: SocketAddr = "127.0.0.1:9001".parse().unwrap();
-    assert_eq!(endpoints.iter().filter(|endpoint| endpoint.address == v4).count(), 1, "{endpoints:?}");
+    assert_eq!(endpoints.iter().filter(|endpoint| endpoint.address == v4.into()).count(), 1, "{endpoints:?}");
 
     // An empty label: no resolver asks anybody about that.
     let text = text.replace("localhost:", "no..such:");

@@ -6,7 +6,7 @@ use meshgate_wasm::Connection;
 use super::*;
 
 fn peer() -> Peer {
-    let address = |text: &str| text.parse().unwrap();
+    let address = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
     Peer::cleartext(Rc::new(Connection::cleartext(1, address("192.0.2.7:4711"), address("127.0.0.1:80"))))
 }
 

@@ -10,6 +10,8 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use meshgate_wasm::Address;
+
 use super::escape::{json_string, text_bare, text_quoted};
 use super::record::AccessRecord;
 use crate::telemetry::timestamp::DateCache;
@@ -95,6 +97,7 @@ pub(super) fn json(record: &AccessRecord<'_>, dates: &mut DateCache, out: &mut V
     string("user_agent", record.user_agent, out);
     string("request_id", record.request_id, out);
     string("authority", record.authority, out);
+    string("requested_server_name", record.server_name.map(str::as_bytes), out);
     key("upstream_address", out);
     match record.upstream_address {
         Some(upstream) => quoted(upstream, out),
@@ -127,16 +130,22 @@ fn string(name: &str, value: Option<&[u8]>, out: &mut Vec<u8>) {
     }
 }
 
-fn quoted(value: SocketAddr, out: &mut Vec<u8>) {
-    out.push(b'"');
-    address(value, out);
-    out.push(b'"');
+fn quoted(value: Address, out: &mut Vec<u8>) {
+    match value {
+        Address::Ip(_) => {
+            out.push(b'"');
+            address(value, out);
+            out.push(b'"');
+        }
+        // A path may have any character.
+        Address::Unix(_) => json_string(value.to_string().as_bytes(), out),
+    }
 }
 
 /// The address as its `Display` has it; for IPv4 without the detour through `fmt`, which takes longer than the rest of a line.
-fn address(value: SocketAddr, out: &mut Vec<u8>) {
+fn address(value: Address, out: &mut Vec<u8>) {
     match value {
-        SocketAddr::V4(value) => {
+        Address::Ip(SocketAddr::V4(value)) => {
             let [a, b, c, d] = value.ip().octets();
             for (octet, after) in [(a, b'.'), (b, b'.'), (c, b'.'), (d, b':')] {
                 number(octet, out);
@@ -145,7 +154,8 @@ fn address(value: SocketAddr, out: &mut Vec<u8>) {
             number(value.port(), out);
         }
         // Writing to a Vec cannot fail, and an address has no character that needs escaping.
-        SocketAddr::V6(value) => drop(write!(out, "{value}")),
+        Address::Ip(SocketAddr::V6(value)) => drop(write!(out, "{value}")),
+        Address::Unix(_) => text_bare(value.to_string().as_bytes(), out),
     }
 }
 

@@ -1,7 +1,8 @@
 //! What is known about an exchange, or a TCP connection, when it ends.
 
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
+
+use meshgate_wasm::Address;
 
 /// One exchange or TCP connection, as the access log shows it. Borrows from the exchange: building one costs nothing but the copies of a few words.
 ///
@@ -38,8 +39,10 @@ pub struct AccessRecord<'a> {
     pub request_id: Option<&'a [u8]>,
     /// The request's authority.
     pub authority: Option<&'a [u8]>,
+    /// The server name that the client asked for by TLS. In the JSON format only.
+    pub server_name: Option<&'a str>,
     /// The endpoint that answered, or failed to.
-    pub upstream_address: Option<SocketAddr>,
+    pub upstream_address: Option<Address>,
     /// Why no connection to the endpoint could be made.
     pub upstream_failure: Option<&'a str>,
     /// The cluster the route named.
@@ -47,7 +50,7 @@ pub struct AccessRecord<'a> {
     /// The route that was decided.
     pub route: Option<&'a str>,
     /// The client's address.
-    pub downstream_address: SocketAddr,
+    pub downstream_address: Address,
     /// The listener that accepted the connection.
     pub listener: &'a str,
 }

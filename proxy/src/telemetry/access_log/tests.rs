@@ -35,11 +35,12 @@ fn record() -> AccessRecord<'static> {
         user_agent: Some(b"curl/8"),
         request_id: Some(b"77"),
         authority: Some(b"example.com"),
-        upstream_address: Some(SocketAddr::from(([127, 0, 0, 1], 9001))),
+        server_name: Some("example.com"),
+        upstream_address: Some(SocketAddr::from(([127, 0, 0, 1], 9001)).into()),
         upstream_failure: None,
         cluster: Some("reviews-v1"),
         route: Some("rest"),
-        downstream_address: SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 55555)),
+        downstream_address: SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 55555)).into(),
         listener: "web",
     }
 }
@@ -73,7 +74,7 @@ fn a_line_of_json() {
         "start_time": "2023-11-14T22:13:20.123Z", "method": "GET", "path": "/a/b?c=d", "protocol": "HTTP/1.1",
         "response_code": 200, "response_flags": null, "response_code_details": "via_upstream",
         "bytes_received": 0, "bytes_sent": 1234, "duration_ms": 12, "upstream_time_ms": 11,
-        "x_forwarded_for": null, "user_agent": "curl/8", "request_id": "77", "authority": "example.com",
+        "x_forwarded_for": null, "user_agent": "curl/8", "request_id": "77", "authority": "example.com", "requested_server_name": "example.com",
         "upstream_address": "127.0.0.1:9001", "upstream_failure": null, "cluster": "reviews-v1", "route": "rest",
         "downstream_address": "[::1]:55555", "listener": "web",
     });

@@ -14,7 +14,7 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
-use meshgate_config::{AddressFamily, Dns, DnsName, Endpoint};
+use meshgate_config::{Address, AddressFamily, Dns, DnsName, Endpoint};
 
 use crate::upstream::care::Task;
 use crate::upstream::shared::SharedCluster;
@@ -136,7 +136,7 @@ fn take(cluster: &SharedCluster, settings: &Dns, answer: &Answer, checked: bool)
     }
     let members = cluster.members();
     let current = members.iter().map(|member| member.shared().address()).next();
-    let named = |address: &SocketAddr| answer.endpoints.iter().find(|one| one.address == *address);
+    let named = |address: &Address| answer.endpoints.iter().find(|one| one.address == *address);
     let one = current.as_ref().and_then(named).or(answer.endpoints.first());
     cluster.set_members(one.map(std::slice::from_ref).unwrap_or_default(), checked);
 }

@@ -7,11 +7,10 @@ mod probe;
 mod streak;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use meshgate_config::{ClusterProtocol, HealthCheck, ProxyVersion};
+use meshgate_config::{Address, ClusterProtocol, HealthCheck, ProxyVersion};
 use tokio::sync::Semaphore;
 
 use self::probe::Prober;
@@ -77,7 +76,7 @@ pub(super) async fn check(
     room: Rc<Semaphore>,
 ) {
     let settings = Rc::new(settings);
-    let mut tasks: HashMap<SocketAddr, Task> = HashMap::new();
+    let mut tasks: HashMap<Address, Task> = HashMap::new();
     loop {
         let changed = cluster.members_changed();
         let members = cluster.members();

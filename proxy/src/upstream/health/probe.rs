@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use meshgate_config::{ClusterProtocol, HealthCheck, HttpProbe, Probe};
+use meshgate_config::{Address, ClusterProtocol, HealthCheck, HttpProbe, Probe};
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -29,7 +29,7 @@ const GRPC_PREFIX: usize = 5;
 
 /// Asks one endpoint.
 pub(super) struct Prober {
-    address: SocketAddr,
+    address: Address,
     dialer: Dialer,
     /// What a connection begins with; mostly nothing.
     greeting: Option<Vec<u8>>,
@@ -61,10 +61,13 @@ struct GrpcAnswer {
 const SERVING: i32 = 1;
 
 impl Prober {
-    pub(super) fn new(settings: &HealthCheck, speaks: &Speaks, endpoint: SocketAddr) -> Prober {
+    pub(super) fn new(settings: &HealthCheck, speaks: &Speaks, endpoint: Address) -> Prober {
         let protocol = speaks.protocol;
         let secure = speaks.tls.is_some();
-        let address = SocketAddr::new(endpoint.ip(), settings.port.unwrap_or(endpoint.port()));
+        let address = match (endpoint, settings.port) {
+            (Address::Ip(endpoint), Some(port)) => SocketAddr::new(endpoint.ip(), port).into(),
+            _ => endpoint,
+        };
         let question = match &settings.probe {
             Probe::Http(probe) => Question::Http {
                 request: http_request(probe, protocol, secure, address),
@@ -198,13 +201,8 @@ async fn serving(response: Response<Incoming>) -> Result<(), String> {
     }
 }
 
-fn http_request(
-    probe: &HttpProbe,
-    protocol: ClusterProtocol,
-    secure: bool,
-    address: SocketAddr,
-) -> Request<()> {
-    let host = probe.host.clone().unwrap_or_else(|| address.to_string());
+fn http_request(probe: &HttpProbe, protocol: ClusterProtocol, secure: bool, address: Address) -> Request<()> {
+    let host = probe.host.clone().unwrap_or_else(|| host_of(address));
     let mut request = Request::new(());
     *request.method_mut() = probe.method.parse().unwrap_or(Method::GET);
     addressed(&mut request, (protocol, secure), &host, &probe.path);
@@ -217,8 +215,8 @@ fn http_request(
     request
 }
 
-fn grpc_request(authority: Option<&str>, secure: bool, address: SocketAddr) -> Request<()> {
-    let authority = authority.map_or_else(|| address.to_string(), str::to_owned);
+fn grpc_request(authority: Option<&str>, secure: bool, address: Address) -> Request<()> {
+    let authority = authority.map_or_else(|| host_of(address), str::to_owned);
     let mut request = Request::new(());
     *request.method_mut() = Method::POST;
     addressed(&mut request, (ClusterProtocol::Http2, secure), &authority, "/grpc.health.v1.Health/Check");
@@ -227,6 +225,11 @@ fn grpc_request(authority: Option<&str>, secure: bool, address: SocketAddr) -> R
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(TE, HeaderValue::from_static("trailers"));
     request
+}
+
+/// What a request is for that does not say: a Unix socket is on this machine.
+fn host_of(address: Address) -> String {
+    address.ip().map_or_else(|| "localhost".to_owned(), |_| address.to_string())
 }
 
 /// Gives a request its target, in the form of the protocol, through TLS or not.

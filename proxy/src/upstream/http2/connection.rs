@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -10,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
-use meshgate_wasm::Tls;
+use meshgate_config::Address;
+use meshgate_wasm::{Address as Seen, Tls};
 use tokio::sync::Notify;
 
 use crate::message::http2_frames::{FrameBudget, Watched};
@@ -39,7 +39,7 @@ pub(super) struct Connection {
     sender: RefCell<SendRequest<Bytes>>,
     watch: Rc<Watch>,
     /// Our side of it.
-    pub(super) local_address: Option<SocketAddr>,
+    pub(super) local_address: Option<Seen>,
     /// What its TLS handshake settled.
     pub(super) tls: Option<Rc<Tls>>,
     /// Requests on it.
@@ -88,7 +88,7 @@ impl Connection {
     /// Opens one. It is open when the peer has said how it wants to be spoken to; a peer that does not
     /// speak HTTP/2 shows here, before any request is sent to it.
     pub(super) async fn open(
-        address: SocketAddr,
+        address: Address,
         crowd: &Rc<Crowd>,
         dialer: &Dialer,
         slot: ConnectionSlot,

@@ -3,12 +3,12 @@
 //! The oldest connection with room is used first, so the others grow idle and are closed when the load lessens.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use meshgate_config::Address;
 use tokio::time::Instant;
 
 use super::connection::{Connection, Crowd};
@@ -23,7 +23,7 @@ const SWEEPS_PER_TIMEOUT: u32 = 8;
 
 /// An endpoint's connections.
 pub(in crate::upstream) struct Connections {
-    address: SocketAddr,
+    address: Address,
     dialer: Rc<Dialer>,
     open: RefCell<Vec<Rc<Connection>>>,
     crowd: Rc<Crowd>,
@@ -46,7 +46,7 @@ pub(super) struct Room {
 
 impl Connections {
     pub(in crate::upstream) fn new(
-        address: SocketAddr,
+        address: Address,
         dialer: &Rc<Dialer>,
         idle_timeout: Duration,
         limits: &Arc<Limits>,
@@ -66,7 +66,7 @@ impl Connections {
         })
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> Address {
         self.address
     }
 

@@ -1,6 +1,5 @@
 //! One request on an HTTP/2 connection, and what became of it.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -9,7 +8,7 @@ use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version, request};
 use http_body::Body as _;
-use meshgate_wasm::Tls;
+use meshgate_wasm::{Address as Seen, Tls};
 
 use super::body::Http2Body;
 use super::connections::{Connections, Room};
@@ -25,7 +24,7 @@ pub(in crate::upstream) struct Lease {
 
 impl Lease {
     /// Our side of the connection.
-    pub(in crate::upstream) fn local_address(&self) -> Option<SocketAddr> {
+    pub(in crate::upstream) fn local_address(&self) -> Option<Seen> {
         self.room.connection.local_address
     }
 
@@ -83,7 +82,8 @@ fn translated(mut head: request::Parts, connections: &Connections) -> request::P
     detach(&mut head.headers);
     let authority = host
         .and_then(|host| Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes())).ok())
-        .or_else(|| Authority::try_from(connections.address().to_string()).ok());
+        .or_else(|| Authority::try_from(connections.address().to_string()).ok())
+        .or_else(|| Some(Authority::from_static("localhost")));
     let mut target = head.uri.into_parts();
     target.scheme = Some(if connections.are_secure() { Scheme::HTTPS } else { Scheme::HTTP });
     target.authority = authority;

@@ -1,8 +1,7 @@
 //! The connections on both sides of an exchange: `source`, `destination`, `connection`, `upstream`.
 
-use std::net::SocketAddr;
-
 use super::value::Value;
+use crate::address::Address;
 use crate::attributes::{Attributes, Certificate, Tls};
 
 pub(super) fn downstream<'a>(attributes: &'a Attributes, name: &[u8]) -> Option<Value<'a>> {
@@ -20,7 +19,7 @@ pub(super) fn upstream<'a>(attributes: &'a Attributes, name: &[u8]) -> Option<Va
     match name {
         b"address" | b"port" => address(attributes.upstream_address?, name),
         b"local_address" => Some(Value::Address(attributes.upstream_local_address?)),
-        b"local_port" => Some(Value::Number(attributes.upstream_local_address?.port().into())),
+        b"local_port" => Some(Value::Number(attributes.upstream_local_address?.port()?.into())),
         b"request_attempt_count" => Some(Value::Number(attributes.attempts.into())),
         b"num_endpoints" => Some(Value::Number(attributes.upstream_endpoints?)),
         b"cx_pool_ready_duration" => Some(Value::Duration(attributes.upstream_ready_after?)),
@@ -29,10 +28,10 @@ pub(super) fn upstream<'a>(attributes: &'a Attributes, name: &[u8]) -> Option<Va
     }
 }
 
-pub(super) fn address<'a>(address: SocketAddr, name: &[u8]) -> Option<Value<'a>> {
+pub(super) fn address<'a>(address: Address, name: &[u8]) -> Option<Value<'a>> {
     match name {
         b"address" => Some(Value::Address(address)),
-        b"port" => Some(Value::Number(address.port().into())),
+        b"port" => Some(Value::Number(address.port()?.into())),
         _ => None,
     }
 }

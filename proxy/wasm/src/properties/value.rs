@@ -1,12 +1,12 @@
 //! A property's value and the two forms that filters may get it in.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde_json::Value as Json;
 
+use crate::address::Address;
 use crate::hostcalls::clock::nanoseconds;
 use crate::node::Metadata;
 use crate::pairs;
@@ -33,7 +33,7 @@ pub(crate) enum Value<'a> {
     Shared(Bytes),
     Number(u64),
     Bool(bool),
-    Address(SocketAddr),
+    Address(Address),
     Time(SystemTime),
     Duration(Duration),
     /// A part of metadata.
@@ -78,7 +78,9 @@ impl<'a> Value<'a> {
         match self {
             Value::Number(number) => number.to_string(),
             Value::Bool(value) => value.to_string(),
-            Value::Address(address) => address.ip().to_string(),
+            Value::Address(address) => {
+                address.ip().map_or_else(|| address.to_string(), |address| address.to_string())
+            }
             Value::Time(time) => seconds(Duration::from_nanos(nanoseconds(*time))),
             Value::Duration(duration) => seconds(*duration),
             Value::Json(value) => value.to_string(),
@@ -174,7 +176,7 @@ mod tests {
         let expected = [
             (Value::Number(7), "7"),
             (Value::Bool(false), "false"),
-            (Value::Address("192.0.2.1:80".parse().unwrap()), "192.0.2.1"),
+            (Value::Address(Address::Ip("192.0.2.1:80".parse().unwrap())), "192.0.2.1"),
             (Value::Time(SystemTime::UNIX_EPOCH + Duration::from_millis(1_002)), "1.002"),
             (Value::Duration(Duration::from_micros(61_999)), "0.061"),
             (Value::Bytes(b"as it is"), "as it is"),

@@ -71,11 +71,11 @@ fn logged_as(form: PropertyForm, path: &str) -> Option<Vec<u8>> {
         attributes.response_bytes = 20;
         attributes.route = Some("the route".into());
         attributes.cluster = Some("the cluster".into());
-        attributes.upstream_address = Some("192.0.2.9:9000".parse().unwrap());
+        attributes.upstream_address = Some(Address::Ip("192.0.2.9:9000".parse().unwrap()));
         attributes.attempts = 2;
         attributes.response_flags = 4;
         attributes.response_code_details = Some("details".into());
-        attributes.upstream_local_address = Some("192.0.2.3:40000".parse().unwrap());
+        attributes.upstream_local_address = Some(Address::Ip("192.0.2.3:40000".parse().unwrap()));
         attributes.upstream_endpoints = Some(3);
         attributes.upstream_ready_after = Some(Duration::from_micros(5));
         attributes.upstream_failure = Some("refused".into());

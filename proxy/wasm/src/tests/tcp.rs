@@ -273,7 +273,7 @@ fn properties_of_a_connection() {
         attributes.response_bytes = 22;
         attributes.response_flags = 4;
         attributes.cluster = Some("base".into());
-        attributes.upstream_address = Some(upstream);
+        attributes.upstream_address = Some(upstream.into());
         attributes.response_code_details = Some("because_of_it".into());
     };
     for (path, value) in [

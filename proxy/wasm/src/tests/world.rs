@@ -367,8 +367,11 @@ impl World {
 }
 
 fn attributes() -> Attributes {
-    let connection =
-        Connection::cleartext(7, "192.0.2.1:1234".parse().unwrap(), "192.0.2.2:80".parse().unwrap());
+    let connection = Connection::cleartext(
+        7,
+        Address::Ip("192.0.2.1:1234".parse().unwrap()),
+        Address::Ip("192.0.2.2:80".parse().unwrap()),
+    );
     Attributes::new(Rc::new(connection))
 }
 
