@@ -1,11 +1,15 @@
 //! Requests and bodies, in few words: what `Client` sends and what `Backend` answers with.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http_body::Frame;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Empty, Full, channel};
+use http_body_util::{BodyExt, Empty, Full};
+use tokio::sync::mpsc;
 
 /// A body of any kind; an `io::Error` in the middle aborts the message.
 pub type Body = BoxBody<Bytes, io::Error>;
@@ -21,9 +25,57 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 }
 
 /// A body under the test's control: sent frame by frame, chunked on HTTP/1.
-pub fn streamed() -> (channel::Sender<Bytes, io::Error>, Body) {
-    let (sender, body) = channel::Channel::new(1);
-    (sender, body.boxed())
+pub fn streamed() -> (BodySender, Body) {
+    let (sender, frames) = mpsc::channel(1);
+    (BodySender(sender), Streamed(frames).boxed())
+}
+
+/// Sends a body frame by frame; dropped, it ends the body.
+///
+/// The frames and the error go one way: with `http_body_util::channel`, which has a way of its own for each, a body can end
+/// before the last frame that was sent.
+#[derive(Debug)]
+pub struct BodySender(mpsc::Sender<io::Result<Frame<Bytes>>>);
+
+/// Nobody reads the body any more.
+#[derive(Debug)]
+pub struct Unread;
+
+impl BodySender {
+    /// Sends content, when there is room for it.
+    ///
+    /// # Errors
+    /// Nobody reads it.
+    pub async fn send_data(&mut self, bytes: Bytes) -> Result<(), Unread> {
+        self.0.send(Ok(Frame::data(bytes))).await.map_err(|_| Unread)
+    }
+
+    /// Sends trailers, when there is room for them.
+    ///
+    /// # Errors
+    /// Nobody reads them.
+    pub async fn send_trailers(&mut self, trailers: HeaderMap) -> Result<(), Unread> {
+        self.0.send(Ok(Frame::trailers(trailers))).await.map_err(|_| Unread)
+    }
+
+    /// Breaks the body off, when what was sent before has been read.
+    pub fn abort(self, error: io::Error) {
+        tokio::spawn(async move { self.0.send(Err(error)).await });
+    }
+}
+
+struct Streamed(mpsc::Receiver<io::Result<Frame<Bytes>>>);
+
+impl http_body::Body for Streamed {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(task)
+    }
 }
 
 /// A request to send: method, path, header fields, body, trailers.
@@ -88,12 +140,11 @@ impl http_body::Body for WithTrailers {
     type Error = io::Error;
 
     fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        task: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
-        use std::task::Poll;
-        match std::pin::Pin::new(&mut self.body).poll_frame(task) {
-            Poll::Ready(None) => Poll::Ready(self.trailers.take().map(http_body::Frame::trailers).map(Ok)),
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match Pin::new(&mut self.body).poll_frame(task) {
+            Poll::Ready(None) => Poll::Ready(self.trailers.take().map(Frame::trailers).map(Ok)),
             other => other,
         }
     }

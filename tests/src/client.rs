@@ -65,18 +65,25 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        Client::try_over(stream, http2, authority).await.expect("HTTP over an open connection")
+    }
+
+    /// Speaks HTTP over a connection that may be on its way to its end.
+    pub async fn try_over<S>(stream: S, http2: bool, authority: &str) -> Result<Client, hyper::Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let stream = TokioIo::new(stream);
         let sender = if http2 {
-            let handshake = http2::handshake(TokioExecutor::new(), stream).await;
-            let (sender, connection) = handshake.expect("HTTP/2 handshake");
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
             tokio::spawn(connection);
             Sender::Http2(sender)
         } else {
-            let (sender, connection) = http1::handshake(stream).await.expect("HTTP/1.1");
+            let (sender, connection) = http1::handshake(stream).await?;
             tokio::spawn(connection);
             Sender::Http1(sender)
         };
-        Client { sender, authority: authority.to_owned() }
+        Ok(Client { sender, authority: authority.to_owned() })
     }
 
     /// The authority that requests carry from now on, instead of the address.

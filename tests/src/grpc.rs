@@ -5,10 +5,9 @@ use std::io;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use http_body_util::channel;
 use hyper::body::Incoming;
 
-use crate::ask::{Body, full, streamed};
+use crate::ask::{Body, BodySender, full, streamed};
 use crate::backend::{Answer, Backend, Seen};
 
 /// A message with its prefix.
@@ -88,7 +87,7 @@ async fn answer(seen: Seen, request: Request<Incoming>) -> Answer {
 }
 
 /// Answers message by message.
-async fn converse(mut incoming: Incoming, mut sender: channel::Sender<Bytes, io::Error>, method: String) {
+async fn converse(mut incoming: Incoming, mut sender: BodySender, method: String) {
     let mut bytes = BytesMut::new();
     let mut answered = 0;
     while let Some(Ok(frame)) = incoming.frame().await {

@@ -39,7 +39,7 @@ mod wire;
 mod work;
 
 pub use admin::{Metrics, Reload};
-pub use ask::{Ask, Body, empty, full, streamed};
+pub use ask::{Ask, Body, BodySender, Unread, empty, full, streamed};
 pub use backend::{Answer, Backend, Seen};
 pub use client::{Begun, Client, Reply};
 pub use command::{Finished, binary, repository, run};

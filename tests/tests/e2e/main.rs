@@ -31,6 +31,7 @@ mod isolation; // an instance of a filter for each exchange, and what sharing on
 mod large_bodies; // bodies of 1 MiB in both directions under full load
 mod limits; // the limits of clusters
 mod malformed; // bytes that are not HTTP
+mod matrix; // every protocol, with and without TLS, while the proxy reloads, rotates certificates and drains
 mod mtls; // clients' certificates: who is let in, and what is said of them
 mod passthrough; // TLS that is passed through, by server name
 mod proxy_protocol; // connections that say for whom they were made, from clients and to endpoints
