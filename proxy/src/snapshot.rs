@@ -4,11 +4,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshgate_config::{ChainId, Config, Diagnostic, Diagnostics, FilterUse, Position, Protocol};
+use meshgate_config::{
+    ChainId, ClusterTls, Config, Diagnostic, Diagnostics, FilterUse, ListenerTls, Position, Protocol,
+};
 use meshgate_wasm::{Callbacks, Direction, Engine, ListenerFacts, Node, Plugin, PluginSpec, StartError, Vms};
 use sha2::{Digest, Sha256};
 
@@ -32,11 +35,11 @@ pub struct Snapshot {
     /// A hash of everything it was built from.
     pub version: String,
     /// What it was built from.
-    pub config: Config,
+    pub config: Arc<Config>,
     /// The plugins, by chain and place.
-    plugins: Vec<Vec<Arc<PluginSpec>>>,
+    plugins: Arc<[Vec<Arc<PluginSpec>>]>,
     /// The plugins of the services, in the order of the configuration.
-    services: Vec<Arc<PluginSpec>>,
+    services: Arc<[Arc<PluginSpec>]>,
     /// What all workers know of the clusters, in the configuration's order.
     clusters: Vec<Arc<SharedCluster>>,
     tls: Tls,
@@ -98,7 +101,33 @@ impl Snapshot {
         }
         let version = version(&config, plugins.iter().flatten().chain(&services), &tls);
         let clusters = config.clusters.iter().map(|cluster| clusters.of(cluster)).collect();
+        let (config, plugins, services) = (Arc::new(config), plugins.into(), services.into());
         Ok(Snapshot { version, config, plugins, services, clusters, tls })
+    }
+
+    /// The same with the certificates, keys and roots that are in the files now. None if they cannot be used as they are, or
+    /// are what it has.
+    pub fn renewed(&self, store: &mut TlsStore) -> Option<Snapshot> {
+        let mut errors = Vec::new();
+        let tls = Tls::build(&self.config, store, &mut errors);
+        let plugins = self.plugins.iter().flatten().chain(&*self.services);
+        let version = version(&self.config, plugins, &tls);
+        (errors.is_empty() && version != self.version).then(|| Snapshot {
+            version,
+            config: Arc::clone(&self.config),
+            plugins: Arc::clone(&self.plugins),
+            services: Arc::clone(&self.services),
+            clusters: self.clusters.clone(),
+            tls,
+        })
+    }
+
+    /// Every file that [`Snapshot::renewed`] reads.
+    pub fn renewable(&self) -> impl Iterator<Item = &Path> {
+        let listeners = self.config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let clusters = self.config.clusters.iter().filter_map(|cluster| cluster.tls.as_ref());
+        let files = listeners.flat_map(ListenerTls::files).chain(clusters.flat_map(ClusterTls::files));
+        files.map(|file| &*file.path)
     }
 
     /// Configures every plugin once on throw-away VMs. `said` takes what the guests have logged since it was last asked:
@@ -127,13 +156,13 @@ impl Snapshot {
 
     /// Every place in every chain with its plugin, in the order of the configuration.
     pub fn filters(&self) -> impl Iterator<Item = (&FilterUse, &Arc<PluginSpec>)> {
-        let chains = self.config.chains.iter().zip(&self.plugins);
+        let chains = self.config.chains.iter().zip(&*self.plugins);
         chains.flat_map(|(chain, specs)| chain.filters.iter().zip(specs))
     }
 
     /// Every service with its plugin, in the order of the configuration.
     pub fn services(&self) -> impl Iterator<Item = (&FilterUse, &Arc<PluginSpec>)> {
-        self.config.services.iter().zip(&self.services)
+        self.config.services.iter().zip(&*self.services)
     }
 
     /// Every cluster with what all workers know of it, and its TLS.

@@ -47,6 +47,12 @@ pub struct CertificateFiles {
     pub names: Vec<String>,
 }
 
+impl CertificateFiles {
+    fn files(&self) -> [&NamedFile; 2] {
+        [&self.certificate, &self.key]
+    }
+}
+
 /// TLS on a listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerTls {
@@ -315,6 +321,21 @@ pub struct ClusterTls {
     pub handshake_timeout: Option<Duration>,
     /// Where it is written.
     pub at: Position,
+}
+
+impl ListenerTls {
+    /// All files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &NamedFile> {
+        let roots = self.clients.iter().map(|clients| &clients.ca);
+        self.certificates.iter().flat_map(CertificateFiles::files).chain(roots)
+    }
+}
+
+impl ClusterTls {
+    /// All files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &NamedFile> {
+        self.certificate.iter().flat_map(CertificateFiles::files).chain(&self.ca)
+    }
 }
 
 impl PartialEq for ClusterTls {

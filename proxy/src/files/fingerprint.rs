@@ -123,6 +123,25 @@ impl Fingerprint {
         Self { files: files.iter().map(|path| (path.clone(), look(path))).collect() }
     }
 
+    /// The fingerprint with a fresh look at `few` of its files; none if nothing is new in them, or if another file may have
+    /// changed as well. Of the others only metadata are read: those that are large are not read for the sake of the few.
+    pub fn renewed(&self, few: &BTreeSet<PathBuf>) -> Option<Self> {
+        let mut others = self.files.iter().filter(|(path, _)| !few.contains(*path));
+        if others.any(|(path, seen)| Stamp::of(path) != seen.stamp) {
+            return None;
+        }
+        let mut renewed = self.clone();
+        let mut changed = false;
+        for (path, seen) in renewed.files.iter_mut().filter(|(path, _)| few.contains(*path)) {
+            if seen.is_doubtful(path) {
+                let now = Seen::look(path);
+                changed |= now.content != seen.content;
+                *seen = now;
+            }
+        }
+        changed.then_some(renewed)
+    }
+
     /// Whether it is worth retaking. Only reads metadata.
     pub fn is_doubtful(&self) -> bool {
         self.files.iter().any(|(path, seen)| seen.is_doubtful(path))

@@ -8,7 +8,13 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 pub use fingerprint::Fingerprint;
-pub use watch::Watch;
+pub use watch::{Notice, Watch};
+
+/// [`Fingerprint::renewed`] on a thread that may block.
+pub async fn look_at_few(last: &Fingerprint, few: BTreeSet<PathBuf>) -> Option<Fingerprint> {
+    let last = last.clone();
+    tokio::task::spawn_blocking(move || last.renewed(&few)).await.ok().flatten()
+}
 
 /// Fingerprints the files on a thread that may block.
 pub async fn look(last: &Fingerprint, files: BTreeSet<PathBuf>) -> Fingerprint {

@@ -3,16 +3,19 @@
 //! Files are watched through the directories they are in, because an editor replaces a file by renaming another one onto it, and through the directories
 //! of every symbolic link on the way, because Kubernetes replaces a whole directory by swapping a link. Where the operating system gives no
 //! notice (network file systems, used-up limits, a directory that is removed and made again), looking at the metadata every second does.
+//!
+//! A file that was renamed into its place is whole. One that is written in its place is whole when nothing has happened for a while.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior, timeout_at};
@@ -37,7 +40,22 @@ pub struct Watch {
     directories: BTreeMap<PathBuf, (u64, u64)>,
     relevant: Arc<Mutex<HashSet<PathBuf>>>,
     touched: Arc<Notify>,
+    /// Counts what happened that is no renaming: each may leave a file half written.
+    written: Arc<AtomicU64>,
+    /// How much of that has had its quiet time since.
+    settled: u64,
+    /// There are directories without a watch.
+    blind: bool,
     look: Option<Interval>,
+}
+
+/// How it was found out that a file may have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The operating system said so.
+    Told,
+    /// By looking: what happened is not known.
+    Found,
 }
 
 impl Watch {
@@ -45,8 +63,13 @@ impl Watch {
     pub fn start() -> Self {
         let mut watch = Self::only_looking();
         let (relevant, touched) = (Arc::clone(&watch.relevant), Arc::clone(&watch.touched));
+        let written = Arc::clone(&watch.written);
         let noticed = move |event: notify::Result<Event>| {
             if is_relevant(&event, &relevant.lock().unwrap_or_else(PoisonError::into_inner)) {
+                if !is_renaming(&event) {
+                    written.fetch_add(1, Relaxed);
+                }
+                // After the count, which whoever is woken is to see.
                 touched.notify_one();
             }
         };
@@ -66,6 +89,9 @@ impl Watch {
             directories: BTreeMap::new(),
             relevant: Arc::default(),
             touched: Arc::default(),
+            written: Arc::default(),
+            settled: 0,
+            blind: false,
             look: None,
         }
     }
@@ -97,6 +123,7 @@ impl Watch {
         {
             if let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) {
                 tracing::warn!(path = %path.display(), %error, "cannot watch the directory; looking every second instead");
+                self.blind = true;
             }
         }
         self.directories = directories;
@@ -107,8 +134,13 @@ impl Watch {
         self.touched.notify_one();
     }
 
+    /// Whether all that has happened in this burst is that files were renamed into their places.
+    pub fn only_renamed(&self) -> bool {
+        self.watcher.is_some() && !self.blind && self.written.load(Relaxed) == self.settled
+    }
+
     /// Waits until one of the files may differ from the fingerprint.
-    pub async fn touched(&mut self, loaded: &Fingerprint) {
+    pub async fn touched(&mut self, loaded: &Fingerprint) -> Notice {
         let look = self.look.get_or_insert_with(|| {
             let mut look = tokio::time::interval(LOOK);
             look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -116,22 +148,41 @@ impl Watch {
         });
         loop {
             tokio::select! {
-                () = self.touched.notified() => return,
-                _ = look.tick() => if loaded.is_doubtful() { return },
+                () = self.touched.notified() => return Notice::Told,
+                _ = look.tick() => if loaded.is_doubtful() { return Notice::Found },
             }
         }
     }
 
     /// Waits for the end of a burst of changes.
-    pub async fn settle(&self) {
-        let latest = Instant::now() + LONGEST_BURST;
-        loop {
-            let quiet = (Instant::now() + QUIET).min(latest);
-            if timeout_at(quiet, self.touched.notified()).await.is_err() {
-                return;
-            }
-        }
+    pub async fn settle(&mut self) {
+        let began = Instant::now();
+        while self.goes_on(began).await {}
     }
+
+    /// Waits for the next change of a burst that began then; false if it is over, or is not waited for any longer.
+    pub async fn goes_on(&mut self, began: Instant) -> bool {
+        let (quiet, latest) = (Instant::now() + QUIET, began + LONGEST_BURST);
+        let written = self.written.load(Relaxed);
+        let goes_on = timeout_at(quiet.min(latest), self.touched.notified()).await.is_ok();
+        if !goes_on && quiet <= latest {
+            self.settled = written;
+        }
+        goes_on
+    }
+
+    /// Whether a burst that began then has gone on for longer than it is waited for.
+    pub fn is_long(began: Instant) -> bool {
+        began.elapsed() > LONGEST_BURST
+    }
+}
+
+/// Whether an event puts a whole file, or a link, into its place, takes one away, or leaves the contents alone.
+fn is_renaming(event: &notify::Result<Event>) -> bool {
+    use EventKind::{Modify, Remove};
+    let Ok(event) = event else { return false };
+    let whole = matches!(event.kind, Modify(ModifyKind::Name(_) | ModifyKind::Metadata(_)) | Remove(_));
+    whole && !event.need_rescan()
 }
 
 /// Whether an event is about one of the paths. Reading is not: we do that ourselves. What cannot be understood counts.
@@ -208,7 +259,7 @@ mod tests {
             change();
             let nothing = Fingerprint::default();
             let noticed = tokio::time::timeout(ABSURDLY_LONG, watch.touched(&nothing)).await;
-            noticed.expect("the change went unnoticed");
+            assert_eq!(noticed, Ok(Notice::Told), "the change went unnoticed");
         });
     }
 
@@ -221,6 +272,35 @@ mod tests {
         fs::write(&other, "three").unwrap();
         is_noticed(&file, || fs::rename(&other, &file).unwrap());
         is_noticed(&file, || fs::remove_file(&file).unwrap());
+    }
+
+    #[test]
+    fn what_is_renamed_into_its_place_is_told_from_what_is_written_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, other) = (folder.path().join("file"), folder.path().join("other"));
+        fs::write(&file, "one").unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut watch = Watch::start();
+            watch.arm(&BTreeSet::from([file.clone()]));
+            let nothing = Fingerprint::default();
+            let rename = || {
+                fs::write(&other, "two").unwrap();
+                fs::rename(&other, &file).unwrap();
+            };
+            rename();
+            watch.touched(&nothing).await;
+            assert!(watch.only_renamed());
+            watch.settle().await;
+            fs::write(&file, "three").unwrap();
+            watch.touched(&nothing).await;
+            assert!(!watch.only_renamed());
+            rename();
+            assert!(!watch.only_renamed(), "not before it is quiet");
+            watch.settle().await;
+            assert!(watch.only_renamed());
+        });
+        assert!(!Watch::only_looking().only_renamed());
     }
 
     #[test]

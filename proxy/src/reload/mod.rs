@@ -1,5 +1,8 @@
 //! Reloading: watch → check → build → swap.
 //!
+//! Certificates that are renamed into their places are taken at once and by themselves ([`Rebuild::renew`]): they are renewed by
+//! machines, at any time, and neither another file's burst of changes nor a mistake in one is to hold them up.
+//!
 //! The [`Reloader`] runs on the main thread. It watches the configuration and everything it refers to, waits for a burst of changes to end, makes sure
 //! by content that something did change, and has the server load the files again ([`Rebuild`]). It knows nothing of what is in the files: an attempt
 //! either yields a new version or leaves everything as it was, and both are visible in the log, in `/reload` and in metrics.
@@ -14,8 +17,9 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use crate::files::{Fingerprint, Watch, look};
+use crate::files::{Fingerprint, Notice, Watch, look, look_at_few};
 use crate::telemetry::Registry;
 pub use status::{ReloadHandle, ReloadOutcome, ReloadStatus};
 use status::{ReloadMetrics, ReloadRequest};
@@ -28,6 +32,17 @@ pub trait Rebuild {
     /// Makes one attempt. When it fails, what runs has not been touched. Long work belongs on another thread: the main thread also serves the admin
     /// API and signals.
     fn rebuild(&mut self) -> impl Future<Output = ReloadOutcome>;
+
+    /// The files of what runs that can be taken by themselves.
+    fn renewable(&self) -> BTreeSet<PathBuf> {
+        BTreeSet::new()
+    }
+
+    /// Takes what is in these files now, and leaves everything else as it is. The new version; none if they cannot be used as they are, such as a
+    /// certificate whose key is not there yet, or if they say nothing new. Then nothing has been touched.
+    fn renew(&mut self) -> impl Future<Output = Option<String>> {
+        std::future::ready(None)
+    }
 }
 
 /// The load that happened before there was a reloader.
@@ -86,9 +101,11 @@ impl<R: Rebuild> Reloader<R> {
     pub async fn run(mut self) {
         loop {
             tokio::select! {
-                () = self.watch.touched(&self.loaded) => {
-                    self.watch.settle().await;
-                    if self.has_changed().await {
+                notice = self.watch.touched(&self.loaded) => {
+                    let renewed = self.settle(notice).await;
+                    // What was refused may be good with what was renewed.
+                    let mended = renewed && self.status.borrow().error.is_some();
+                    if self.has_changed().await || mended {
                         self.attempt().await;
                     }
                 }
@@ -99,6 +116,44 @@ impl<R: Rebuild> Reloader<R> {
                 }
             }
         }
+    }
+
+    /// Waits for the end of a burst of changes. What can be renewed is, as soon as it is there; true if something was.
+    async fn settle(&mut self, notice: Notice) -> bool {
+        let (began, mut burst) = (Instant::now(), Instant::now());
+        let (mut told, mut renewed) = (notice == Notice::Told, false);
+        loop {
+            if told && self.renew().await {
+                renewed = true;
+                if Watch::is_long(began) {
+                    // However often something is renewed, whoever asks for a reload has a turn.
+                    return true;
+                }
+                burst = Instant::now();
+            }
+            if !self.watch.goes_on(burst).await {
+                return renewed;
+            }
+            told = true;
+        }
+    }
+
+    async fn renew(&mut self) -> bool {
+        // A file that is being written may have its first half only, and look whole.
+        if !self.watch.only_renamed() {
+            return false;
+        }
+        let Some(now) = look_at_few(&self.loaded, self.rebuild.renewable()).await else { return false };
+        let Some(version) = self.rebuild.renew().await else { return false };
+        self.loaded = now;
+        self.watch.arm(&self.loaded.files());
+        let last = self.status.borrow().clone();
+        tracing::info!(version, from = last.version, "certificates renewed");
+        let status =
+            ReloadStatus { at: SystemTime::now(), version, error: last.error, attempts: last.attempts + 1 };
+        self.metrics.count(true, &status);
+        self.status.send_replace(status);
+        true
     }
 
     /// Whether a file differs in content from what the last attempt saw. Also looks where the files are now: a link may point elsewhere, to the same
@@ -148,7 +203,7 @@ impl<R: Rebuild> Reloader<R> {
             Some(error) => tracing::error!("configuration refused; version {version} goes on\n{error}"),
         }
         let status = ReloadStatus { at: SystemTime::now(), version, error, attempts: last.attempts + 1 };
-        self.metrics.count(&status);
+        self.metrics.count(status.error.is_none(), &status);
         self.status.send_replace(status.clone());
         status
     }

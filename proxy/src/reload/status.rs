@@ -90,9 +90,9 @@ impl ReloadMetrics {
         metrics
     }
 
-    /// Counts an attempt.
-    pub(super) fn count(&self, status: &ReloadStatus) {
-        let result = if status.error.is_none() { "success" } else { "failure" };
+    /// Counts an attempt, whose success need not end the error of an earlier one.
+    pub(super) fn count(&self, succeeded: bool, status: &ReloadStatus) {
+        let result = if succeeded { "success" } else { "failure" };
         self.reloads.get_or_create(&vec![("result", result)]).inc();
         self.show(status);
     }

@@ -20,6 +20,7 @@ type Interruption = Rc<RefCell<Option<Box<dyn FnOnce()>>>>;
 const ABSURDLY_LONG: Duration = Duration::from_secs(60);
 
 /// Loads one file whose text is the version; the text `bad` is refused, and `also <name>` refers to a second file, whose text is added.
+/// A second file `pair` can be renewed, unless its text begins with `half`; a load refuses that as well.
 struct OneFile {
     path: PathBuf,
     /// Done in the middle of the next load, after the file was read.
@@ -39,7 +40,7 @@ impl OneFile {
                 Some(name) => {
                     files.push(self.path.with_file_name(name));
                     let second = fs::read_to_string(&files[1]).map_err(|error| error.to_string())?;
-                    Ok(format!("{text}: {second}"))
+                    if second.starts_with("half") { Err(second) } else { Ok(format!("{text}: {second}")) }
                 }
                 None if text == "bad" => Err("bad".to_owned()),
                 None => Ok(text),
@@ -54,6 +55,17 @@ impl Rebuild for OneFile {
         let outcome = self.load();
         self.seen.send(outcome.result.clone()).unwrap();
         outcome
+    }
+
+    fn renewable(&self) -> BTreeSet<PathBuf> {
+        BTreeSet::from([self.path.with_file_name("pair")])
+    }
+
+    async fn renew(&mut self) -> Option<String> {
+        let text = fs::read_to_string(self.path.with_file_name("pair")).ok()?;
+        let renewed = (!text.starts_with("half")).then(|| format!("renewed: {text}"))?;
+        self.seen.send(Ok(renewed.clone())).unwrap();
+        Some(renewed)
     }
 }
 
@@ -307,5 +319,80 @@ fn asking_reloads_without_a_change_and_answers_the_result() {
         ] {
             assert!(metrics.contains(line), "no {line:?} in\n{metrics}");
         }
+    });
+}
+
+/// Runs a test on a configuration that refers to the file `pair`, with the system's notice: without it, nothing is renewed.
+fn with_a_pair<T: Future<Output = ()>>(test: impl Fn(Fixture) -> T) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(LocalSet::new().run_until(async {
+        let mut fixture = Fixture::start(Watch::start(), |folder| {
+            fs::write(folder.join("pair"), "1").unwrap();
+            simple("also pair")(folder)
+        });
+        // Files as new as these are loaded again at the start, or not, as the clock has it.
+        fixture.handle.reload().await.unwrap();
+        while fixture.seen.try_recv().is_ok() {}
+        test(fixture).await;
+    }));
+}
+
+impl Fixture {
+    fn rename(&self, name: &str, text: &str) {
+        fs::write(self.path("new"), text).unwrap();
+        fs::rename(self.path("new"), self.path(name)).unwrap();
+    }
+
+    /// The result of the next load or renewal.
+    async fn next(&mut self) -> Result<String, String> {
+        let next = tokio::time::timeout(ABSURDLY_LONG, self.seen.recv()).await;
+        next.expect("nothing was loaded").expect("the reloader lives")
+    }
+}
+
+#[test]
+fn what_is_renewed_by_a_renaming_is_taken_without_a_load() {
+    with_a_pair(async |mut fixture| {
+        let before = fixture.handle.status().attempts;
+        for text in ["2", "3"] {
+            fixture.rename("pair", text);
+            let renewed = format!("renewed: {text}");
+            assert_eq!(fixture.next().await, Ok(renewed.clone()));
+            fixture.handle.status.wait_for(|status| status.version == renewed).await.unwrap();
+        }
+        assert_eq!(fixture.handle.status().attempts, before + 2);
+        // The next that is seen is this, and nothing in between.
+        fs::write(fixture.path("meshgate.yaml"), "two").unwrap();
+        assert_eq!(fixture.next().await, Ok("two".to_owned()));
+    });
+}
+
+#[test]
+fn what_is_written_in_its_place_is_not_taken_before_it_is_quiet() {
+    with_a_pair(async |mut fixture| {
+        fs::write(fixture.path("pair"), "2").unwrap();
+        assert_eq!(fixture.next().await, Ok("also pair: 2".to_owned()));
+    });
+}
+
+#[test]
+fn what_changes_together_with_other_files_is_loaded_with_them() {
+    with_a_pair(async |mut fixture| {
+        fixture.rename("meshgate.yaml", "also pair ");
+        fixture.rename("pair", "2");
+        let missing = fs::read_to_string("/nonexistent").unwrap_err().to_string();
+        assert_eq!(fixture.next().await, Err(missing));
+    });
+}
+
+#[test]
+fn half_of_what_is_renewed_is_refused_and_the_whole_mends_it() {
+    with_a_pair(async |mut fixture| {
+        fixture.rename("pair", "half");
+        assert_eq!(fixture.next().await, Err("half".to_owned()));
+        fixture.rename("pair", "2");
+        assert_eq!(fixture.next().await, Ok("renewed: 2".to_owned()));
+        assert_eq!(fixture.next().await, Ok("also pair: 2".to_owned()));
+        fixture.handle.status.wait_for(|status| status.error.is_none()).await.unwrap();
     });
 }

@@ -93,6 +93,16 @@ impl Builder {
         Built { outcome: outcome.map_err(|diagnostics| diagnostics.to_string()), files: load.files }
     }
 
+    /// The snapshot with what its certificates' files hold now, on a thread of its own; none if that cannot be used or is
+    /// nothing new.
+    pub async fn renew(&self, running: Arc<Snapshot>) -> Option<Arc<Snapshot>> {
+        let tls = Arc::clone(&self.tls);
+        let renewing = tokio::task::spawn_blocking(move || {
+            running.renewed(&mut tls.lock().unwrap_or_else(PoisonError::into_inner)).map(Arc::new)
+        });
+        renewing.await.ok().flatten()
+    }
+
     /// Forgets the modules that this snapshot does not use.
     pub fn keep_only(&self, snapshot: &Snapshot) {
         let used = snapshot.filters().chain(snapshot.services());

@@ -2,9 +2,9 @@
 //! the last step nothing that runs is touched, and the last step cannot fail.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -229,6 +229,19 @@ impl Rollout {
 impl Rebuild for Rollout {
     async fn rebuild(&mut self) -> ReloadOutcome {
         self.attempt().await
+    }
+
+    fn renewable(&self) -> BTreeSet<PathBuf> {
+        let running = self.0.running.borrow();
+        running.iter().flat_map(|running| running.renewable()).map(Path::to_owned).collect()
+    }
+
+    async fn renew(&mut self) -> Option<String> {
+        let running = self.0.running.borrow().clone()?;
+        let snapshot = self.0.builder.renew(running).await?;
+        let version = snapshot.version.clone();
+        // A filter that no worker can run any more is for the whole reload to tell.
+        self.swap(snapshot).await.ok().map(|()| version)
     }
 }
 

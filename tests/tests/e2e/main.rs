@@ -38,6 +38,7 @@ mod proxy_protocol; // connections that say for whom they were made, from client
 mod proxying; // plain proxying over HTTP/1.1 and HTTP/2
 mod reload; // changing files under a running proxy, one at a time
 mod reload_under_load; // two hundred reloads under load, no request lost or mixed
+mod rotation; // certificates that are renewed all the time under new handshakes
 mod routing; // the standard filter `routing`
 mod safety; // limits, their counters, the quarantine, what a filter may do, ten thousand reloads
 mod services; // filters that run without requests
