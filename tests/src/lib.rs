@@ -14,6 +14,7 @@
 mod admin;
 mod ask;
 mod backend;
+mod black_hole;
 mod client;
 mod command;
 mod deadline;
@@ -41,6 +42,7 @@ mod work;
 pub use admin::{Metrics, Reload};
 pub use ask::{Ask, Body, BodySender, Unread, empty, full, streamed};
 pub use backend::{Answer, Backend, Seen};
+pub use black_hole::BlackHole;
 pub use client::{Begun, Client, Reply};
 pub use command::{Finished, binary, repository, run};
 pub use deadline::{DEADLINE, until, within};
