@@ -104,6 +104,14 @@ impl Alternative {
     }
 }
 
+/// Refuses what is no host's name: one without a port, and without a `*`.
+pub(crate) fn check_host(text: &str) -> Result<(), ConfigError> {
+    match HostPattern::new(text)? {
+        HostPattern::Exact(_) => Ok(()),
+        HostPattern::Under(_) => Err(ConfigError::new(format_args!("{text:?} stands for many hosts"))),
+    }
+}
+
 /// Field names and methods are tokens.
 fn is_token(text: &str) -> bool {
     !text.is_empty()
@@ -153,7 +161,7 @@ impl HostPattern {
 }
 
 /// The authority up to its port. The colons inside `[::1]` are not the port's.
-fn without_port(authority: &[u8]) -> &[u8] {
+pub(crate) fn without_port(authority: &[u8]) -> &[u8] {
     match authority.iter().rposition(|byte| *byte == b':') {
         Some(colon) if authority[colon + 1..].iter().all(u8::is_ascii_digit) => &authority[..colon],
         _ => authority,

@@ -26,8 +26,14 @@ pub(crate) struct RouteConfig {
     /// Which requests take the route: all conditions of one map, or those of any map in a list. Left out: all requests.
     #[serde(default)]
     pub(crate) r#match: Matches,
-    /// The cluster that requests go to, or several with weights.
-    pub(crate) to: Targets,
+    /// The cluster that requests go to, or several with weights. A route has this or `redirect`.
+    #[serde(default)]
+    #[schemars(with = "Targets")]
+    pub(crate) to: Option<Targets>,
+    /// Sends clients elsewhere, to the same path and query: `{scheme: https}`. A route has this or `to`.
+    #[serde(default)]
+    #[schemars(with = "RedirectConfig")]
+    pub(crate) redirect: Option<RedirectConfig>,
     /// How long an exchange may take from the end of its request to the end of its response.
     pub(crate) timeout: Option<Duration>,
     /// Filters for this route only. They run after this one.
@@ -84,6 +90,54 @@ pub(crate) enum Targets {
     Weighted(ClusterMap<u32>),
 }
 
+/// Where clients are sent. What is left out is as in the request, but for the port, which is the scheme's own.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RedirectConfig {
+    /// The scheme.
+    #[serde(default)]
+    #[schemars(with = "Scheme")]
+    pub(crate) scheme: Option<Scheme>,
+    /// The host, without a port.
+    #[serde(default)]
+    #[schemars(with = "String", length(min = 1))]
+    pub(crate) host: Option<String>,
+    /// The port. Default: 443 for https, 80 for http.
+    #[serde(default)]
+    #[schemars(with = "u16", range(min = 1))]
+    pub(crate) port: Option<u16>,
+    /// The status. With 307 and 308 clients keep method and body. Default: 301.
+    #[serde(default)]
+    #[schemars(with = "u16", extend("enum" = [301, 302, 303, 307, 308]))]
+    pub(crate) code: Option<u16>,
+}
+
+/// A scheme that clients can be sent to.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Scheme {
+    /// Cleartext.
+    Http,
+    /// Through TLS.
+    Https,
+}
+
+impl Scheme {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    pub(crate) fn port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
+
 impl Config {
     /// Refuses names that are empty or used twice: metrics could not tell the routes apart.
     pub(crate) fn check_names(&self) -> Result<(), ConfigError> {
@@ -119,10 +173,12 @@ impl RouteConfig {
             }
         }
     }
+}
 
+impl Targets {
     /// The clusters with their weights.
-    pub(crate) fn targets(&self) -> Vec<(&ClusterName, u32)> {
-        match &self.to {
+    pub(crate) fn weighted(&self) -> Vec<(&ClusterName, u32)> {
+        match self {
             Targets::One(cluster) => vec![(cluster, 1)],
             Targets::Weighted(clusters) => {
                 clusters.iter().map(|(cluster, weight)| (cluster, *weight)).collect()

@@ -1,19 +1,21 @@
 //! The standard filter `routing`: decides where a request goes. See its README.md.
 //!
 //! `config.rs` is what a user writes, `path.rs` and `conditions.rs` are how a request is compared with it, `draw.rs` is
-//! how one of several clusters is drawn, and this file puts them together.
+//! how one of several clusters is drawn, `redirect.rs` how a client is sent elsewhere, and this file puts them together.
 
 mod conditions;
 mod config;
 mod draw;
 mod path;
+mod redirect;
 
 use meshgate_sdk::route::Decision;
 use meshgate_sdk::{ConfigError, Exchange, Filter, Flow, Outcome, filter};
 
 use crate::conditions::{Alternative, Incoming};
-use crate::config::{Config, RouteConfig};
+use crate::config::{Config, RouteConfig, Targets};
 use crate::draw::{Draw, Weights};
+use crate::redirect::Redirect;
 
 struct Routing {
     routes: Vec<Route>,
@@ -24,14 +26,43 @@ struct Routing {
 struct Route {
     /// The route matches if one of these does.
     alternatives: Vec<Alternative>,
+    action: Action,
+}
+
+/// What becomes of a route's requests.
+enum Action {
     /// One decision for each cluster, ready to be sent.
-    decisions: Weights<Decision>,
+    Forward(Weights<Decision>),
+    /// The client is sent elsewhere.
+    Redirect(Redirect),
 }
 
 impl Route {
     fn new(config: &RouteConfig) -> Result<Self, ConfigError> {
         let alternatives = config.alternatives()?;
-        let decisions = config.targets().into_iter().map(|(cluster, weight)| {
+        let action = match (&config.to, &config.redirect) {
+            (Some(targets), None) => Action::Forward(Self::forward(config, targets)?),
+            (None, Some(_)) if config.timeout.is_some() => {
+                return Err(
+                    ConfigError::new("a redirect sends nothing that could take its time").at("timeout")
+                );
+            }
+            (None, Some(redirect)) => {
+                let redirect = Redirect::new(redirect, &config.name, config.filters.as_ref());
+                Action::Redirect(redirect.map_err(|error| error.within("redirect"))?)
+            }
+            (Some(_), Some(_)) => {
+                return Err(ConfigError::new("a route has `to` or `redirect`, not both").at("redirect"));
+            }
+            (None, None) => {
+                return Err(ConfigError::new("the route leads nowhere: give it `to`, or a `redirect`"));
+            }
+        };
+        Ok(Self { alternatives, action })
+    }
+
+    fn forward(config: &RouteConfig, targets: &Targets) -> Result<Weights<Decision>, ConfigError> {
+        let decisions = targets.weighted().into_iter().map(|(cluster, weight)| {
             let mut decision = Decision::to(cluster).name(&config.name);
             if let Some(timeout) = config.timeout {
                 decision = decision.timeout(timeout.as_std());
@@ -41,10 +72,9 @@ impl Route {
             }
             (decision.build(), weight)
         });
-        let decisions = Weights::new(decisions).ok_or_else(|| {
+        Weights::new(decisions).ok_or_else(|| {
             ConfigError::new("no cluster has a weight above 0: nothing could be sent").at("to")
-        })?;
-        Ok(Self { alternatives, decisions })
+        })
     }
 }
 
@@ -68,8 +98,10 @@ impl Filter for Routing {
             .iter()
             .find(|route| route.alternatives.iter().any(|alternative| alternative.matches(&incoming)));
         // Without a match there is no decision: the listener's own cluster takes the request, or nobody does (404).
-        if let Some(route) = route {
-            exchange.route(route.decisions.pick(&self.draw))?;
+        match route.map(|route| &route.action) {
+            Some(Action::Forward(decisions)) => exchange.route(decisions.pick(&self.draw))?,
+            Some(Action::Redirect(redirect)) => exchange.route(&redirect.decide(&request))?,
+            None => {}
         }
         Ok(Flow::Continue)
     }

@@ -1,12 +1,17 @@
-//! Every example's README, command by command: each `$ curl` line in a ```console block prints what stands below it.
+//! Every example's README, command by command: each line with `curl` in a ```console block prints what stands below it.
 //!
 //! The example runs as it stands, but on free ports. Its clusters' endpoints are played by backends that answer
-//! `NAME: METHOD PATH`, NAME being the cluster's; those of a cluster `chat` speak WebSocket. A line `...` in the README stands for any lines.
+//! `NAME: METHOD PATH`, NAME being the cluster's; those of a cluster `chat` speak WebSocket, those of a cluster `greeter` gRPC. A line `...` in the README stands for any lines.
 
 use std::path::{Path, PathBuf};
 
-use http::Response;
-use meshgate_tests::{Backend, Meshgate, Shown, WebSocketBackend, full, repository, run, shown_commands};
+use bytes::BytesMut;
+use http::{HeaderName, HeaderValue, Response};
+use http_body_util::BodyExt;
+use meshgate_tests::{
+    Backend, Meshgate, Shown, WebSocketBackend, framed, full, messages, repository, run, shown_commands,
+    streamed,
+};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -17,7 +22,12 @@ async fn quickstart() {
 
 #[tokio::test]
 async fn gateway() {
-    assert!(run_readme("gateway").await >= 6);
+    assert!(run_readme("gateway").await >= 8);
+}
+
+#[tokio::test]
+async fn grpc() {
+    assert!(run_readme("grpc").await >= 2);
 }
 
 #[tokio::test]
@@ -41,7 +51,11 @@ async fn no_example_is_left_out() {
         std::fs::read_dir(repository().join("examples")).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> = folders.map(|name| name.into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["gateway", "hello-filter", "quickstart", "tcp", "websocket"], "each has a test here");
+    assert_eq!(
+        names,
+        ["gateway", "grpc", "hello-filter", "quickstart", "tcp", "websocket"],
+        "each has a test here"
+    );
 }
 
 /// Runs the example and returns how many commands were tried.
@@ -58,8 +72,9 @@ async fn run_readme(example: &str) -> usize {
     let gate = setup.start().await;
     addresses.learn(&gate);
 
+    let commands = shown_commands(&page).into_iter();
     let commands: Vec<_> =
-        shown_commands(&page).into_iter().filter(|shown| shown.command.starts_with("curl ")).collect();
+        commands.filter(|shown| format!(" {}", shown.command).contains(" curl ")).collect();
     for shown in &commands {
         try_command(shown, &addresses, beside.path()).await;
     }
@@ -177,6 +192,12 @@ impl Addresses {
             self.websockets.push(backend);
             return address;
         }
+        if cluster == "greeter" {
+            let backend = greeter().await;
+            let address = backend.address().to_string();
+            self.backends.push(backend);
+            return address;
+        }
         let name = cluster.to_owned();
         let backend =
             Backend::answering(cluster, move |seen, _| {
@@ -206,6 +227,34 @@ impl Addresses {
             local.replace(&format!("127.0.0.1:{port}"), actual)
         })
     }
+}
+
+/// `helloworld.Greeter`, whose `SayHello` greets whoever a well-formed call names.
+async fn greeter() -> Backend {
+    Backend::http2("greeter", async |seen, request| {
+        let body = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
+        // A message with the text in its first field.
+        let name = messages(&mut BytesMut::from(&body[..])).pop().and_then(|message| {
+            let [10, length, name @ ..] = &message[..] else { return None };
+            (usize::from(*length) == name.len()).then(|| name.to_vec())
+        });
+        let greeting = match (&*seen.path, name) {
+            ("/helloworld.Greeter/SayHello", Some(name)) => [b"Hello, ", &name[..]].concat(),
+            _ => return Err(std::io::Error::other("no call of SayHello")),
+        };
+        let reply = [&[10, u8::try_from(greeting.len()).unwrap()], &greeting[..]].concat();
+        let (mut sender, body) = streamed();
+        tokio::spawn(async move {
+            sender.send_data(framed(&reply)).await?;
+            sender.send_trailers([("grpc-status", "0")].into_iter().map(field).collect()).await
+        });
+        Ok(Response::builder().header("content-type", "application/grpc").body(body).unwrap())
+    })
+    .await
+}
+
+fn field((name, value): (&'static str, &'static str)) -> (HeaderName, HeaderValue) {
+    (HeaderName::from_static(name), HeaderValue::from_static(value))
 }
 
 /// All `ip:port` in a line of YAML.

@@ -244,3 +244,58 @@ async fn routed_bodies_arrive_whole() {
         .await;
     assert_eq!(gate.call(Ask::post("/", vec![b'x'; 3_000_000])).await.text(), "3000000");
 }
+
+#[tokio::test]
+async fn redirects_send_clients_elsewhere() {
+    let (gate, _backends) = routed(
+        "
+        - name: secure
+          match: {path: /secure/**}
+          redirect: {scheme: https, port: 8443, code: 308}
+          filters: [{headers: {response: {set: {x-route: secure}}}}]
+        - {name: moved, match: {path: /moved/**}, redirect: {host: www.example}}
+        - {name: rest, redirect: {scheme: https}}
+        ",
+    )
+    .await;
+    for (ask, status, location) in [
+        (Ask::get("/secure/a?b=c"), 308, "https://shop.example:8443/secure/a?b=c"),
+        (Ask::post("/secure/a", "body"), 308, "https://shop.example:8443/secure/a"),
+        (Ask::get("/moved/a"), 301, "http://www.example/moved/a"),
+        (Ask::get("//evil.example/%2e"), 301, ""),
+    ] {
+        let reply = gate.call(ask.header("host", "shop.example:8080")).await;
+        assert_eq!(reply.status, status, "{location}");
+        match location {
+            // However the path is made canonical, the host is the request's own.
+            "" => {
+                assert!(reply.header("location").starts_with("https://shop.example/"), "{:?}", reply.headers)
+            }
+            _ => assert_eq!(reply.header("location"), location),
+        }
+    }
+    let mut http2 = Client::http2(gate.address()).await.authority("shop.example");
+    let reply = http2.call(Ask::new(Method::HEAD, "/secure/", empty())).await;
+    assert_eq!((reply.status.as_u16(), reply.header("x-route")), (308, "secure"));
+    assert_eq!(gate.access("/moved/a").await["route"], "moved");
+}
+
+#[tokio::test]
+async fn routes_that_lead_nowhere_or_twice_are_refused() {
+    for (route, reason) in [
+        ("{name: a}", "leads nowhere"),
+        ("{name: a, to: one, redirect: {scheme: https}}", "not both"),
+        ("{name: a, redirect: {}}", "where it came from"),
+        ("{name: a, redirect: {scheme: https}, timeout: 1s}", "take its time"),
+        ("{name: a, redirect: {scheme: ftp}}", "ftp"),
+        ("{name: a, redirect: {scheme: https, code: 200}}", "200"),
+        ("{name: a, redirect: {host: \"a:80\"}}", "leave it out"),
+    ] {
+        let backend = Backend::echo("one").await;
+        let chain = format!("- routing:\n    routes:\n      - {route}\n");
+        let setup = Meshgate::chain(&chain).cluster("one", &[&backend]);
+        let finished = setup.check().await;
+        assert_eq!(finished.code, Some(2), "{route}: {finished:?}");
+        assert!(finished.stderr.contains(reason), "{route}: {finished:?}");
+    }
+}
