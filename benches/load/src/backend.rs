@@ -13,14 +13,19 @@ use anyhow::{Context as _, Result, bail};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 
+use rustls::{ServerConfig, ServerConnection};
+
+use crate::link::{Certificates, Link};
 use crate::wire::{Head, Incoming, READ_SIZE, Received, Wire, content_length};
 use crate::workload::Workload;
 
-const LISTENER: u64 = 0;
+/// What it speaks, each on a port of its own. The first tokens are those of the listening sockets.
+const LINKS: [Link; 3] = [Link::Http1, Link::Tls, Link::Mtls];
 
 /// A running backend. Dropping it stops its thread.
 pub(crate) struct Backend {
-    address: SocketAddr,
+    /// In the order of [`LINKS`].
+    addresses: [SocketAddr; LINKS.len()],
     complaints: Complaints,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -30,10 +35,15 @@ type Complaints = Arc<Mutex<BTreeMap<String, u64>>>;
 
 impl Backend {
     /// Starts the thread; it inherits the caller's core.
-    pub(crate) fn start(pattern: Arc<[u8]>) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("backend cannot listen")?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
+    pub(crate) fn start(pattern: Arc<[u8]>, certificates: &Certificates) -> Result<Self> {
+        let mut listeners = Vec::with_capacity(LINKS.len());
+        let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); LINKS.len()];
+        for (link, address) in LINKS.into_iter().zip(&mut addresses) {
+            let socket = TcpListener::bind(*address).context("backend cannot listen")?;
+            socket.set_nonblocking(true)?;
+            *address = socket.local_addr()?;
+            listeners.push(Listener { socket, tls: certificates.server(link).cloned() });
+        }
         let complaints = Complaints::default();
         let stop = Arc::new(AtomicBool::new(false));
         let mut serving = Serving {
@@ -44,16 +54,23 @@ impl Backend {
         };
         let stopping = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("backend".into()).spawn(move || {
-            if let Err(error) = serving.run(&listener, &stopping) {
+            if let Err(error) = serving.run(&listeners, &stopping) {
                 complain(&serving.complaints, format!("backend stopped: {error:#}"));
             }
         })?;
-        Ok(Self { address, complaints, stop, thread: Some(thread) })
+        Ok(Self { addresses, complaints, stop, thread: Some(thread) })
     }
 
-    /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    /// Where it listens for a subject that is spoken to over this link.
+    pub(crate) fn address(&self, link: Link) -> SocketAddr {
+        let [plain, _, mutual] = self.addresses;
+        if link == Link::Mtls { mutual } else { plain }
+    }
+
+    /// Where it listens for the generator itself; None if it does not speak that.
+    pub(crate) fn direct_address(&self, link: Link) -> Option<SocketAddr> {
+        let mut spoken = LINKS.into_iter().zip(self.addresses);
+        spoken.find(|(spoken, _)| *spoken == link).map(|(_, address)| address)
     }
 
     /// What was wrong with the requests since the last call, each with its count.
@@ -72,6 +89,11 @@ impl Drop for Backend {
     }
 }
 
+struct Listener {
+    socket: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+}
+
 struct Serving {
     pattern: Arc<[u8]>,
     /// In the order of [`Workload::ALL`].
@@ -86,12 +108,15 @@ struct Connection {
 }
 
 impl Serving {
-    fn run(&mut self, listener: &TcpListener, stop: &AtomicBool) -> Result<()> {
+    fn run(&mut self, listeners: &[Listener], stop: &AtomicBool) -> Result<()> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
+        for (token, listener) in (0..).zip(listeners) {
+            let data = epoll::EventData::new_u64(token);
+            epoll::add(&epoll, &listener.socket, data, epoll::EventFlags::IN)?;
+        }
         let mut events = Vec::with_capacity(256);
         let mut buffer = vec![0; READ_SIZE];
-        let mut next_token = LISTENER + 1;
+        let mut next_token = listeners.len() as u64;
         let wait = Duration::from_millis(100).try_into()?;
         while !stop.load(Ordering::Relaxed) {
             match epoll::wait(&epoll, spare_capacity(&mut events), Some(&wait)) {
@@ -99,24 +124,26 @@ impl Serving {
                 Err(error) => return Err(error.into()),
             }
             for event in events.drain(..) {
-                match event.data.u64() {
-                    LISTENER => self.accept(listener, &epoll, &mut next_token)?,
-                    token => self.drive(token, &mut buffer),
+                let token = event.data.u64();
+                match usize::try_from(token).ok().and_then(|index| listeners.get(index)) {
+                    Some(listener) => self.accept(listener, &epoll, &mut next_token)?,
+                    None => self.drive(token, &mut buffer),
                 }
             }
         }
         Ok(())
     }
 
-    fn accept(&mut self, listener: &TcpListener, epoll: &OwnedFd, next_token: &mut u64) -> Result<()> {
+    fn accept(&mut self, listener: &Listener, epoll: &OwnedFd, next_token: &mut u64) -> Result<()> {
         loop {
-            let stream = match listener.accept() {
+            let stream = match listener.socket.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
                 Err(error) => return Err(error).context("accept"),
             };
-            let wire = Wire::register(stream, epoll, *next_token)?;
+            let tls = listener.tls.as_ref().map(|tls| ServerConnection::new(Arc::clone(tls))).transpose()?;
+            let wire = Wire::register(stream, tls.map(Into::into), epoll, *next_token)?;
             self.connections.insert(*next_token, Connection { wire, incoming: Incoming::new() });
             *next_token += 1;
         }
@@ -160,7 +187,7 @@ fn serve(
                     let reply = replies.get(reply).context("no such reply")?;
                     Ok(wire.send(reply)?)
                 })?;
-                if read < buffer.len() {
+                if wire.is_drained(read, buffer.len()) {
                     return Ok(true);
                 }
             }

@@ -1,4 +1,5 @@
-//! The load generator: a fixed number of keep-alive connections, each with one request in flight, on one thread.
+//! The load generator: a fixed number of requests in flight on keep-alive connections, on one thread. Over HTTP/1.1 each
+//! connection has one of them, over HTTP/2 several.
 //!
 //! Every response is checked: status, length, each byte of the body, and the fields that the subject's filters add.
 //! Anything else is counted as an error, and one error makes the whole row invalid.
@@ -13,7 +14,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 
+use crate::http2::{Http2, STREAMS};
+use crate::link::{Certificates, Link, NAME};
 use crate::wire::{Head, Incoming, READ_SIZE, Received, Wire, content_length};
 use crate::workload::Workload;
 
@@ -48,6 +53,8 @@ pub(crate) struct Expectation {
 /// Open connections to one subject.
 pub(crate) struct Generator {
     address: SocketAddr,
+    workload: Workload,
+    tls: Option<Arc<ClientConfig>>,
     epoll: OwnedFd,
     connections: Vec<Connection>,
     request: Arc<[u8]>,
@@ -59,22 +66,36 @@ pub(crate) struct Generator {
 
 struct Connection {
     wire: Wire,
-    incoming: Incoming<()>,
-    /// When the request in flight began; None: idle.
-    started: Option<Instant>,
+    speech: Speech,
+    /// Requests that it is to have in flight.
+    share: usize,
+}
+
+/// How far a connection's messages have come.
+enum Speech {
+    Http1 {
+        incoming: Incoming<()>,
+        /// When the request in flight began; None: idle.
+        started: Option<Instant>,
+    },
+    Http2(Box<Http2>),
 }
 
 impl Generator {
-    /// Opens `count` connections, idle at first.
+    /// Opens connections for `count` requests in flight, idle at first.
     pub(crate) fn connect(
         address: SocketAddr,
         count: usize,
         workload: Workload,
+        certificates: &Certificates,
         pattern: &Arc<[u8]>,
         fields: &[String],
     ) -> Result<Self> {
+        let link = workload.link();
         let mut generator = Self {
             address,
+            workload,
+            tls: certificates.client(link).cloned(),
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             connections: Vec::with_capacity(count),
             request: workload.request(address, pattern),
@@ -83,8 +104,9 @@ impl Generator {
             events: Vec::with_capacity(count.max(1)),
             buffer: vec![0; READ_SIZE],
         };
-        for index in 0..count {
-            let connection = generator.open(index)?;
+        let each = if link == Link::Http2 { STREAMS } else { 1 };
+        for index in 0..count.div_ceil(each) {
+            let connection = generator.open(index, each.min(count - index * each))?;
             generator.connections.push(connection);
         }
         Ok(generator)
@@ -140,21 +162,28 @@ impl Generator {
     }
 
     fn in_flight(&self) -> u64 {
-        self.connections.iter().filter(|connection| connection.started.is_some()).count() as u64
+        self.connections.iter().map(|connection| connection.speech.in_flight() as u64).sum()
     }
 
-    fn open(&self, index: usize) -> Result<Connection> {
+    fn open(&self, index: usize, share: usize) -> Result<Connection> {
         let stream =
             TcpStream::connect(self.address).with_context(|| format!("connect to {}", self.address))?;
-        let wire = Wire::register(stream, &self.epoll, index as u64)?;
-        Ok(Connection { wire, incoming: Incoming::new(), started: None })
+        let name = ServerName::try_from(NAME)?;
+        let tls = self.tls.as_ref().map(|tls| ClientConnection::new(Arc::clone(tls), name));
+        let tls = tls.transpose()?.map(Into::into);
+        let mut wire = Wire::register(stream, tls, &self.epoll, index as u64)?;
+        let speech = match self.workload.link() {
+            Link::Http2 => {
+                Speech::Http2(Box::new(Http2::new(self.workload.path(), self.address, wire.frames())))
+            }
+            _ => Speech::Http1 { incoming: Incoming::new(), started: None },
+        };
+        Ok(Connection { wire, speech, share })
     }
 
     fn start_idle(&mut self, sample: &mut Sample) {
         for connection in &mut self.connections {
-            if connection.started.is_none()
-                && let Err(error) = connection.begin(&self.request)
-            {
+            if let Err(error) = connection.fill(&self.request) {
                 *sample.errors.entry(format!("{error:#}")).or_default() += 1;
             }
         }
@@ -197,10 +226,11 @@ impl Generator {
                 Received::Bytes(read) => {
                     let bytes = self.buffer.get(..read).unwrap_or_default();
                     connection.take(bytes, &self.pattern, &self.expectation, sample)?;
-                    if go_on && connection.started.is_none() {
-                        connection.begin(&self.request)?;
+                    if go_on {
+                        connection.fill(&self.request)?;
                     }
-                    if read < self.buffer.len() {
+                    connection.wire.flush()?;
+                    if connection.wire.is_drained(read, self.buffer.len()) {
                         return Ok(());
                     }
                 }
@@ -209,9 +239,12 @@ impl Generator {
     }
 
     fn reopen(&mut self, index: usize, go_on: bool) -> Result<()> {
-        let mut connection = self.open(index)?;
+        let Some(share) = self.connections.get(index).map(|connection| connection.share) else {
+            return Ok(());
+        };
+        let mut connection = self.open(index, share)?;
         if go_on {
-            connection.begin(&self.request)?;
+            connection.fill(&self.request)?;
         }
         if let Some(place) = self.connections.get_mut(index) {
             *place = connection;
@@ -220,10 +253,31 @@ impl Generator {
     }
 }
 
+impl Speech {
+    fn in_flight(&self) -> usize {
+        match self {
+            Self::Http1 { started, .. } => usize::from(started.is_some()),
+            Self::Http2(http2) => http2.in_flight(),
+        }
+    }
+}
+
 impl Connection {
-    fn begin(&mut self, request: &Arc<[u8]>) -> Result<()> {
-        self.started = Some(Instant::now());
-        self.wire.send(request).context("write")
+    /// Begins as many requests as the connection is to have in flight.
+    fn fill(&mut self, request: &Arc<[u8]>) -> Result<()> {
+        match &mut self.speech {
+            Speech::Http1 { started: Some(_), .. } => Ok(()),
+            Speech::Http1 { started, .. } => {
+                *started = Some(Instant::now());
+                self.wire.send(request).context("write")
+            }
+            Speech::Http2(http2) => {
+                while http2.in_flight() < self.share {
+                    http2.begin(self.wire.frames());
+                }
+                self.wire.flush().context("write")
+            }
+        }
     }
 
     fn take(
@@ -233,7 +287,18 @@ impl Connection {
         expectation: &Expectation,
         sample: &mut Sample,
     ) -> Result<()> {
-        let Self { incoming, started, wire } = self;
+        let Self { speech, wire, .. } = self;
+        let mut complete = |started: Instant| {
+            sample.responses += 1;
+            sample.latencies.push(started.elapsed().as_nanos().try_into()?);
+            Ok(())
+        };
+        let (incoming, started) = match speech {
+            Speech::Http1 { incoming, started } => (incoming, started),
+            Speech::Http2(http2) => {
+                return http2.feed(bytes, pattern, expectation.body, wire.frames(), complete);
+            }
+        };
         incoming.feed(
             bytes,
             pattern,
@@ -243,9 +308,7 @@ impl Connection {
                 if !wire.is_sent() {
                     bail!("a response before the request was read");
                 }
-                sample.responses += 1;
-                sample.latencies.push(started.elapsed().as_nanos().try_into()?);
-                Ok(())
+                complete(started)
             },
         )
     }

@@ -5,6 +5,8 @@
 
 mod backend;
 mod generator;
+mod http2;
+mod link;
 mod machine;
 mod process;
 mod report;
@@ -26,6 +28,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 
 use crate::backend::Backend;
+use crate::link::Certificates;
 use crate::machine::{Machine, today};
 use crate::process::{Cores, pin};
 use crate::report::Report;
@@ -46,7 +49,7 @@ struct Arguments {
     /// Seconds of load before each measurement
     #[arg(long, default_value_t = 1.0, value_parser = seconds)]
     warm_up: f64,
-    /// Open connections, each with one request in flight
+    /// Requests in flight, each on a connection of its own; over HTTP/2, eight on each
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     connections: u32,
     /// Only subjects whose names begin like this (comma separated): direct, nginx, haproxy, envoy, meshgate-5 …
@@ -100,6 +103,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
 
     let scratch = tempfile::tempdir().context("no scratch directory")?;
     let pattern = wire::pattern(Workload::LONGEST_BODY);
+    let certificates = Certificates::make(scratch.path()).context("no certificates")?;
     let bench = Bench {
         places: Places {
             meshgate: std::path::absolute(&arguments.meshgate)?,
@@ -111,7 +115,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
         connections: usize::try_from(arguments.connections)?,
         warm_up: Duration::from_secs_f64(arguments.warm_up),
         duration: Duration::from_secs_f64(arguments.seconds),
-        backend: Backend::start(Arc::clone(&pattern))?,
+        backend: Backend::start(Arc::clone(&pattern), &certificates)?,
+        certificates,
         pattern,
         stop,
     };
@@ -178,7 +183,8 @@ fn measure_all(
     for round in 1..=usize::try_from(arguments.rounds)? {
         for workload in &arguments.workload {
             // Every other round runs backwards: nobody is always measured right after the same neighbour.
-            let mut order: Vec<&mut Runner> = runners.iter_mut().collect();
+            let speaks = |runner: &&mut Runner| runner.subject.server.speaks(workload.link());
+            let mut order: Vec<&mut Runner> = runners.iter_mut().filter(speaks).collect();
             if round % 2 == 0 {
                 order.reverse();
             }

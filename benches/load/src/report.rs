@@ -128,6 +128,7 @@ impl Report {
     fn figures(&self, text: &mut String) -> std::fmt::Result {
         let small = Workload::Small;
         let cpu = |one: &str, other: &str| self.ratio(one, other, small, Round::cpu_us);
+        let over = |workload| shown(self.ratio("meshgate-0", "nginx", workload, Round::cpu_us), 2, "");
         let pss = |round: &Round| round.memory_at_rest.map(|memory| memory.pss as f64 / MIB);
         let per_filter = |one: &'static str, five: &'static str| {
             let pairs = self.pairs(five, one, small);
@@ -141,6 +142,9 @@ impl Report {
                 "≤ 1.0",
                 shown(cpu("meshgate-standard", "nginx"), 2, ""),
             ),
+            ("the same without filters, over HTTP/2", "–", over(Workload::Http2)),
+            ("the same without filters, through TLS", "–", over(Workload::Tls)),
+            ("the same without filters, through mutual TLS on both sides", "–", over(Workload::Mtls)),
             (
                 "CPU, Meshgate with 5 filters / Envoy with the same",
                 "≤ 0.15",
@@ -216,11 +220,11 @@ impl Report {
         median(self.pairs(one, other, workload).filter_map(|(one, other)| Some(of(one)? / of(other)?)))
     }
 
-    /// The highest of all subjects' medians under small bodies.
+    /// The highest of all subjects' medians under small bodies, whatever carries them.
     fn highest(&self, of: impl Fn(&Round) -> Option<f64>) -> Option<f64> {
-        let mut by_subject: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-        for round in self.rounds.iter().filter(|round| round.workload == Workload::Small) {
-            by_subject.entry(round.subject).or_default().extend(of(round));
+        let mut by_subject: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
+        for round in self.rounds.iter().filter(|round| !round.workload.is_bulk()) {
+            by_subject.entry((round.subject, round.workload.title())).or_default().extend(of(round));
         }
         by_subject.into_values().filter_map(|values| median(values.into_iter())).max_by(f64::total_cmp)
     }

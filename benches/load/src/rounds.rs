@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::backend::Backend;
 use crate::generator::Generator;
+use crate::link::{Certificates, Link};
 use crate::process::{Cores, Memory, Process, core_time, own_cpu};
 use crate::subjects::{Places, Start, Subject};
 use crate::workload::Workload;
@@ -34,6 +35,7 @@ pub(crate) struct Bench {
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
     pub(crate) pattern: Arc<[u8]>,
+    pub(crate) certificates: Certificates,
     pub(crate) backend: Backend,
     pub(crate) stop: Arc<AtomicBool>,
 }
@@ -117,7 +119,7 @@ impl Runner {
     /// Starts the subject once and ends it again: it must answer, and modules are in the cache afterwards. Answers
     /// its version.
     pub(crate) fn try_out(&mut self, bench: &Bench) -> Result<String> {
-        let (_process, address) = self.start(bench)?;
+        let (_process, address) = self.start(bench, Workload::Small)?;
         self.probe(bench, address, 1, Workload::Small)?;
         if let Some((complaint, _)) = bench.backend.take_complaints().into_iter().next() {
             bail!("{complaint}");
@@ -128,7 +130,7 @@ impl Runner {
     /// Measures the subject once.
     pub(crate) fn measure(&mut self, bench: &Bench, round: usize, workload: Workload) -> Result<Round> {
         bench.backend.take_complaints();
-        let (mut process, address) = self.start(bench)?;
+        let (mut process, address) = self.start(bench, workload)?;
         let memory_at_rest = process.as_mut().map(|process| settle(process, &bench.stop)).transpose()?;
 
         let mut generator = self.connect(bench, address, bench.connections, workload)?;
@@ -162,8 +164,12 @@ impl Runner {
         })
     }
 
-    fn start(&mut self, bench: &Bench) -> Result<(Option<Process>, SocketAddr)> {
-        let Some(program) = &self.program else { return Ok((None, bench.backend.address())) };
+    fn start(&mut self, bench: &Bench, workload: Workload) -> Result<(Option<Process>, SocketAddr)> {
+        let link = workload.link();
+        let Some(program) = &self.program else {
+            let address = bench.backend.direct_address(link).context("the backend does not speak that")?;
+            return Ok((None, address));
+        };
         self.starts += 1;
         let directory = bench.places.scratch.join(format!("{}-{}", self.subject.key, self.starts));
         fs::create_dir_all(&directory)?;
@@ -173,13 +179,22 @@ impl Runner {
             program,
             directory: &directory,
             listen,
-            backend: bench.backend.address(),
+            backend: bench.backend.address(link),
+            link,
+            certificates: &bench.certificates,
         })?;
         let mut process = Process::start(command, bench.cores, directory.join("log"))?;
         let begin = Instant::now();
         loop {
             process.check_alive()?;
-            let Err(error) = self.probe(bench, listen, 1, Workload::Small) else {
+            // Of HTTP/2, fields are not looked at: that the filters run, the same listener shows over HTTP/1.1.
+            let first = match link {
+                Link::Http2 if !self.subject.server.fields().is_empty() => Workload::Small,
+                Link::Http1 => Workload::Small,
+                _ => workload,
+            };
+            let probed = self.probe(bench, listen, 1, first);
+            let Err(error) = probed.and_then(|()| self.probe(bench, listen, 1, workload)) else {
                 return Ok((Some(process), listen));
             };
             if bench.stop.load(Ordering::Relaxed) {
@@ -209,7 +224,8 @@ impl Runner {
         count: usize,
         workload: Workload,
     ) -> Result<Generator> {
-        Generator::connect(address, count, workload, &bench.pattern, &self.subject.server.fields())
+        let fields = self.subject.server.fields();
+        Generator::connect(address, count, workload, &bench.certificates, &bench.pattern, &fields)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Non-blocking connections and HTTP/1.1 framing for both ends of the load: the generator and the backend.
+//! Non-blocking connections, with TLS or without, and HTTP/1.1 framing for both ends of the load: the generator and the backend.
 //!
 //! Hand-written and small on purpose: both ends share one core, and every microsecond they spend is one that the
 //! proxy between them cannot be asked for. Nothing is taken on trust either: each message's length and each byte of
@@ -20,8 +20,11 @@ const MAX_HEAD: usize = 16 * 1024;
 /// One non-blocking connection and the message that is being written to it.
 pub(crate) struct Wire {
     stream: TcpStream,
+    tls: Option<Box<rustls::Connection>>,
     message: Arc<[u8]>,
     sent: usize,
+    /// What is written beside messages: frames of HTTP/2.
+    frames: Vec<u8>,
 }
 
 /// What a read brought.
@@ -38,6 +41,7 @@ impl Wire {
     /// Registers `stream` with `epoll` under `token`, edge-triggered and for both directions.
     pub(crate) fn register(
         stream: TcpStream,
+        tls: Option<rustls::Connection>,
         epoll: &impl std::os::fd::AsFd,
         token: u64,
     ) -> io::Result<Self> {
@@ -45,7 +49,7 @@ impl Wire {
         stream.set_nodelay(true)?;
         let interest = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
         epoll::add(epoll, &stream, epoll::EventData::new_u64(token), interest)?;
-        Ok(Self { stream, message: Arc::from([]), sent: 0 })
+        Ok(Self { stream, tls: tls.map(Box::new), message: Arc::from([]), sent: 0, frames: Vec::new() })
     }
 
     /// Begins a message. What does not fit into the socket now is written by [`Wire::flush`].
@@ -55,18 +59,45 @@ impl Wire {
         self.flush()
     }
 
-    /// Writes what is left of the message.
+    /// Frames that are to be written, by [`Wire::flush`]; in cleartext only.
+    pub(crate) fn frames(&mut self) -> &mut Vec<u8> {
+        &mut self.frames
+    }
+
+    /// Writes what is left of the message, or of the frames.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
+        if self.tls.is_some() {
+            return self.flush_tls();
+        }
         while let Some(rest) = self.message.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match self.stream.write(rest) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(written) => self.sent += written,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            match written(self.stream.write(rest))? {
+                Some(written) => self.sent += written,
+                None => break,
             }
         }
+        while !self.frames.is_empty()
+            && let Some(written) = written(self.stream.write(&self.frames))?
+        {
+            self.frames.drain(..written);
+        }
         Ok(())
+    }
+
+    fn flush_tls(&mut self) -> io::Result<()> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        loop {
+            while tls.wants_write() {
+                if written(tls.write_tls(&mut self.stream))?.is_none() {
+                    return Ok(());
+                }
+            }
+            let rest = self.message.get(self.sent..).unwrap_or_default();
+            // During a handshake it takes what is to be written when that is over.
+            match tls.writer().write(rest)? {
+                0 => return Ok(()),
+                taken => self.sent += taken,
+            }
+        }
     }
 
     /// Whether the whole message went out.
@@ -76,14 +107,57 @@ impl Wire {
 
     /// Reads once.
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+        if self.tls.is_some() {
+            return self.receive_tls(buffer);
+        }
+        read(|| self.stream.read(buffer))
+    }
+
+    fn receive_tls(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+        let Self { tls: Some(tls), stream, .. } = self else { return Ok(Received::Nothing) };
         loop {
-            match self.stream.read(buffer) {
+            match tls.reader().read(buffer) {
                 Ok(0) => return Ok(Received::Closed),
                 Ok(read) => return Ok(Received::Bytes(read)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Received::Nothing),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
+            match read(|| tls.read_tls(stream))? {
+                Received::Bytes(_) => {}
+                other => return Ok(other),
+            }
+            tls.process_new_packets().map_err(io::Error::other)?;
+            // The handshake's next part.
+            while tls.wants_write() && written(tls.write_tls(stream))?.is_some() {}
+        }
+    }
+
+    /// Whether a read of so many bytes into so large a buffer took all that was there.
+    pub(crate) fn is_drained(&self, read: usize, buffer: usize) -> bool {
+        // With TLS, there may be more records behind those that were taken.
+        self.tls.is_none() && read < buffer
+    }
+}
+
+/// How much was written; None: there is no room for now.
+fn written(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Ok(0) => Err(ErrorKind::WriteZero.into()),
+        Ok(written) => Ok(Some(written)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(error) if error.kind() == ErrorKind::Interrupted => Ok(Some(0)),
+        Err(error) => Err(error),
+    }
+}
+
+fn read(mut once: impl FnMut() -> io::Result<usize>) -> io::Result<Received> {
+    loop {
+        match once() {
+            Ok(0) => return Ok(Received::Closed),
+            Ok(read) => return Ok(Received::Bytes(read)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Received::Nothing),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::link::Link;
+
 const SMALL: usize = 128;
 const LARGE: usize = 1024 * 1024;
 
-/// One kind of exchange.
+/// One kind of exchange, and what it is carried by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Workload {
@@ -20,11 +22,18 @@ pub(crate) enum Workload {
     Download,
     /// POST of 1 MiB, answered with 128 bytes.
     Upload,
+    /// GET over HTTP/2, answered with 128 bytes.
+    Http2,
+    /// GET through TLS, answered with 128 bytes.
+    Tls,
+    /// GET through mutual TLS on both sides, answered with 128 bytes.
+    Mtls,
 }
 
 impl Workload {
     /// All of them, in the order of the report.
-    pub(crate) const ALL: [Self; 3] = [Self::Small, Self::Download, Self::Upload];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Small, Self::Download, Self::Upload, Self::Http2, Self::Tls, Self::Mtls];
 
     /// The longest body of all.
     pub(crate) const LONGEST_BODY: usize = LARGE;
@@ -35,13 +44,26 @@ impl Workload {
             Self::Small => "Small bodies: GET, answered with 128 bytes",
             Self::Download => "Download: GET, answered with 1 MiB",
             Self::Upload => "Upload: POST of 1 MiB, answered with 128 bytes",
+            Self::Http2 => "HTTP/2: small bodies over HTTP/2 in cleartext, to the backend over HTTP/1.1",
+            Self::Tls => "TLS: small bodies through TLS 1.3, to the backend in cleartext",
+            Self::Mtls => "mTLS: small bodies through TLS 1.3 on both sides, with certificates of all sides",
+        }
+    }
+
+    /// What carries it.
+    pub(crate) fn link(self) -> Link {
+        match self {
+            Self::Small | Self::Download | Self::Upload => Link::Http1,
+            Self::Http2 => Link::Http2,
+            Self::Tls => Link::Tls,
+            Self::Mtls => Link::Mtls,
         }
     }
 
     /// The request's path, which tells the backend what to answer.
     pub(crate) fn path(self) -> &'static str {
         match self {
-            Self::Small => "/small",
+            Self::Small | Self::Http2 | Self::Tls | Self::Mtls => "/small",
             Self::Download => "/download",
             Self::Upload => "/upload",
         }
@@ -50,30 +72,30 @@ impl Workload {
     /// The request's method.
     pub(crate) fn method(self) -> &'static str {
         match self {
-            Self::Small | Self::Download => "GET",
             Self::Upload => "POST",
+            _ => "GET",
         }
     }
 
     /// Bytes of the request's body.
     pub(crate) fn request_body(self) -> usize {
         match self {
-            Self::Small | Self::Download => 0,
             Self::Upload => LARGE,
+            _ => 0,
         }
     }
 
     /// Bytes of the response's body.
     pub(crate) fn response_body(self) -> usize {
         match self {
-            Self::Small | Self::Upload => SMALL,
             Self::Download => LARGE,
+            _ => SMALL,
         }
     }
 
     /// Whether the table shows bytes per second, not requests.
     pub(crate) fn is_bulk(self) -> bool {
-        self != Self::Small
+        matches!(self, Self::Download | Self::Upload)
     }
 
     /// The request as it goes over the wire.
@@ -107,6 +129,9 @@ impl fmt::Display for Workload {
             Self::Small => "small",
             Self::Download => "download",
             Self::Upload => "upload",
+            Self::Http2 => "http2",
+            Self::Tls => "tls",
+            Self::Mtls => "mtls",
         })
     }
 }

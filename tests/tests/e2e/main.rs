@@ -33,8 +33,8 @@ mod limits; // the limits of clusters
 mod malformed; // bytes that are not HTTP
 mod matrix; // every protocol, with and without TLS, while the proxy reloads, rotates certificates and drains
 mod mtls; // clients' certificates: who is let in, and what is said of them
-mod passthrough; // TLS that is passed through, by server name
 mod one_of_four; // a bad endpoint among good ones: what it costs, what it gets, and when it is back
+mod passthrough; // TLS that is passed through, by server name
 mod proxy_protocol; // connections that say for whom they were made, from clients and to endpoints
 mod proxying; // plain proxying over HTTP/1.1 and HTTP/2
 mod reload; // changing files under a running proxy, one at a time

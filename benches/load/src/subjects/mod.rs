@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 pub(crate) use self::meshgate::Chain;
+use crate::link::{Certificates, Link};
 
 /// One line of the tables.
 #[derive(Clone, Debug)]
@@ -63,6 +64,10 @@ pub(crate) struct Start<'a> {
     pub(crate) listen: SocketAddr,
     /// Where it must forward to.
     pub(crate) backend: SocketAddr,
+    /// What it must speak.
+    pub(crate) link: Link,
+    /// What it shows, and checks others against.
+    pub(crate) certificates: &'a Certificates,
 }
 
 /// Every line, in the order of the tables.
@@ -118,6 +123,11 @@ impl Server {
             Self::Envoy(filters) => envoy::command(start, filters),
             Self::Meshgate(chain) => meshgate::command(start, chain),
         }
+    }
+
+    /// Whether it can be measured over this link: the backend itself speaks no HTTP/2.
+    pub(crate) fn speaks(self, link: Link) -> bool {
+        !matches!((self, link), (Self::Direct, Link::Http2))
     }
 
     /// Response fields by which every response shows that the filters ran.

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::{Start, output_of};
+use crate::link::{Link, NAME};
 use crate::process::find_program;
 
 pub(super) fn find() -> Result<PathBuf> {
@@ -30,6 +31,30 @@ pub(super) fn command(start: &Start<'_>) -> Result<Command> {
 fn configuration(start: &Start<'_>) -> String {
     let (listen, backend) = (start.listen, start.backend);
     let directory = start.directory.display();
+    let file = |name| start.certificates.file(name);
+    let listen = match start.link {
+        Link::Http1 => format!("{listen};"),
+        Link::Http2 => format!("{listen} http2; http2_max_concurrent_streams 128;"),
+        Link::Tls | Link::Mtls => format!(
+            "{listen} ssl; ssl_protocols TLSv1.3; ssl_certificate {}; ssl_certificate_key {};",
+            file("own.pem"),
+            file("own.key")
+        ),
+    };
+    let (clients, scheme, upstream) = match start.link {
+        Link::Mtls => (
+            format!("ssl_verify_client on; ssl_client_certificate {};", file("ca.pem")),
+            "https",
+            format!(
+                "proxy_ssl_protocols TLSv1.3; proxy_ssl_certificate {}; proxy_ssl_certificate_key {}; \
+                 proxy_ssl_verify on; proxy_ssl_trusted_certificate {}; proxy_ssl_name {NAME}; proxy_ssl_server_name on;",
+                file("own.pem"),
+                file("own.key"),
+                file("ca.pem")
+            ),
+        ),
+        _ => (String::new(), "http", String::new()),
+    };
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     format!(
         "daemon off;
@@ -53,9 +78,11 @@ http {{
         keepalive_requests 1000000000;
     }}
     server {{
-        listen {listen};
+        listen {listen}
+        {clients}
         location / {{
-            proxy_pass http://backend;
+            proxy_pass {scheme}://backend;
+            {upstream}
             proxy_http_version 1.1;
             proxy_set_header Connection \"\";
             proxy_request_buffering off;    # streamed as by the others, not through a file
