@@ -13,11 +13,30 @@ use serde::de::{self, DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The configuration of a filter that has none: `{}` or nothing.
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// # struct Simple;
+/// # #[filter]
+/// # impl Filter for Simple {
+/// fn configure(_: Empty) -> Result<Self, ConfigError> {
+///     Ok(Self)
+/// }
+/// # }
+/// # fn main() {}
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Empty {}
 
 /// Why a filter refuses its configuration.
+///
+/// ```
+/// use meshgate_sdk::ConfigError;
+///
+/// let error = ConfigError::new("a share is at most 100").at("percent").within("delay");
+/// assert_eq!(error.to_string(), "delay/percent: a share is at most 100");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     path: String,
@@ -76,19 +95,46 @@ fn refusal(json: &[u8], error: &serde_json::Error) -> ConfigError {
     ConfigError::new(message).at(crate::json_path::at(json, error.line(), error.column()))
 }
 
-/// A string that names a cluster of the host's configuration. The host checks that the cluster exists.
+/// A cluster of the host's configuration, by its name. The host checks that it exists; a filter can [call](Self::get) it.
+///
+/// ```
+/// use meshgate_sdk::Cluster;
+///
+/// #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// struct Config {
+///     /// Who to ask.
+///     service: Cluster,
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ClusterName(String);
+pub struct Cluster(String);
 
 /// A list of filters, in the form of a chain, that this filter can attach to an exchange by its route decision.
 ///
-/// The host builds the chain when it loads the configuration; the filter only sees its key.
+/// The host builds the chain when it loads the configuration; the filter only sees its key. See
+/// [`Decision::chain`](crate::route::Builder::chain).
+///
+/// ```
+/// #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// struct Config {
+///     /// What runs for guests.
+///     guests: meshgate_sdk::config::SubChain,
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SubChain(String);
 
 /// A path to a file, relative to the configuration file. The host watches it.
+///
+/// ```
+/// #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// struct Config {
+///     /// The words that must not be said.
+///     words: meshgate_sdk::config::FilePath,
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FilePath(String);
@@ -130,17 +176,25 @@ macro_rules! text_type {
     };
 }
 
-text_type!(ClusterName, {"type": "string", "x-meshgate": "cluster"});
+text_type!(Cluster, {"type": "string", "x-meshgate": "cluster"});
 text_type!(SubChain, {"type": "array", "x-meshgate": "chain"});
 text_type!(FilePath, {"type": "string", "x-meshgate": "file"});
 
 /// A map whose keys name clusters, in the order of the configuration: `{reviews-v2: 90, reviews-v1: 10}`.
+///
+/// ```
+/// use meshgate_sdk::config::ClusterMap;
+///
+/// let weights: ClusterMap<u32> = serde_json::from_str(r#"{"reviews-v2": 90, "reviews-v1": 10}"#).unwrap();
+/// let (cluster, weight) = weights.iter().next().unwrap();
+/// assert_eq!((cluster.as_str(), *weight), ("reviews-v2", 90));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClusterMap<V>(Vec<(ClusterName, V)>);
+pub struct ClusterMap<V>(Vec<(Cluster, V)>);
 
 impl<V> ClusterMap<V> {
     /// The entries in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&ClusterName, &V)> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Cluster, &V)> {
         self.0.iter().map(|(name, value)| (name, value))
     }
 }
@@ -185,7 +239,7 @@ impl<V: JsonSchema> JsonSchema for ClusterMap<V> {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let keys = generator.subschema_for::<ClusterName>();
+        let keys = generator.subschema_for::<Cluster>();
         let mut schema = BTreeMap::<String, V>::json_schema(generator);
         schema.insert("propertyNames".into(), keys.into());
         schema
@@ -193,6 +247,19 @@ impl<V: JsonSchema> JsonSchema for ClusterMap<V> {
 }
 
 /// A length of time, written with its unit: `250ms`, `2s`, `1m`, `1h`.
+///
+/// ```
+/// use meshgate_sdk::config::Duration;
+///
+/// #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// struct Config {
+///     /// How long to wait.
+///     wait: Duration,
+/// }
+///
+/// let config: Config = serde_json::from_str(r#"{"wait": "250ms"}"#).unwrap();
+/// assert_eq!(config.wait.as_std(), std::time::Duration::from_millis(250));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duration(std::time::Duration);
 
@@ -215,6 +282,12 @@ impl Duration {
     /// As the standard library's type.
     pub const fn as_std(self) -> std::time::Duration {
         self.0
+    }
+}
+
+impl From<Duration> for std::time::Duration {
+    fn from(duration: Duration) -> Self {
+        duration.0
     }
 }
 

@@ -5,23 +5,37 @@ use std::fmt;
 use crate::host::Status;
 use crate::reply::Reply;
 
-/// What a callback returns: how to go on, or why not.
-pub type Outcome = Result<Flow, Stop>;
+/// What a callback returns: `Ok(())` lets the exchange go on, an error ends it.
+///
+/// ```
+/// use meshgate_sdk::{Outcome, Reply};
+///
+/// fn only_get(method: &str) -> Outcome {
+///     if method != "GET" {
+///         return Reply::new(405).header("allow", "GET").into();
+///     }
+///     Ok(())
+/// }
+///
+/// assert!(only_get("GET").is_ok());
+/// assert!(only_get("PUT").is_err());
+/// ```
+pub type Outcome = Result<(), Stop>;
 
-/// How an exchange goes on after a callback.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Flow {
-    /// On to the next filter.
-    Continue,
-    /// Wait.
-    ///
-    /// After headers: nothing more of this direction comes until a pending call's continuation returns
-    /// [`Continue`](Self::Continue). After a part of a body: the part stays in the buffer, and the next callback sees
-    /// the whole buffer.
-    Pause,
-}
-
-/// Why an exchange does not go on: the error side of [`Outcome`], made by `?`.
+/// Why an exchange does not go on: the error side of [`Outcome`]. `?` makes it of a [`Reply`] and of every error of the SDK.
+///
+/// ```
+/// use meshgate_sdk::{Outcome, Reply, Stop};
+///
+/// fn user(name: Option<&str>) -> Result<&str, Stop> {
+///     let name = name.ok_or_else(|| Reply::new(401).body("who are you?"))?;
+///     name.strip_prefix("user-").ok_or_else(|| Stop::failed("not one of our names"))
+/// }
+///
+/// assert_eq!(user(Some("user-ann")).unwrap(), "ann");
+/// assert!(matches!(user(None), Err(Stop::Reply(reply)) if reply.status() == 401));
+/// assert!(matches!(user(Some("ann")), Err(Stop::Failed(_))));
+/// ```
 #[derive(Debug)]
 pub enum Stop {
     /// The filter answers by itself.
@@ -32,6 +46,7 @@ pub enum Stop {
 
 impl Stop {
     /// The filter failed, and this is what the log says about it.
+    #[cold]
     pub fn failed(message: impl fmt::Display) -> Self {
         Self::Failed(message.to_string())
     }
@@ -43,6 +58,12 @@ impl From<Reply> for Stop {
     }
 }
 
+impl From<Reply> for Outcome {
+    fn from(reply: Reply) -> Self {
+        Err(Stop::Reply(reply))
+    }
+}
+
 impl From<Refused> for Stop {
     #[cold]
     fn from(refused: Refused) -> Self {
@@ -50,7 +71,20 @@ impl From<Refused> for Stop {
     }
 }
 
-/// The host refused a hostcall.
+/// The host refused something: it does not offer it, does not allow it here, or a limit was reached.
+///
+/// `?` on it ends the exchange with a 500 and a line in the log.
+///
+/// ```no_run
+/// use meshgate_sdk::{Refused, Request, Status};
+///
+/// fn mark(request: Request) -> Result<(), Refused> {
+///     match request.headers().set("x-marked", "yes") {
+///         Err(refused) if refused.status() == Status::BAD_ARGUMENT => Ok(()), // the request is on its way already
+///         other => other,
+///     }
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Refused {
     what: String,

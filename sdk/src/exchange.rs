@@ -1,47 +1,85 @@
 //! One exchange, as a filter's callbacks see it.
 
 use std::fmt;
-use std::time::Duration;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
 
-use crate::call::{Call, CallFailed, CallResponse};
-use crate::error::{Outcome, Refused};
+use crate::error::Refused;
 use crate::filter::Filter;
 use crate::host::Direction;
 use crate::message::{Request, Response};
 use crate::property;
 use crate::route::Decision;
-
-/// What runs when a call's response is there. See [`Exchange::call`].
-pub(crate) type Continuation<F> =
-    Box<dyn FnOnce(&F, &mut Exchange<F>, Result<CallResponse, CallFailed>) -> Outcome>;
+use crate::runtime::half::Half;
 
 /// One request and its response.
 ///
 /// It is passed to every callback of the exchange. The messages stay in the host: what is not asked for is not copied.
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// use std::cell::Cell;
+///
+/// /// What is kept for one exchange. Both of its ways may be under way at once, so what changes is in a `Cell` or `RefCell`.
+/// #[derive(Default)]
+/// struct Seen {
+///     suspicious: Cell<bool>,
+/// }
+///
+/// # struct Watch;
+/// # #[filter]
+/// # impl Filter for Watch {
+/// # type State = Seen;
+/// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+/// fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+///     exchange.state.suspicious.set(exchange.request().path().contains("/.."));
+///     Ok(())
+/// }
+///
+/// fn on_log(&self, exchange: &Exchange<Self>) {
+///     if exchange.state.suspicious.get() {
+///         meshgate_sdk::warn!("{:?} got {:?}", exchange.source_address(), exchange.response_code());
+///     }
+/// }
+/// # }
+/// # fn main() {}
+/// ```
 pub struct Exchange<F: Filter> {
     /// What the filter keeps for this exchange.
     pub state: F::State,
-    pub(crate) calls: Vec<(u32, Continuation<F>)>,
-    /// The way in which a callback last answered `Pause`.
-    pub(crate) paused: Option<Direction>,
+    /// `None` only on a host that sends requests to a plugin that refused its configuration.
+    pub(crate) filter: Option<Rc<F>>,
+    pub(crate) context: u32,
+    pub(crate) plugin: u32,
+    pub(crate) request: Half,
+    pub(crate) response: Half,
 }
 
 impl<F: Filter> Exchange<F> {
-    pub(crate) fn new() -> Self {
-        Self { state: F::State::default(), calls: Vec::new(), paused: None }
+    pub(crate) fn new(context: u32, plugin: u32, filter: Option<Rc<F>>) -> Self {
+        let (request, response) = (Half::default(), Half::default());
+        Self { state: F::State::default(), filter, context, plugin, request, response }
+    }
+
+    pub(crate) fn half(&self, direction: Direction) -> &Half {
+        match direction {
+            Direction::Request => &self.request,
+            Direction::Response => &self.response,
+        }
     }
 
     /// The request.
     pub fn request(&self) -> Request {
-        Request
+        Request { has_more: self.request.has_more.get() }
     }
 
-    /// The response. It has fields from `on_response_headers` on.
+    /// The response. It has fields from [`on_response`](Filter::on_response) on.
     pub fn response(&self) -> Response {
-        Response
+        Response { has_more: self.response.has_more.get() }
     }
 
-    /// Decides where the exchange goes. The last decision before the request is sent wins.
+    /// Decides where the exchange goes. The last decision before the request is sent wins. On hosts other than Meshgate it
+    /// is refused with `NOT_FOUND`.
     ///
     /// # Errors
     /// `BAD_ARGUMENT`: the host does not know the cluster or the chain. `NOT_FOUND`: the host is not Meshgate.
@@ -49,26 +87,44 @@ impl<F: Filter> Exchange<F> {
         decision.decide()
     }
 
-    /// Makes a call, and runs `then` when its response is there or has failed.
-    ///
-    /// The exchange only waits if the callback returns [`Flow::Pause`](crate::Flow::Pause); it goes on when `then` returns
-    /// [`Flow::Continue`](crate::Flow::Continue). If the exchange ends before, `then` does not run.
-    ///
-    /// # Errors
-    /// `BAD_ARGUMENT`: the host does not know the cluster. `INTERNAL_FAILURE`: it could not start the call.
-    pub fn call(
-        &mut self,
-        call: &Call,
-        then: impl FnOnce(&F, &mut Self, Result<CallResponse, CallFailed>) -> Outcome + 'static,
-    ) -> Result<(), Refused> {
-        let token = call.start()?;
-        self.calls.push((token, Box::new(then)));
-        Ok(())
-    }
-
     /// The client's address and port, as the connection shows them.
     pub fn source_address(&self) -> Option<String> {
         property::text("source/address")
+    }
+
+    /// The address and port that the client connected to.
+    pub fn destination_address(&self) -> Option<String> {
+        property::text("destination/address")
+    }
+
+    /// Who the client is by its certificate: the first URI among the certificate's names, such as `spiffe://mesh/ns/a/sa/b`.
+    pub fn peer_identity(&self) -> Option<String> {
+        property::text("connection/uri_san_peer_certificate")
+    }
+
+    /// Whether the client showed a certificate.
+    pub fn is_mtls(&self) -> bool {
+        property::boolean("connection/mtls").unwrap_or(false)
+    }
+
+    /// The version of TLS that the client speaks, such as `TLSv1.3`; `None` without TLS.
+    pub fn tls_version(&self) -> Option<String> {
+        property::text("connection/tls_version")
+    }
+
+    /// The name that the client asked for in the TLS handshake.
+    pub fn server_name(&self) -> Option<String> {
+        property::text("connection/requested_server_name")
+    }
+
+    /// The id by which this request is known in logs: `x-request-id`.
+    pub fn id(&self) -> Option<String> {
+        property::text("request/id")
+    }
+
+    /// The HTTP version of the request, such as `HTTP/1.1`.
+    pub fn protocol(&self) -> Option<String> {
+        property::text("request/protocol")
     }
 
     /// The name of the decided route.
@@ -81,19 +137,49 @@ impl<F: Filter> Exchange<F> {
         property::text("xds/cluster_name")
     }
 
+    /// The address of the endpoint that the request was sent to last.
+    pub fn upstream_address(&self) -> Option<String> {
+        property::text("upstream/address")
+    }
+
     /// The status that the client got; `None` if it got none.
     pub fn response_code(&self) -> Option<u16> {
         u16::try_from(property::integer("response/code")?).ok().filter(|code| *code != 0)
     }
 
-    /// How long the exchange took. Known in `on_log`.
+    /// Why the response is as it is: one word, as in the access log.
+    pub fn response_details(&self) -> Option<String> {
+        property::text("response/code_details")
+    }
+
+    /// How many bytes the request's body had. Known in [`on_log`](Filter::on_log).
+    pub fn request_size(&self) -> Option<u64> {
+        u64::try_from(property::integer("request/size")?).ok()
+    }
+
+    /// How many bytes the response's body had. Known in [`on_log`](Filter::on_log).
+    pub fn response_size(&self) -> Option<u64> {
+        u64::try_from(property::integer("response/size")?).ok()
+    }
+
+    /// When the request's first byte arrived.
+    pub fn started(&self) -> Option<SystemTime> {
+        property::time("request/time")
+    }
+
+    /// How long the exchange took. Known in [`on_log`](Filter::on_log).
     pub fn duration(&self) -> Option<Duration> {
         property::duration("request/duration")
+    }
+
+    /// How long the endpoint took, until the response's head was there. On other hosts known in [`on_log`](Filter::on_log).
+    pub fn upstream_duration(&self) -> Option<Duration> {
+        property::duration("response/backend_latency")
     }
 }
 
 impl<F: Filter> fmt::Debug for Exchange<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exchange").field("calls", &self.calls.len()).field("paused", &self.paused).finish()
+        f.debug_struct("Exchange").field("context", &self.context).finish_non_exhaustive()
     }
 }

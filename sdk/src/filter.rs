@@ -3,28 +3,76 @@
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
+use crate::body::Body;
 use crate::config::ConfigError;
-use crate::error::{Flow, Outcome};
+use crate::error::Outcome;
 use crate::exchange::Exchange;
-use crate::message::Body;
 
 /// A filter: what it needs to be configured, and what it does with an exchange.
 ///
-/// One value of the type serves all exchanges of a worker, one callback at a time; what belongs to one exchange is in its
-/// [`State`](Self::State). Put [`#[filter]`](macro@crate::filter) before the `impl`; it fills in what is left out here
-/// without a default: `Config` (none), `State` (none) and `CALLBACKS`.
+/// One value of the type serves all exchanges of a worker; what belongs to one exchange is in its
+/// [`State`](Self::State). Put [`#[filter]`](macro@crate::filter) before the `impl`; it fills in what is left out:
+/// `Config` (what `configure` takes) and `State` (none). Callbacks that are left out are not made, and cost nothing.
 ///
-/// In every callback, `?` on an error ends the exchange: a [`Reply`](crate::Reply) is sent, a failure is logged and
-/// answered with a 500.
+/// A callback is a `fn`, or, if it has to wait for something, an `async fn`:
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// struct Greeter {
+///     phrases: Cluster,
+/// }
+///
+/// #[derive(Deserialize, JsonSchema)]
+/// struct Config {
+///     /// Who knows what to say.
+///     phrases: Cluster,
+/// }
+///
+/// #[filter]
+/// impl Filter for Greeter {
+///     fn configure(config: Config) -> Result<Self, ConfigError> {
+///         Ok(Self { phrases: config.phrases })
+///     }
+///
+///     async fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+///         if exchange.request().path() == "/hello" {
+///             let phrase = self.phrases.get("/today").send().await?.success()?;
+///             return Reply::new(200).body(phrase.body()).into();
+///         }
+///         Ok(())
+///     }
+///
+///     fn on_response(&self, exchange: &Exchange<Self>) -> Outcome {
+///         exchange.response().headers().set("x-greeter", "1")?;
+///         Ok(())
+///     }
+/// }
+/// # fn main() {}
+/// ```
+///
+/// In every callback, `?` on an error ends the exchange: a [`Reply`](crate::Reply) is sent, a failed call is answered with
+/// 502, 503 or 504, and any other failure is logged and answered with a 500.
+#[expect(async_fn_in_trait, reason = "a module has one thread: nobody needs to send these futures anywhere")]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a filter",
+    label = "not a filter",
+    note = "write `#[filter] impl Filter for {Self} {{ fn configure(…) … }}`"
+)]
 pub trait Filter: Sized + 'static {
     /// The configuration, read from the YAML under the filter's name. Its schema becomes a part of the module.
     type Config: DeserializeOwned + JsonSchema;
 
-    /// What the filter keeps for one exchange.
+    /// What the filter keeps for one exchange: `exchange.state`. Both of an exchange's ways may be under way at once, so
+    /// what changes in it is in a `Cell` or a `RefCell`.
     type State: Default + 'static;
 
-    /// The callbacks that the filter has, without `on_`. Written by [`#[filter]`](macro@crate::filter).
+    /// The callbacks that the filter has, as the ABI calls them. Written by [`#[filter]`](macro@crate::filter).
+    #[doc(hidden)]
     const CALLBACKS: &'static [&'static str];
+
+    /// Those of them that wait for something. Written by [`#[filter]`](macro@crate::filter).
+    #[doc(hidden)]
+    const AWAITS: &'static [&'static str];
 
     /// Makes the filter from its configuration. What can be prepared for all exchanges is prepared here.
     ///
@@ -32,65 +80,51 @@ pub trait Filter: Sized + 'static {
     /// The configuration makes no sense. The host refuses the file that it stands in.
     fn configure(config: Self::Config) -> Result<Self, ConfigError>;
 
-    /// The request's head has arrived. `exchange.request()` is complete if `is_last`.
-    ///
-    /// # Errors
-    /// See [`Stop`](crate::Stop).
-    fn on_request_headers(&self, exchange: &mut Exchange<Self>, is_last: bool) -> Outcome {
-        let _ = (exchange, is_last);
-        Ok(Flow::Continue)
+    /// The request's head has arrived. Nothing of the request goes on before this is done.
+    async fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+        let _ = exchange;
+        Ok(())
     }
 
-    /// A part of the request's body has arrived.
-    ///
-    /// # Errors
-    /// See [`Stop`](crate::Stop).
-    fn on_request_body(&self, exchange: &mut Exchange<Self>, body: &mut Body) -> Outcome {
+    /// The request's body begins. See [`Body`] for what to do with it. Not called for a request without a body.
+    async fn on_request_body(&self, exchange: &Exchange<Self>, body: &mut Body) -> Outcome {
         let _ = (exchange, body);
-        Ok(Flow::Continue)
+        Ok(())
     }
 
     /// The request ends with trailers.
-    ///
-    /// # Errors
-    /// See [`Stop`](crate::Stop).
-    fn on_request_trailers(&self, exchange: &mut Exchange<Self>) -> Outcome {
+    async fn on_request_trailers(&self, exchange: &Exchange<Self>) -> Outcome {
         let _ = exchange;
-        Ok(Flow::Continue)
+        Ok(())
     }
 
-    /// The response's head has arrived. `exchange.response()` is complete if `is_last`.
-    ///
-    /// # Errors
-    /// See [`Stop`](crate::Stop).
-    fn on_response_headers(&self, exchange: &mut Exchange<Self>, is_last: bool) -> Outcome {
-        let _ = (exchange, is_last);
-        Ok(Flow::Continue)
+    /// The response's head has arrived: the endpoint's, or one that Meshgate or a filter made. Nothing of the response goes on
+    /// before this is done.
+    async fn on_response(&self, exchange: &Exchange<Self>) -> Outcome {
+        let _ = exchange;
+        Ok(())
     }
 
-    /// A part of the response's body has arrived.
-    ///
-    /// # Errors
-    /// See [`Stop`](crate::Stop).
-    fn on_response_body(&self, exchange: &mut Exchange<Self>, body: &mut Body) -> Outcome {
+    /// The response's body begins. See [`Body`] for what to do with it. Not called for a response without a body.
+    async fn on_response_body(&self, exchange: &Exchange<Self>, body: &mut Body) -> Outcome {
         let _ = (exchange, body);
-        Ok(Flow::Continue)
+        Ok(())
     }
 
     /// The response ends with trailers.
-    ///
-    /// # Errors
-    /// See [`Stop`](crate::Stop).
-    fn on_response_trailers(&self, exchange: &mut Exchange<Self>) -> Outcome {
+    async fn on_response_trailers(&self, exchange: &Exchange<Self>) -> Outcome {
         let _ = exchange;
-        Ok(Flow::Continue)
+        Ok(())
     }
 
-    /// The exchange is over. Heads and trailers can still be read.
-    fn on_log(&self, exchange: &mut Exchange<Self>) {
+    /// The exchange is over: there is nothing to wait for. Heads and trailers can still be read.
+    fn on_log(&self, exchange: &Exchange<Self>) {
         let _ = exchange;
     }
 
-    /// Some time has passed: see [`tick_every`](crate::tick_every).
-    fn on_tick(&self) {}
+    /// Some time has passed: see [`tick_every`](crate::tick_every). A tick that still waits when the next one is due takes
+    /// its place. An error is logged.
+    async fn on_tick(&self) -> Outcome {
+        Ok(())
+    }
 }

@@ -1,92 +1,37 @@
-//! Header maps and their values, as a filter sees them. Used through `Request`, `Response` and `CallResponse`.
+//! Header maps, as a filter sees them. Used through `Request` and `Response`.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::ops::Deref;
 
 use crate::error::Refused;
 use crate::host::{self, Map, Status};
 
-/// The value of a field: bytes, most often text.
-///
-/// It compares with text and bytes directly: `headers.first("x-canary").is_some_and(|value| value == "true")`.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Value(Vec<u8>);
-
-impl Value {
-    /// The value, if it is UTF-8.
-    pub fn as_text(&self) -> Option<&str> {
-        std::str::from_utf8(&self.0).ok()
-    }
-
-    /// The value as text; bytes that are not UTF-8 become `U+FFFD`.
-    pub fn to_text(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.0)
-    }
-
-    /// The value's bytes.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.0
-    }
-}
-
-impl Deref for Value {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl AsRef<[u8]> for Value {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl From<Vec<u8>> for Value {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self(bytes)
-    }
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Self(text.as_bytes().to_vec())
-    }
-}
-
-impl PartialEq<str> for Value {
-    fn eq(&self, other: &str) -> bool {
-        self.0 == other.as_bytes()
-    }
-}
-
-impl PartialEq<&str> for Value {
-    fn eq(&self, other: &&str) -> bool {
-        self.0 == other.as_bytes()
-    }
-}
-
-impl PartialEq<[u8]> for Value {
-    fn eq(&self, other: &[u8]) -> bool {
-        self.0 == other
-    }
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_text())
-    }
-}
-
-impl fmt::Debug for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.to_text(), f)
-    }
+/// Bytes as text; what is not UTF-8 becomes `U+FFFD`. Text is not copied.
+pub(crate) fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// One header map of the exchange: its fields are read and written in the host, nothing is kept here.
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// # struct Tidy;
+/// # #[filter]
+/// # impl Filter for Tidy {
+/// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+/// fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+///     let headers = exchange.request().headers();
+///     if headers.get("x-debug").as_deref() == Some("true") {
+///         headers.set("x-log-level", "debug")?;
+///     }
+///     for value in headers.pairs().all("accept") {
+///         meshgate_sdk::debug!("accepts {}", String::from_utf8_lossy(value));
+///     }
+///     headers.remove("x-debug")?;
+///     Ok(())
+/// }
+/// # }
+/// # fn main() {}
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Headers {
     map: Map,
@@ -97,11 +42,22 @@ impl Headers {
         Self { map }
     }
 
-    /// The first value of a field. Names are matched without regard to case.
+    /// The first value of a field, as text; bytes that are not UTF-8 become `U+FFFD`. Names are matched without regard to
+    /// case.
     ///
     /// `None` also where the map does not exist (yet, or any more): response headers in a request callback, for example.
-    pub fn first(&self, name: &str) -> Option<Value> {
-        host::header(self.map, name).ok().map(Value)
+    pub fn get(&self, name: &str) -> Option<String> {
+        self.get_bytes(name).map(text)
+    }
+
+    /// The first value of a field, as it stands.
+    pub fn get_bytes(&self, name: &str) -> Option<Vec<u8>> {
+        host::header(self.map, name).ok()
+    }
+
+    /// Whether there is such a field.
+    pub fn contains(&self, name: &str) -> bool {
+        host::header(self.map, name).is_ok()
     }
 
     /// All fields in order, pseudo-headers first. Fields with several values appear once for each.
@@ -139,13 +95,31 @@ fn refused(what: &str, name: &str, status: Status) -> Refused {
     Refused::new(format!("cannot {what} the field {name}"), status)
 }
 
-/// A copy of a header map's fields.
+/// A copy of a header map's fields: of the exchange ([`Headers::pairs`]) or of a call's response.
+///
+/// ```no_run
+/// # let exchange_headers: meshgate_sdk::Headers = unimplemented!();
+/// let pairs = exchange_headers.pairs();
+/// for (name, value) in pairs.iter() {
+///     println!("{name}: {}", String::from_utf8_lossy(value));
+/// }
+/// let all_cookies: Vec<&[u8]> = pairs.all("set-cookie").collect();
+/// ```
 #[derive(Clone, Default)]
 pub struct Pairs {
     bytes: Vec<u8>,
 }
 
 impl Pairs {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes }
+    }
+
+    /// The first value of one field, as text. `name` is in lower case.
+    pub fn get(&self, name: &str) -> Option<String> {
+        self.all(name).next().map(|value| String::from_utf8_lossy(value).into_owned())
+    }
+
     /// The fields in order. A field whose name is not UTF-8 is left out: HTTP does not allow such names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let count = number(&self.bytes, 0).unwrap_or(0);
@@ -183,19 +157,19 @@ fn number(bytes: &[u8], at: usize) -> Option<usize> {
 }
 
 /// Serializes pairs in the ABI's form: a count, all sizes, then names and values with a zero byte after each.
-pub(crate) fn serialize(pairs: &[(String, Vec<u8>)]) -> Vec<u8> {
+pub(crate) fn serialize<N: AsRef<str>, V: AsRef<[u8]>>(pairs: &[(N, V)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut push =
         |number: usize| bytes.extend_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
     push(pairs.len());
     for (name, value) in pairs {
-        push(name.len());
-        push(value.len());
+        push(name.as_ref().len());
+        push(value.as_ref().len());
     }
     for (name, value) in pairs {
-        bytes.extend_from_slice(name.as_bytes());
+        bytes.extend_from_slice(name.as_ref().as_bytes());
         bytes.push(0);
-        bytes.extend_from_slice(value);
+        bytes.extend_from_slice(value.as_ref());
         bytes.push(0);
     }
     bytes
@@ -232,13 +206,5 @@ mod tests {
         }
         let pairs = Pairs { bytes: vec![0xff; 64] };
         assert_eq!(pairs.iter().count(), 0);
-    }
-
-    #[test]
-    fn values_compare_with_text_and_bytes() {
-        let value = Value::from("true");
-        assert!(value == "true" && value == *b"true".as_slice());
-        assert_eq!(Value::from(vec![b'a', 0xff]).to_text(), "a\u{fffd}");
-        assert_eq!(Value::from(vec![0xff]).as_text(), None);
     }
 }

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::filter::Filter;
 
-/// Callbacks that every module on this SDK needs, whatever its filter does.
-const ALWAYS: [&str; 5] = ["context_create", "vm_start", "configure", "http_call_response", "delete"];
+/// Callbacks that every module on this SDK has, whatever its filter does.
+const ALWAYS: [&str; 4] = ["context_create", "vm_start", "configure", "delete"];
 
 /// The manifest of `F`, which is the filter of this package.
 pub(crate) fn manifest<F: Filter>(package: &str, version: &str) -> Value {
@@ -41,7 +41,7 @@ pub fn write<F: Filter>(package: &str, version: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{ConfigError, Exchange, Filter, Flow, Outcome};
+    use crate::{ConfigError, Exchange, Filter, Outcome};
 
     struct Sample;
 
@@ -50,13 +50,14 @@ mod tests {
         type Config = crate::config::Empty;
         type State = ();
         const CALLBACKS: &'static [&'static str] = &["request_headers"];
+        const AWAITS: &'static [&'static str] = &[];
 
         fn configure(_: Self::Config) -> Result<Self, ConfigError> {
             Ok(Self)
         }
 
-        fn on_request_headers(&self, _: &mut Exchange<Self>, _: bool) -> Outcome {
-            Ok(Flow::Continue)
+        async fn on_request(&self, _: &Exchange<Self>) -> Outcome {
+            Ok(())
         }
     }
 

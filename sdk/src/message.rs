@@ -1,16 +1,39 @@
-//! The request and the response of an exchange, and their bodies. Used through `Exchange`.
+//! The request and the response of an exchange. Used through `Exchange`.
 
 use crate::error::Refused;
-use crate::headers::{Headers, Value};
-use crate::host::{self, Buffer, Map};
+use crate::headers::Headers;
+use crate::host::Map;
+use crate::target::Target;
 
 /// The exchange's request.
 ///
 /// In Meshgate it can be read in every callback of the exchange. Other hosts may let go of it when it has been sent: in
 /// Envoy its fields are missing in the callbacks of the response. What a filter needs there it keeps in its
 /// [`State`](crate::Filter::State).
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// # struct Mobile;
+/// # #[filter]
+/// # impl Filter for Mobile {
+/// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+/// fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+///     let request = exchange.request();
+///     if request.method() == "GET" && request.cookie("site").as_deref() == Some("mobile") {
+///         request.set_target(&format!("/mobile{}", request.target().as_str()))?;
+///     }
+///     if let Some(language) = request.parameter("lang") {
+///         request.headers().set("accept-language", language)?;
+///     }
+///     Ok(())
+/// }
+/// # }
+/// # fn main() {}
+/// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Request;
+pub struct Request {
+    pub(crate) has_more: bool,
+}
 
 impl Request {
     /// The fields of its head. The pseudo-headers `:method`, `:scheme`, `:authority` and `:path` can be written here, too.
@@ -23,73 +46,117 @@ impl Request {
         Headers::new(Map::RequestTrailers)
     }
 
+    /// The first value of a field of its head, as text: short for `headers().get(name)`.
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.headers().get(name)
+    }
+
+    /// Whether a body or trailers follow its head.
+    pub fn has_body(&self) -> bool {
+        self.has_more
+    }
+
     /// The method, as written by the client.
-    pub fn method(&self) -> Value {
-        self.headers().first(":method").unwrap_or_default()
+    pub fn method(&self) -> String {
+        self.header(":method").unwrap_or_default()
     }
 
     /// The scheme: `http` or `https`.
-    pub fn scheme(&self) -> Value {
-        self.headers().first(":scheme").unwrap_or_default()
+    pub fn scheme(&self) -> String {
+        self.header(":scheme").unwrap_or_default()
     }
 
     /// The authority: what HTTP/1.1 calls `Host`, with the port if the client gave one.
-    pub fn authority(&self) -> Value {
-        self.headers().first(":authority").unwrap_or_default()
+    pub fn authority(&self) -> String {
+        self.header(":authority").unwrap_or_default()
     }
 
-    /// Path and query.
+    /// Path and query. Whoever needs several parts asks for it once: it is copied from the host.
     pub fn target(&self) -> Target {
-        Target(self.headers().first(":path").unwrap_or_default())
+        self.header(":path").unwrap_or_default().into()
+    }
+
+    /// The path without the query.
+    pub fn path(&self) -> String {
+        self.target().path().to_owned()
+    }
+
+    /// The value of the query's first parameter of this name, decoded.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        self.target().parameter(name).map(std::borrow::Cow::into_owned)
+    }
+
+    /// The value of the first cookie of this name.
+    pub fn cookie(&self, name: &str) -> Option<String> {
+        let pairs = self.headers().pairs();
+        pairs.all("cookie").find_map(|line| cookie(&String::from_utf8_lossy(line), name).map(str::to_owned))
+    }
+
+    /// The token of the field `authorization: Bearer …`.
+    pub fn bearer_token(&self) -> Option<String> {
+        let value = self.header("authorization")?;
+        let (scheme, token) = value.split_once(' ')?;
+        let token = token.trim();
+        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+    }
+
+    /// Puts another method in the place of the client's.
+    ///
+    /// # Errors
+    /// The request cannot be changed any more, or the host does not accept the value.
+    pub fn set_method(&self, method: &str) -> Result<(), Refused> {
+        self.headers().set(":method", method)
+    }
+
+    /// Puts another authority in the place of the client's.
+    ///
+    /// # Errors
+    /// As for [`set_method`](Self::set_method).
+    pub fn set_authority(&self, authority: &str) -> Result<(), Refused> {
+        self.headers().set(":authority", authority)
+    }
+
+    /// Puts another path and query in the place of the client's.
+    ///
+    /// # Errors
+    /// As for [`set_method`](Self::set_method).
+    pub fn set_target(&self, target: &str) -> Result<(), Refused> {
+        self.headers().set(":path", target)
     }
 }
 
-/// A request's path and query, as the client wrote them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Target(Value);
-
-impl Target {
-    /// The whole of it.
-    pub fn whole(&self) -> &Value {
-        &self.0
-    }
-
-    /// What stands before the first `?`.
-    pub fn path(&self) -> &[u8] {
-        self.split().0
-    }
-
-    /// What stands after the first `?`, if there is one.
-    pub fn query(&self) -> Option<&[u8]> {
-        self.split().1
-    }
-
-    /// The value of the query's first parameter of this name, as written (percent-encoded). A parameter without `=` has
-    /// the empty value.
-    pub fn parameter(&self, name: &str) -> Option<&[u8]> {
-        self.query()?.split(|byte| *byte == b'&').find_map(|parameter| {
-            let mut parts = parameter.splitn(2, |byte| *byte == b'=');
-            (parts.next()? == name.as_bytes()).then(|| parts.next().unwrap_or_default())
-        })
-    }
-
-    fn split(&self) -> (&[u8], Option<&[u8]>) {
-        match self.0.iter().position(|byte| *byte == b'?') {
-            Some(at) => (&self.0[..at], Some(&self.0[at + 1..])),
-            None => (&self.0, None),
-        }
-    }
-}
-
-impl From<&str> for Target {
-    fn from(text: &str) -> Self {
-        Self(text.into())
-    }
+/// The value of a cookie in a line `a=1; b="2"`.
+fn cookie<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.split(';').find_map(|pair| {
+        let (known, value) = pair.trim().split_once('=')?;
+        let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+        (known == name).then(|| bare.unwrap_or(value))
+    })
 }
 
 /// The exchange's response.
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// # struct Hide;
+/// # #[filter]
+/// # impl Filter for Hide {
+/// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+/// fn on_response(&self, exchange: &Exchange<Self>) -> Outcome {
+///     let response = exchange.response();
+///     if response.status() == Some(404) {
+///         response.set_status(410)?;
+///     }
+///     response.headers().remove("server")?;
+///     Ok(())
+/// }
+/// # }
+/// # fn main() {}
+/// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Response;
+pub struct Response {
+    pub(crate) has_more: bool,
+}
 
 impl Response {
     /// The fields of its head. The pseudo-header `:status` can be written here, too.
@@ -102,111 +169,42 @@ impl Response {
         Headers::new(Map::ResponseTrailers)
     }
 
+    /// The first value of a field of its head, as text: short for `headers().get(name)`.
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.headers().get(name)
+    }
+
+    /// Whether a body or trailers follow its head.
+    pub fn has_body(&self) -> bool {
+        self.has_more
+    }
+
     /// The status; `None` as long as there is no response.
     pub fn status(&self) -> Option<u16> {
-        status_of(&self.headers())
-    }
-}
-
-pub(crate) fn status_of(headers: &Headers) -> Option<u16> {
-    headers.first(":status")?.as_text()?.parse().ok()
-}
-
-/// The part of a body that a callback may look at and change: what has arrived and was not passed on yet.
-#[derive(Debug)]
-pub struct Body {
-    buffer: Buffer,
-    length: usize,
-    is_last: bool,
-}
-
-impl Body {
-    pub(crate) const fn new(buffer: Buffer, length: usize, is_last: bool) -> Self {
-        Self { buffer, length, is_last }
+        self.header(":status")?.parse().ok()
     }
 
-    /// Bytes in the buffer.
-    pub fn len(&self) -> usize {
-        self.length
-    }
-
-    /// Whether the buffer is empty, as it may be in the last call.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// Whether the message ends here. It does not where trailers follow: then their callback is the end.
-    pub fn is_last(&self) -> bool {
-        self.is_last
-    }
-
-    /// A copy of the buffer.
+    /// Puts another status in the place of the endpoint's.
     ///
     /// # Errors
-    /// The host gave no access to it.
-    pub fn bytes(&self) -> Result<Vec<u8>, Refused> {
-        self.range(0, self.length)
-    }
-
-    /// A copy of a part of the buffer, cut off at its end.
-    ///
-    /// # Errors
-    /// The host gave no access to it.
-    pub fn range(&self, start: usize, length: usize) -> Result<Vec<u8>, Refused> {
-        host::buffer(self.buffer, start, length)
-            .map_err(|status| Refused::new("cannot read the body", status))
-    }
-
-    /// Puts `bytes` in the buffer's place.
-    ///
-    /// # Errors
-    /// The host does not let the body be changed in this callback.
-    pub fn replace(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Refused> {
-        self.write(0, self.length, bytes.as_ref())?;
-        self.length = bytes.as_ref().len();
-        Ok(())
-    }
-
-    /// Puts `bytes` before the buffer's first.
-    ///
-    /// # Errors
-    /// As for [`replace`](Self::replace).
-    pub fn prepend(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Refused> {
-        self.write(0, 0, bytes.as_ref())?;
-        self.length += bytes.as_ref().len();
-        Ok(())
-    }
-
-    /// Puts `bytes` after the buffer's last.
-    ///
-    /// # Errors
-    /// As for [`replace`](Self::replace).
-    pub fn append(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Refused> {
-        self.write(self.length, 0, bytes.as_ref())?;
-        self.length += bytes.as_ref().len();
-        Ok(())
-    }
-
-    fn write(&self, start: usize, length: usize, bytes: &[u8]) -> Result<(), Refused> {
-        host::set_buffer(self.buffer, start, length, bytes)
-            .map_err(|status| Refused::new("cannot change the body", status))
+    /// The response cannot be changed any more, or the host does not accept the value.
+    pub fn set_status(&self, status: u16) -> Result<(), Refused> {
+        self.headers().set(":status", status.to_string())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::cookie;
 
     #[test]
-    fn a_target_is_split_at_the_first_question_mark() {
-        let target = Target::from("/a/b?x=1&y&x=2&z=a=b?c");
-        assert_eq!(target.path(), b"/a/b");
-        assert_eq!(target.query(), Some(&b"x=1&y&x=2&z=a=b?c"[..]));
-        assert_eq!(target.parameter("x"), Some(&b"1"[..]));
-        assert_eq!(target.parameter("y"), Some(&b""[..]));
-        assert_eq!(target.parameter("z"), Some(&b"a=b?c"[..]));
-        assert_eq!(target.parameter("w"), None);
-        assert_eq!(Target::from("/").query(), None);
-        assert_eq!(Target::from("/?").query(), Some(&b""[..]));
+    fn cookies_are_found_by_their_name() {
+        let line = "a=1; session=x=y; quoted=\"z\";empty=";
+        assert_eq!(cookie(line, "a"), Some("1"));
+        assert_eq!(cookie(line, "session"), Some("x=y"));
+        assert_eq!(cookie(line, "quoted"), Some("z"));
+        assert_eq!(cookie(line, "empty"), Some(""));
+        assert_eq!(cookie(line, "ession"), None);
+        assert_eq!(cookie("", "a"), None);
     }
 }

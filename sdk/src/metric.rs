@@ -1,7 +1,38 @@
 //! Metrics with labels.
 //!
+//! ```
+//! # use meshgate_sdk::prelude::*;
+//! use meshgate_sdk::metric::{Counter, Family, Histogram};
+//!
+//! struct Measured {
+//!     /// One counter for each tenant.
+//!     requests: Family<Counter, 1>,
+//!     sizes: Histogram,
+//! }
+//!
+//! # #[filter]
+//! # impl Filter for Measured {
+//! fn configure(_: Empty) -> Result<Self, ConfigError> {
+//!     Ok(Self {
+//!         requests: Counter::build("tenant_requests_total").help("Requests.").family(["tenant"]),
+//!         sizes: Histogram::build("response_size_bytes").define()?,
+//!     })
+//! }
+//!
+//! fn on_log(&self, exchange: &Exchange<Self>) {
+//!     let tenant = exchange.request().header("x-tenant").unwrap_or_default();
+//!     self.requests.with([&tenant]).add(1);
+//!     self.sizes.record(exchange.response_size().unwrap_or(0));
+//! }
+//! # }
+//! # fn main() {}
+//! ```
+//!
 //! Meshgate has a function for them (`meshgate.metric`). On other hosts the labels become a part of the name, in the
 //! form that Istio's hosts turn into labels again: `route=.=a;.;code=.=200;.;_requests_total`.
+
+use std::cell::RefCell;
+use std::fmt;
 
 use meshgate_abi::{Label, MetricType, Series, function};
 use prost::Message;
@@ -131,6 +162,11 @@ macro_rules! builder {
                 Self(self.0.help(text))
             }
 
+            /// The same metric once for each set of values of these labels: see [`Family`].
+            pub fn family<const N: usize>(self, labels: [&'static str; N]) -> Family<$metric, N> {
+                Family { base: self.0, labels, series: RefCell::default(), make: $metric }
+            }
+
             /// Defines the series, or finds it again.
             ///
             /// # Errors
@@ -169,6 +205,56 @@ impl HistogramBuilder {
     pub fn buckets(mut self, bounds: &[f64]) -> Self {
         self.0.series.buckets = bounds.to_vec();
         self
+    }
+}
+
+/// The id of a series that the host refused: hosts number from 0 on, and ignore what is recorded for others.
+const NONE: u32 = u32::MAX;
+
+/// A metric with `N` labels, declared once; its series come with the values of the labels.
+///
+/// A series is defined when its values are met first, and found without an allocation from then on. Values must be few: each
+/// set of them is a series that stays. What a host refuses (it bounds the number of series) is logged once, and counted
+/// nowhere.
+pub struct Family<M, const N: usize> {
+    base: Builder,
+    labels: [&'static str; N],
+    /// Sorted by the values.
+    series: RefCell<Vec<([String; N], u32)>>,
+    make: fn(u32) -> M,
+}
+
+impl<M, const N: usize> Family<M, N> {
+    /// The series whose labels have these values.
+    pub fn with(&self, values: [&str; N]) -> M {
+        let mut series = self.series.borrow_mut();
+        let found = series.binary_search_by(|(known, _)| known.iter().map(String::as_str).cmp(values));
+        let id = match found {
+            Ok(position) => series.get(position).map_or(NONE, |(_, id)| *id),
+            Err(position) => {
+                let labels = self.labels.iter().zip(values);
+                let builder =
+                    labels.fold(self.base.clone(), |builder, (name, value)| builder.label(name, value));
+                let id = builder.define().unwrap_or_else(|refused| {
+                    crate::warn!("{refused}");
+                    NONE
+                });
+                series.insert(position, (values.map(str::to_owned), id));
+                id
+            }
+        };
+        (self.make)(id)
+    }
+}
+
+impl<M, const N: usize> fmt::Debug for Family<M, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { base, labels, series, .. } = self;
+        f.debug_struct("Family")
+            .field("name", &base.series.name)
+            .field("labels", labels)
+            .field("series", &series.borrow().len())
+            .finish()
     }
 }
 

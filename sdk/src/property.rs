@@ -1,6 +1,14 @@
 //! Properties: what the host knows about an exchange, read by path and with their types. Used through `Exchange`, and
 //! directly for paths that have no function of their own.
 //!
+//! ```
+//! use meshgate_sdk::property;
+//!
+//! let port = property::integer("source/port");
+//! let tenant = property::text("metadata/filter_metadata/tenant/name");
+//! # assert_eq!((port, tenant), (None, None));
+//! ```
+//!
 //! A path is written with `/` between its segments: `"source/address"`. Every getter answers `None` for a property that
 //! does not exist, is not known yet, or has another type.
 

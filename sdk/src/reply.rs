@@ -1,9 +1,25 @@
 //! A response that a filter makes itself. Used by callbacks that answer instead of forwarding.
 
-use crate::error::Refused;
-use crate::{headers, host};
+use serde::Serialize;
 
-/// A response that a filter makes itself: `Err(Reply::new(403).body("not for you"))?`.
+use crate::error::{Refused, Stop};
+use crate::host::{self, LocalResponse};
+use crate::{headers, log};
+
+/// A response that a filter makes itself.
+///
+/// ```
+/// use meshgate_sdk::{Outcome, Reply};
+///
+/// fn guard(token: Option<&str>) -> Outcome {
+///     let token = token.ok_or_else(|| Reply::new(401).header("www-authenticate", "Bearer"))?;
+///     if token == "old" {
+///         return Reply::redirect("/login").into();
+///     }
+///     Ok(())
+/// }
+/// # assert!(guard(None).is_err() && guard(Some("old")).is_err() && guard(Some("new")).is_ok());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Reply {
     status: u16,
@@ -17,6 +33,25 @@ impl Reply {
     /// A response with this status, no fields and no body.
     pub fn new(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: Vec::new(), details: String::new(), grpc_status: None }
+    }
+
+    /// A redirect that clients follow with GET: 303.
+    pub fn redirect(location: impl Into<String>) -> Self {
+        Self::redirect_with(303, location)
+    }
+
+    /// A redirect with a status of your choice: 301, 302, 303, 307 or 308.
+    pub fn redirect_with(status: u16, location: impl Into<String>) -> Self {
+        Self::new(status).header("location", location.into())
+    }
+
+    /// A response whose body is a value, written as JSON.
+    ///
+    /// # Errors
+    /// The value cannot be written as JSON: a map whose keys are not text, for example.
+    pub fn json(status: u16, value: &impl Serialize) -> Result<Self, Stop> {
+        let body = serde_json::to_vec(value).map_err(Stop::failed)?;
+        Ok(Self::new(status).header("content-type", "application/json").body(body))
     }
 
     /// Adds a field.
@@ -33,14 +68,14 @@ impl Reply {
         self
     }
 
-    /// Sets a short word for the access log that says why, such as `jwt_expired`.
+    /// Sets a short word for the access log that says why, such as `token_expired`.
     #[must_use]
     pub fn details(mut self, details: impl Into<String>) -> Self {
         self.details = details.into();
         self
     }
 
-    /// Sets the status that a gRPC client gets.
+    /// Sets the status that a gRPC client gets; otherwise the host derives it from the HTTP status.
     #[must_use]
     pub fn grpc_status(mut self, status: u8) -> Self {
         self.grpc_status = Some(status);
@@ -53,9 +88,30 @@ impl Reply {
     }
 
     pub(crate) fn send(&self) -> Result<(), Refused> {
-        let headers = headers::serialize(&self.headers);
-        let grpc_status = self.grpc_status.map_or(-1, i32::from);
-        host::send_local_response(self.status, &self.details, &self.body, &headers, grpc_status)
-            .map_err(|status| Refused::new("cannot answer", status))
+        let response = LocalResponse {
+            status: self.status,
+            details: &self.details,
+            body: &self.body,
+            headers: &headers::serialize(&self.headers),
+            grpc_status: self.grpc_status.map_or(-1, i32::from),
+        };
+        host::send_local_response(response).map_err(|status| Refused::new("cannot answer", status))
+    }
+}
+
+impl Stop {
+    /// Answers the exchange whose context is the effective one.
+    #[cold]
+    pub(crate) fn answer(self, callback: &str) {
+        let reply = match self {
+            Self::Reply(reply) => reply,
+            Self::Failed(message) => {
+                log::line(log::Level::Error, &format!("{callback} failed: {message}"));
+                Reply::new(500).details("filter_failed")
+            }
+        };
+        if let Err(refused) = reply.send() {
+            log::line(log::Level::Error, &format!("{callback}: {refused}"));
+        }
     }
 }

@@ -3,11 +3,38 @@
 use meshgate_abi::{DirectResponse, Header, RouteDecision, function};
 use prost::Message;
 
-use crate::config::{ClusterName, SubChain};
+use crate::config::{Cluster, SubChain};
 use crate::error::Refused;
 use crate::host;
 
 /// Where an exchange goes, ready to be sent to the host as often as needed.
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// use meshgate_sdk::route::Decision;
+///
+/// struct Split {
+///     beta: Decision,
+/// }
+///
+/// # #[derive(Deserialize, JsonSchema)]
+/// # struct Config { beta: Cluster }
+/// # #[filter]
+/// # impl Filter for Split {
+/// fn configure(config: Config) -> Result<Self, ConfigError> {
+///     let beta = Decision::to(&config.beta).name("beta").timeout(Duration::from_secs(3)).build();
+///     Ok(Self { beta })
+/// }
+///
+/// fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+///     if exchange.request().cookie("beta").is_some() {
+///         exchange.route(&self.beta)?;
+///     }
+///     Ok(())
+/// }
+/// # }
+/// # fn main() {}
+/// ```
 #[derive(Clone, Debug)]
 pub struct Decision {
     bytes: Box<[u8]>,
@@ -15,7 +42,7 @@ pub struct Decision {
 
 impl Decision {
     /// Begins a decision for this cluster.
-    pub fn to(cluster: &ClusterName) -> Builder {
+    pub fn to(cluster: &Cluster) -> Builder {
         Builder(RouteDecision { cluster: cluster.as_str().to_owned(), ..RouteDecision::default() })
     }
 
@@ -51,7 +78,8 @@ impl Builder {
 
     /// Bounds the time from the end of the request to the end of the response.
     #[must_use]
-    pub fn timeout(mut self, timeout: std::time::Duration) -> Self {
+    pub fn timeout(mut self, timeout: impl Into<std::time::Duration>) -> Self {
+        let timeout = timeout.into();
         // 0 would mean "not set".
         self.0.timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1);
         self

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use meshgate_sdk::{ConfigError, Exchange, Filter, Flow, Headers, Outcome, Refused, filter};
-use schemars::JsonSchema;
-use serde::Deserialize;
+use meshgate_sdk::prelude::*;
+use meshgate_sdk::{Headers, Refused};
 
 /// What to change on the way in and on the way out.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -87,28 +86,39 @@ struct ChangeHeaders {
 
 #[filter]
 impl Filter for ChangeHeaders {
-    type Config = Config;
-
     fn configure(config: Config) -> Result<Self, ConfigError> {
         config.request.check("request")?;
         config.response.check("response")?;
         Ok(Self { request: config.request, response: config.response })
     }
 
-    fn on_request_headers(&self, exchange: &mut Exchange<Self>, _: bool) -> Outcome {
-        self.request.apply(exchange.request().headers())?;
-        Ok(Flow::Continue)
+    fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+        Ok(self.request.apply(exchange.request().headers())?)
     }
 
-    fn on_response_headers(&self, exchange: &mut Exchange<Self>, _: bool) -> Outcome {
-        self.response.apply(exchange.response().headers())?;
-        Ok(Flow::Continue)
+    fn on_response(&self, exchange: &Exchange<Self>) -> Outcome {
+        Ok(self.response.apply(exchange.response().headers())?)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use meshgate_sdk::testing::{Proxy, Request, Response};
+
     use super::*;
+
+    #[test]
+    fn heads_are_changed_both_ways() {
+        let mut proxy = Proxy::new::<ChangeHeaders>(
+            r#"{"request": {"remove": ["x-internal"], "set": {"x-team": "a"}}, "response": {"add": {"vary": "cookie"}}}"#,
+        );
+        proxy.endpoint(|_| Response::new(200).header("vary", "accept"));
+        let done = proxy.send(Request::get("/").header("x-internal", "1").header("X-Team", "b"));
+        let upstream = done.upstream().unwrap();
+        assert_eq!((upstream.field("x-internal"), upstream.field("x-team").as_deref()), (None, Some("a")));
+        let vary: Vec<_> = done.response().head().iter().filter(|(name, _)| name == "vary").collect();
+        assert_eq!(vary.len(), 2);
+    }
 
     fn refusal(changes: Changes) -> String {
         let config = Config { response: changes, ..Config::default() };

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use meshgate_sdk::{ConfigError, Request, Target, Value};
+use meshgate_sdk::{ConfigError, Request, Target};
 
 use crate::config::Conditions;
 use crate::path::PathPattern;
@@ -11,16 +11,16 @@ use crate::path::PathPattern;
 pub(crate) struct Incoming<S> {
     source: S,
     target: OnceCell<Target>,
-    authority: OnceCell<Value>,
-    method: OnceCell<Value>,
+    authority: OnceCell<Vec<u8>>,
+    method: OnceCell<Vec<u8>>,
 }
 
 /// Where a request's parts come from: the host, or a test.
 pub(crate) trait Source {
     fn target(&self) -> Target;
-    fn authority(&self) -> Value;
-    fn method(&self) -> Value;
-    fn header(&self, name: &str) -> Option<Value>;
+    fn authority(&self) -> Vec<u8>;
+    fn method(&self) -> Vec<u8>;
+    fn header(&self, name: &str) -> Option<Vec<u8>>;
 }
 
 impl Source for &Request {
@@ -28,16 +28,16 @@ impl Source for &Request {
         Request::target(self)
     }
 
-    fn authority(&self) -> Value {
-        Request::authority(self)
+    fn authority(&self) -> Vec<u8> {
+        self.headers().get_bytes(":authority").unwrap_or_default()
     }
 
-    fn method(&self) -> Value {
-        Request::method(self)
+    fn method(&self) -> Vec<u8> {
+        self.headers().get_bytes(":method").unwrap_or_default()
     }
 
-    fn header(&self, name: &str) -> Option<Value> {
-        self.headers().first(name)
+    fn header(&self, name: &str) -> Option<Vec<u8>> {
+        self.headers().get_bytes(name)
     }
 }
 
@@ -86,21 +86,19 @@ impl Alternative {
     }
 
     pub(crate) fn matches<S: Source>(&self, incoming: &Incoming<S>) -> bool {
-        self.path.as_ref().is_none_or(|pattern| pattern.matches(incoming.target().path()))
+        self.path.as_ref().is_none_or(|pattern| pattern.matches(incoming.target().path().as_bytes()))
             && self.host.as_ref().is_none_or(|pattern| {
                 pattern.matches(incoming.authority.get_or_init(|| incoming.source.authority()))
             })
-            && self
-                .method
-                .as_ref()
-                .is_none_or(|method| *incoming.method.get_or_init(|| incoming.source.method()) == **method)
-            && self.query.iter().all(|(name, value)| {
-                incoming.target().parameter(name).is_some_and(|given| given == value.as_bytes())
+            && self.method.as_ref().is_none_or(|method| {
+                *incoming.method.get_or_init(|| incoming.source.method()) == method.as_bytes()
             })
-            && self
-                .headers
-                .iter()
-                .all(|(name, value)| incoming.source.header(name).is_some_and(|given| given == **value))
+            && self.query.iter().all(|(name, value)| {
+                incoming.target().raw_parameter(name).is_some_and(|given| given == value)
+            })
+            && self.headers.iter().all(|(name, value)| {
+                incoming.source.header(name).is_some_and(|given| given == value.as_bytes())
+            })
     }
 }
 
@@ -187,16 +185,16 @@ mod tests {
             self.target.into()
         }
 
-        fn authority(&self) -> Value {
-            self.authority.into()
+        fn authority(&self) -> Vec<u8> {
+            self.authority.as_bytes().to_vec()
         }
 
-        fn method(&self) -> Value {
-            self.method.into()
+        fn method(&self) -> Vec<u8> {
+            self.method.as_bytes().to_vec()
         }
 
-        fn header(&self, name: &str) -> Option<Value> {
-            self.header.filter(|(known, _)| *known == name).map(|(_, value)| value.into())
+        fn header(&self, name: &str) -> Option<Vec<u8>> {
+            self.header.filter(|(known, _)| *known == name).map(|(_, value)| value.as_bytes().to_vec())
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use meshgate_sdk::ConfigError;
-use meshgate_sdk::config::{ClusterMap, ClusterName, Duration, SubChain};
+use meshgate_sdk::config::{Cluster, ClusterMap, Duration, SubChain};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -85,7 +85,7 @@ pub(crate) struct Conditions {
 )]
 pub(crate) enum Targets {
     /// All to one cluster.
-    One(ClusterName),
+    One(Cluster),
     /// To each in proportion to its weight. Weights are relative; 0 means none.
     Weighted(ClusterMap<u32>),
 }
@@ -177,7 +177,7 @@ impl RouteConfig {
 
 impl Targets {
     /// The clusters with their weights.
-    pub(crate) fn weighted(&self) -> Vec<(&ClusterName, u32)> {
+    pub(crate) fn weighted(&self) -> Vec<(&Cluster, u32)> {
         match self {
             Targets::One(cluster) => vec![(cluster, 1)],
             Targets::Weighted(clusters) => {

@@ -10,7 +10,7 @@ mod path;
 mod redirect;
 
 use meshgate_sdk::route::Decision;
-use meshgate_sdk::{ConfigError, Exchange, Filter, Flow, Outcome, filter};
+use meshgate_sdk::{ConfigError, Exchange, Filter, Outcome, filter};
 
 use crate::conditions::{Alternative, Incoming};
 use crate::config::{Config, RouteConfig, Targets};
@@ -65,7 +65,7 @@ impl Route {
         let decisions = targets.weighted().into_iter().map(|(cluster, weight)| {
             let mut decision = Decision::to(cluster).name(&config.name);
             if let Some(timeout) = config.timeout {
-                decision = decision.timeout(timeout.as_std());
+                decision = decision.timeout(timeout);
             }
             if let Some(chain) = &config.filters {
                 decision = decision.chain(chain);
@@ -80,8 +80,6 @@ impl Route {
 
 #[filter]
 impl Filter for Routing {
-    type Config = Config;
-
     fn configure(config: Config) -> Result<Self, ConfigError> {
         config.check_names()?;
         let routes = config.routes.iter().enumerate().map(|(index, route)| {
@@ -90,7 +88,7 @@ impl Filter for Routing {
         Ok(Self { routes: routes.collect::<Result<_, _>>()?, draw: Draw::seeded() })
     }
 
-    fn on_request_headers(&self, exchange: &mut Exchange<Self>, _: bool) -> Outcome {
+    fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
         let request = exchange.request();
         let incoming = Incoming::new(&request);
         let route = self
@@ -103,6 +101,30 @@ impl Filter for Routing {
             Some(Action::Redirect(redirect)) => exchange.route(&redirect.decide(&request))?,
             None => {}
         }
-        Ok(Flow::Continue)
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshgate_sdk::testing::{Proxy, Request, Response};
+
+    use super::Routing;
+
+    #[test]
+    fn a_request_goes_where_the_first_matching_route_says() {
+        let mut proxy = Proxy::new::<Routing>(
+            r#"{"routes": [
+                {"name": "beta", "match": {"path": "/app/**", "headers": {"x-beta": "1"}}, "to": "beta"},
+                {"name": "app", "match": {"path": "/app/**"}, "to": {"main": 1, "never": 0}}
+            ]}"#,
+        );
+        for cluster in ["beta", "main"] {
+            proxy.upstream(cluster, move |_| Response::new(200).body(cluster));
+        }
+        let mut went = |request| proxy.send(request).text();
+        assert_eq!(went(Request::get("/app/x").header("x-beta", "1")), "beta");
+        assert_eq!(went(Request::get("/app/x")), "main");
+        assert_eq!(went(Request::get("/other")), "");
     }
 }

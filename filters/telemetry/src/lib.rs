@@ -33,7 +33,7 @@ impl Filter for Telemetry {
         Ok(Self::default())
     }
 
-    fn on_log(&self, exchange: &mut Exchange<Self>) {
+    fn on_log(&self, exchange: &Exchange<Self>) {
         let key = Key {
             route: exchange.route_name().unwrap_or_default(),
             cluster: exchange.cluster_name().unwrap_or_default(),

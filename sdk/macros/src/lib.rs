@@ -1,75 +1,216 @@
 //! The attribute `#[filter]` of `meshgate-sdk`, which re-exports it; the documentation is there.
 //!
-//! It reads the names of the functions in `impl Filter for …`, so that the module's manifest can say which callbacks
-//! the filter has: a host need not enter the module for the others. It parses token trees by hand, because that is all
-//! it needs and filters should build fast.
+//! It reads the functions in `impl Filter for …`: which callbacks the filter has, so that the module exports these and no
+//! others, and which of them wait, so that the others run without an allocation. It parses token trees by hand, because
+//! that is all it needs and filters should build fast.
 
-use proc_macro::{Delimiter, Group, TokenStream, TokenTree};
+use proc_macro::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
+
+/// The callbacks: as authors write them, as the ABI names them, whether they may wait, and what others call them.
+const CALLBACKS: [(&str, &str, bool, &[&str]); 8] = [
+    (
+        "on_request",
+        "request_headers",
+        true,
+        &["on_request_headers", "on_http_request_headers", "on_request_head"],
+    ),
+    ("on_request_body", "request_body", true, &["on_http_request_body", "on_body", "on_data"]),
+    ("on_request_trailers", "request_trailers", true, &["on_http_request_trailers"]),
+    (
+        "on_response",
+        "response_headers",
+        true,
+        &["on_response_headers", "on_http_response_headers", "on_response_head"],
+    ),
+    ("on_response_body", "response_body", true, &["on_http_response_body"]),
+    ("on_response_trailers", "response_trailers", true, &["on_http_response_trailers"]),
+    ("on_log", "log", false, &["on_done", "on_end", "on_finish"]),
+    ("on_tick", "tick", true, &["on_timer"]),
+];
 
 /// Makes `impl Filter for T` the module's filter. See `meshgate_sdk::filter`.
 #[proc_macro_attribute]
 pub fn filter(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    expand(&arguments, item)
-        .unwrap_or_else(|message| format!("::core::compile_error!({message:?});").parse().unwrap_or_default())
+    expand(&arguments, item).unwrap_or_else(|mistake| mistake.report())
 }
 
-fn expand(arguments: &TokenStream, item: TokenStream) -> Result<TokenStream, &'static str> {
-    const SHAPE: &str = "#[filter] stands before `impl Filter for Type { … }`";
-    if !arguments.is_empty() {
-        return Err("#[filter] takes no arguments");
-    }
-    let mut tokens: Vec<TokenTree> = item.into_iter().collect();
-    let Some(TokenTree::Group(body)) = tokens.pop() else { return Err(SHAPE) };
-    if body.delimiter() != Delimiter::Brace {
-        return Err(SHAPE);
-    }
-    let is_word =
-        |token: &TokenTree, word: &str| matches!(token, TokenTree::Ident(ident) if ident.to_string() == word);
-    let Some(position) = tokens.iter().position(|token| is_word(token, "for")) else { return Err(SHAPE) };
-    let filter: TokenStream = tokens.iter().skip(position + 1).cloned().collect();
-    if filter.is_empty() {
-        return Err(SHAPE);
+/// What an author is told, and where.
+struct Mistake {
+    message: String,
+    at: Span,
+}
+
+impl Mistake {
+    fn new(message: impl Into<String>, at: Span) -> Self {
+        Self { message: message.into(), at }
     }
 
-    let mut members: TokenStream = body.stream();
-    members.extend(parse(&additions(&body.stream()))?);
-    let mut whole = Group::new(Delimiter::Brace, members);
+    fn report(self) -> TokenStream {
+        let text = format!("::core::compile_error!({:?});", self.message);
+        let tokens: TokenStream = text.parse().unwrap_or_default();
+        let placed = |mut token: TokenTree| {
+            token.set_span(self.at);
+            token
+        };
+        tokens.into_iter().map(placed).collect()
+    }
+}
+
+fn expand(arguments: &TokenStream, item: TokenStream) -> Result<TokenStream, Mistake> {
+    let shape = || Mistake::new("#[filter] stands before `impl Filter for Type { … }`", Span::call_site());
+    if let Some(argument) = arguments.clone().into_iter().next() {
+        return Err(Mistake::new("#[filter] takes no arguments", argument.span()));
+    }
+    let mut tokens: Vec<TokenTree> = item.into_iter().collect();
+    let Some(TokenTree::Group(body)) = tokens.pop() else { return Err(shape()) };
+    if body.delimiter() != Delimiter::Brace {
+        return Err(shape());
+    }
+    let position = tokens.iter().position(|token| is_word(token, "for")).ok_or_else(shape)?;
+    let filter: TokenStream = tokens.iter().skip(position + 1).cloned().collect();
+    if filter.is_empty() {
+        return Err(shape());
+    }
+
+    let members = Members::read(body.stream())?;
+    let (constants, exports) = (members.additions(), members.exports());
+    let mut inside = members.tokens;
+    inside.extend(parse(&constants)?);
+    let mut whole = Group::new(Delimiter::Brace, inside);
     whole.set_span(body.span());
     tokens.push(TokenTree::Group(whole));
 
     let mut out: TokenStream = tokens.into_iter().collect();
-    out.extend(parse(&format!("::meshgate_sdk::export!({filter});"))?);
+    out.extend(parse(&format!("::meshgate_sdk::export!({filter}: {exports});"))?);
     Ok(out)
 }
 
-/// The members that the author left out and that the trait needs.
-fn additions(body: &TokenStream) -> String {
-    let mut callbacks = String::new();
-    let mut types = Vec::new();
-    let mut previous = String::new();
-    for token in body.clone() {
-        let word = match &token {
-            TokenTree::Ident(ident) => ident.to_string(),
-            _ => String::new(),
-        };
-        if previous == "fn"
-            && let Some(callback) = word.strip_prefix("on_")
-        {
-            callbacks.push_str(&format!("\"{callback}\", "));
-        } else if previous == "type" {
-            types.push(word.clone());
-        }
-        previous = word;
-    }
-    let mut text = format!("const CALLBACKS: &'static [&'static str] = &[{callbacks}];");
-    for (name, default) in [("Config", "::meshgate_sdk::config::Empty"), ("State", "()")] {
-        if !types.iter().any(|given| given == name) {
-            text.push_str(&format!("type {name} = {default};"));
-        }
-    }
-    text
+/// What stands in the `impl`.
+#[derive(Default)]
+struct Members {
+    /// All of it, with `async` before the callbacks that may wait and do not.
+    tokens: TokenStream,
+    types: Vec<String>,
+    /// The type of what `configure` takes.
+    config: Option<String>,
+    callbacks: Vec<&'static str>,
+    awaits: Vec<&'static str>,
 }
 
-fn parse(text: &str) -> Result<TokenStream, &'static str> {
-    text.parse().map_err(|_| "#[filter] made something that is not Rust; please report this")
+impl Members {
+    fn read(stream: TokenStream) -> Result<Self, Mistake> {
+        let mut members = Self::default();
+        let mut tokens = stream.into_iter().peekable();
+        let mut previous: Option<TokenTree> = None;
+        // The callback whose signature is being read; its body is the next group in braces.
+        let mut reading = None;
+        while let Some(token) = tokens.next() {
+            if let TokenTree::Group(group) = &token
+                && previous.as_ref().is_some_and(|word| is_word(word, "configure"))
+            {
+                members.config = parameter_type(group.stream());
+            }
+            if is_word(&token, "fn")
+                && let Some(TokenTree::Ident(name)) = tokens.peek()
+            {
+                let is_async = previous.as_ref().is_some_and(|word| is_word(word, "async"));
+                reading = members.callback(name, is_async)?;
+                if reading.is_some_and(|(_, waits)| waits) && !is_async {
+                    members.tokens.extend([TokenTree::Ident(Ident::new("async", token.span()))]);
+                }
+            } else if previous.as_ref().is_some_and(|word| is_word(word, "type")) {
+                members.types.push(token.to_string());
+            }
+            if let TokenTree::Group(group) = &token
+                && group.delimiter() == Delimiter::Brace
+                && let Some((callback, _)) = reading.take()
+                && awaits(group.stream())
+            {
+                members.awaits.push(callback);
+            }
+            previous = Some(token.clone());
+            members.tokens.extend([token]);
+        }
+        Ok(members)
+    }
+
+    /// Notes a callback: its name in the ABI, and whether it may wait. `None` for another function.
+    fn callback(&mut self, name: &Ident, is_async: bool) -> Result<Option<(&'static str, bool)>, Mistake> {
+        let text = name.to_string();
+        if !text.starts_with("on_") {
+            return Ok(None);
+        }
+        if let Some((_, abi, waits, _)) = CALLBACKS.iter().find(|(known, ..)| *known == text) {
+            if is_async && !waits {
+                let message = format!("`{text}` cannot be `async`: the exchange is over, and nobody waits");
+                return Err(Mistake::new(message, name.span()));
+            }
+            self.callbacks.push(abi);
+            return Ok(Some((abi, *waits)));
+        }
+        let meant = CALLBACKS.iter().find(|(.., others)| others.contains(&text.as_str()));
+        let message = match meant {
+            Some((meant, ..)) => format!("a filter has no `{text}`; write `{meant}`"),
+            None => {
+                let all: Vec<_> = CALLBACKS.iter().map(|(name, ..)| format!("`{name}`")).collect();
+                format!("a filter has no `{text}`; its callbacks are {}", all.join(", "))
+            }
+        };
+        Err(Mistake::new(message, name.span()))
+    }
+
+    /// The members that the author left out and that the trait needs.
+    fn additions(&self) -> String {
+        let list = |names: &[&str]| names.iter().map(|name| format!("{name:?}, ")).collect::<String>();
+        let mut text = format!(
+            "const CALLBACKS: &'static [&'static str] = &[{}]; const AWAITS: &'static [&'static str] = &[{}];",
+            list(&self.callbacks),
+            list(&self.awaits)
+        );
+        let config = self.config.as_deref().unwrap_or("::meshgate_sdk::config::Empty");
+        for (name, default) in [("Config", config), ("State", "()")] {
+            if !self.types.iter().any(|given| given == name) {
+                text.push_str(&format!("type {name} = {default};"));
+            }
+        }
+        text
+    }
+
+    /// What the module exports. Whoever waits may wait for a call or for time to pass.
+    fn exports(&self) -> String {
+        let mut exports = self.callbacks.clone();
+        if !self.awaits.is_empty() {
+            exports.push("calls");
+            if !exports.contains(&"tick") {
+                exports.push("tick");
+            }
+        }
+        exports.join(" ")
+    }
+}
+
+/// Whether something is awaited in here.
+fn awaits(stream: TokenStream) -> bool {
+    stream.into_iter().any(|token| match token {
+        TokenTree::Group(group) => awaits(group.stream()),
+        token => is_word(&token, "await"),
+    })
+}
+
+/// The type of a function's only parameter: what follows the first colon.
+fn parameter_type(stream: TokenStream) -> Option<String> {
+    let is_colon = |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ':');
+    let given: TokenStream = stream.into_iter().skip_while(|token| !is_colon(token)).skip(1).collect();
+    let text = given.to_string();
+    Some(text.trim_end().trim_end_matches(',').to_owned()).filter(|text| !text.is_empty())
+}
+
+fn is_word(token: &TokenTree, word: &str) -> bool {
+    matches!(token, TokenTree::Ident(ident) if ident.to_string() == word)
+}
+
+fn parse(text: &str) -> Result<TokenStream, Mistake> {
+    let mistake =
+        |_| Mistake::new("#[filter] made something that is not Rust; please report this", Span::call_site());
+    text.parse().map_err(mistake)
 }

@@ -12,7 +12,7 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meshgate_tests::{Ask, Client, Envoy, repository, until};
+use meshgate_tests::{Ask, Client, Envoy, example, repository, until};
 use serde_json::{Value, json};
 
 use crate::conformance::{self, LANGUAGES, language};
@@ -622,6 +622,36 @@ async fn filter_built_with_the_sdk() {
     ];
     scenarios.push(Scenario::new("tour refuses", vec![("tour", json!({}))]).requests(refused));
     compare(scenarios).await;
+}
+
+#[tokio::test]
+async fn caching_authenticator() {
+    const TOKENS: &[Request] = &[
+        Request { label: "no token", ask: || marked(Ask::get("/")) },
+        Request {
+            label: "known",
+            ask: || marked(Ask::get("/")).header("authorization", "Bearer of-ann").header("x-user", "root"),
+        },
+        Request { label: "again", ask: || marked(Ask::get("/")).header("authorization", "Bearer of-ann") },
+        Request { label: "outside", ask: || marked(Ask::get("/")).header("authorization", "Bearer of-bob") },
+        Request { label: "unknown", ask: || marked(Ask::get("/")).header("authorization", "Bearer of-eve") },
+        Request {
+            label: "with a body",
+            ask: || marked(Ask::post("/post", "hello")).header("authorization", "bearer of-ann"),
+        },
+    ];
+    let service =
+        |service| json!({"service": service, "timeout": "300ms", "remember": "1m", "group": "staff"});
+    let scenario = |name, cluster| {
+        let scenario = Scenario::new(name, vec![("caching-auth", service(cluster))]);
+        scenario.module("caching-auth", example("caching-auth")).requests(TOKENS)
+    };
+    compare([
+        scenario("caching authenticator", "called"),
+        scenario("caching authenticator whose service is gone", "gone"),
+        scenario("caching authenticator whose service is silent", "silent"),
+    ])
+    .await;
 }
 
 #[tokio::test]

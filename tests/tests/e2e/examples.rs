@@ -1,7 +1,8 @@
 //! Every example's README, command by command: each line with `curl` in a ```console block prints what stands below it.
 //!
 //! The example runs as it stands, but on free ports. Its clusters' endpoints are played by backends that answer
-//! `NAME: METHOD PATH`, NAME being the cluster's; those of a cluster `chat` speak WebSocket, those of a cluster `greeter` gRPC. A line `...` in the README stands for any lines.
+//! `NAME: METHOD PATH`, NAME being the cluster's; those of a cluster `chat` speak WebSocket, those of a cluster `greeter` gRPC, and
+//! those of `application` and `tokens` do what `caching-auth/servers.py` does. A line `...` in the README stands for any lines.
 
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,11 @@ async fn hello_filter() {
 }
 
 #[tokio::test]
+async fn caching_auth() {
+    assert!(run_readme("caching-auth").await >= 5);
+}
+
+#[tokio::test]
 async fn tcp() {
     assert!(run_readme("tcp").await >= 3);
 }
@@ -53,7 +59,7 @@ async fn no_example_is_left_out() {
     names.sort();
     assert_eq!(
         names,
-        ["gateway", "grpc", "hello-filter", "quickstart", "tcp", "websocket"],
+        ["caching-auth", "gateway", "grpc", "hello-filter", "quickstart", "tcp", "websocket"],
         "each has a test here"
     );
 }
@@ -199,14 +205,20 @@ impl Addresses {
             return address;
         }
         let name = cluster.to_owned();
-        let backend =
-            Backend::answering(cluster, move |seen, _| {
-                let answer = format!("{name}: {} {}\n", seen.method, seen.path);
-                async move {
-                    Ok(Response::builder().header("content-type", "text/plain").body(full(answer)).unwrap())
-                }
-            })
-            .await;
+        let backend = Backend::answering(cluster, move |seen, _| {
+            let (status, answer) = match name.as_str() {
+                "application" => (200, format!("Good morning, {}.\n", seen.header("x-user"))),
+                "tokens" => match seen.header("authorization") {
+                    "Bearer of-ann" => (200, r#"{"user": "Ann", "groups": ["staff"]}"#.to_owned()),
+                    "Bearer of-bob" => (200, r#"{"user": "Bob", "groups": []}"#.to_owned()),
+                    _ => (404, "null".to_owned()),
+                },
+                _ => (200, format!("{name}: {} {}\n", seen.method, seen.path)),
+            };
+            let response = Response::builder().status(status).header("content-type", "text/plain");
+            async move { Ok(response.body(full(answer)).unwrap()) }
+        })
+        .await;
         let address = backend.address().to_string();
         self.backends.push(backend);
         address

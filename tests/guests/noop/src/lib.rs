@@ -1,7 +1,6 @@
 //! A filter on the SDK that has every callback and does nothing in it: what is left is what a filter costs by itself.
 
-use meshgate_sdk::config::Empty;
-use meshgate_sdk::{Body, ConfigError, Exchange, Filter, Flow, Outcome, filter};
+use meshgate_sdk::prelude::*;
 
 struct Noop;
 
@@ -11,29 +10,29 @@ impl Filter for Noop {
         Ok(Self)
     }
 
-    fn on_request_headers(&self, _: &mut Exchange<Self>, _: bool) -> Outcome {
-        Ok(Flow::Continue)
+    fn on_request(&self, _: &Exchange<Self>) -> Outcome {
+        Ok(())
     }
 
-    fn on_request_body(&self, _: &mut Exchange<Self>, _: &mut Body) -> Outcome {
-        Ok(Flow::Continue)
+    fn on_request_body(&self, _: &Exchange<Self>, _: &mut Body) -> Outcome {
+        Ok(())
     }
 
-    fn on_request_trailers(&self, _: &mut Exchange<Self>) -> Outcome {
-        Ok(Flow::Continue)
+    fn on_request_trailers(&self, _: &Exchange<Self>) -> Outcome {
+        Ok(())
     }
 
-    fn on_response_headers(&self, _: &mut Exchange<Self>, _: bool) -> Outcome {
-        Ok(Flow::Continue)
+    fn on_response(&self, _: &Exchange<Self>) -> Outcome {
+        Ok(())
     }
 
-    fn on_response_body(&self, _: &mut Exchange<Self>, _: &mut Body) -> Outcome {
-        Ok(Flow::Continue)
+    fn on_response_body(&self, _: &Exchange<Self>, _: &mut Body) -> Outcome {
+        Ok(())
     }
 
-    fn on_response_trailers(&self, _: &mut Exchange<Self>) -> Outcome {
-        Ok(Flow::Continue)
+    fn on_response_trailers(&self, _: &Exchange<Self>) -> Outcome {
+        Ok(())
     }
 
-    fn on_log(&self, _: &mut Exchange<Self>) {}
+    fn on_log(&self, _: &Exchange<Self>) {}
 }

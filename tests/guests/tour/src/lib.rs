@@ -17,11 +17,9 @@
 
 use std::cell::Cell;
 
-use meshgate_sdk::config::{ClusterName, Duration};
-use meshgate_sdk::metric::{Counter, Gauge, Histogram};
-use meshgate_sdk::{
-    Body, Call, ConfigError, Exchange, Filter, Flow, Outcome, Reply, Stop, filter, tick_every,
-};
+use meshgate_sdk::config::Duration;
+use meshgate_sdk::metric::{Counter, Family, Gauge, Histogram};
+use meshgate_sdk::{Body, Cluster, ConfigError, Exchange, Filter, Outcome, Reply, Stop, filter, tick_every};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -29,7 +27,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 struct Config {
     /// The cluster that is asked about each request.
-    check: Option<ClusterName>,
+    check: Option<Cluster>,
     /// How long that may take.
     timeout: Option<Duration>,
     /// How often the gauge grows.
@@ -37,116 +35,108 @@ struct Config {
 }
 
 struct Tour {
-    check: Option<ClusterName>,
+    check: Option<Cluster>,
     timeout: std::time::Duration,
     ticks: Gauge,
     counted: Cell<u64>,
+    exchanges: Family<Counter, 1>,
     durations: Histogram,
 }
 
 #[derive(Default)]
 struct State {
-    callbacks: u32,
-    token: Vec<u8>,
+    callbacks: Cell<u32>,
+}
+
+impl State {
+    fn count(&self) {
+        self.callbacks.set(self.callbacks.get() + 1);
+    }
 }
 
 #[filter]
 impl Filter for Tour {
-    type Config = Config;
     type State = State;
 
     fn configure(config: Config) -> Result<Self, ConfigError> {
         if let Some(period) = config.tick {
-            tick_every(period.as_std())?;
+            tick_every(period)?;
         }
         Ok(Self {
             check: config.check,
             timeout: config.timeout.map_or(std::time::Duration::from_secs(1), Duration::as_std),
             ticks: Gauge::build("tour_ticks").help("Ticks so far.").define()?,
             counted: Cell::new(0),
+            exchanges: Counter::build("tour_exchanges_total").family(["code"]),
             durations: Histogram::build("tour_duration_seconds").scale(1e-6).define()?,
         })
     }
 
-    fn on_request_headers(&self, exchange: &mut Exchange<Self>, _: bool) -> Outcome {
-        exchange.state.callbacks += 1;
+    async fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+        exchange.state.count();
         let headers = exchange.request().headers();
-        if headers.first("x-deny").is_some_and(|value| value == "1") {
-            return Err(Reply::new(403).body("denied").header("x-by", "tour").details("tour_denied").into());
+        if headers.get("x-deny").as_deref() == Some("1") {
+            return Reply::new(403).body("denied").header("x-by", "tour").details("tour_denied").into();
         }
-        if headers.first("x-fail").is_some_and(|value| value == "1") {
+        if headers.get("x-fail").as_deref() == Some("1") {
             return Err(Stop::failed("asked to"));
         }
         // The body changes its length.
         headers.remove("content-length")?;
-        let Some(cluster) = &self.check else { return Ok(Flow::Continue) };
-        exchange.state.token = headers.first("x-token").unwrap_or_default().into_bytes();
-        let token = String::from_utf8_lossy(&exchange.state.token).into_owned();
-        let call = Call::get(cluster, "/check").header("x-token", token).timeout(self.timeout);
-        exchange.call(&call, |_, exchange, response| {
-            let Ok(response) = response else { return Err(Reply::new(503).body("no check").into()) };
-            if response.status() != 200 {
-                return Err(Reply::new(401).body(format!("check said {}", response.status())).into());
-            }
-            let user = String::from_utf8_lossy(&response.body()?).trim().replace('\n', " ");
-            exchange.request().headers().set("x-user", user)?;
-            Ok(Flow::Continue)
-        })?;
-        Ok(Flow::Pause)
-    }
-
-    fn on_request_body(&self, exchange: &mut Exchange<Self>, body: &mut Body) -> Outcome {
-        exchange.state.callbacks += 1;
-        if !body.is_last() {
-            return Ok(Flow::Pause);
+        let Some(check) = &self.check else { return Ok(()) };
+        let token = headers.get("x-token").unwrap_or_default();
+        let call = check.get("/check").header("x-token", token).timeout(self.timeout);
+        let response = call.send().await.map_err(|_| Reply::new(503).body("no check"))?;
+        if response.status() != 200 {
+            return Reply::new(401).body(format!("check said {}", response.status())).into();
         }
-        embellish(body)
+        headers.set("x-user", response.text().trim().replace('\n', " "))?;
+        Ok(())
     }
 
-    fn on_request_trailers(&self, exchange: &mut Exchange<Self>) -> Outcome {
-        exchange.state.callbacks += 1;
+    async fn on_request_body(&self, exchange: &Exchange<Self>, body: &mut Body) -> Outcome {
+        exchange.state.count();
+        let text = body.whole(1 << 20).await?;
+        body.replace(text.to_ascii_uppercase())?;
+        body.prepend("<")?;
+        body.append(">")?;
+        Ok(())
+    }
+
+    fn on_request_trailers(&self, exchange: &Exchange<Self>) -> Outcome {
+        exchange.state.count();
         exchange.request().trailers().add("x-tour", "trailers")?;
-        Ok(Flow::Continue)
+        Ok(())
     }
 
-    fn on_response_headers(&self, exchange: &mut Exchange<Self>, _: bool) -> Outcome {
-        exchange.state.callbacks += 1;
+    fn on_response(&self, exchange: &Exchange<Self>) -> Outcome {
+        exchange.state.count();
         let (request, headers) = (exchange.request(), exchange.response().headers());
         let target = request.target();
         headers.set("x-method", request.method())?;
         headers.set("x-path", target.path())?;
-        headers.set("x-query-q", target.parameter("q").unwrap_or_default())?;
+        headers.set("x-query-q", target.parameter("q").unwrap_or_default().as_bytes())?;
         headers.set("x-source", if exchange.source_address().is_some() { "known" } else { "unknown" })?;
-        headers.set("x-seen", exchange.state.callbacks.to_string())?;
-        Ok(Flow::Continue)
+        headers.set("x-seen", exchange.state.callbacks.get().to_string())?;
+        Ok(())
     }
 
-    fn on_response_trailers(&self, exchange: &mut Exchange<Self>) -> Outcome {
+    fn on_response_trailers(&self, exchange: &Exchange<Self>) -> Outcome {
         exchange.response().trailers().set("x-tour", "trailers")?;
-        Ok(Flow::Continue)
+        Ok(())
     }
 
-    fn on_log(&self, exchange: &mut Exchange<Self>) {
+    fn on_log(&self, exchange: &Exchange<Self>) {
         let code = exchange.response_code().unwrap_or(0).to_string();
-        match Counter::build("tour_exchanges_total").label("code", code).define() {
-            Ok(counter) => counter.add(1),
-            Err(refused) => meshgate_sdk::warn!("{refused}"),
-        }
+        self.exchanges.with([&code]).add(1);
         if let Some(duration) = exchange.duration() {
             self.durations.record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
         }
     }
 
-    fn on_tick(&self) {
+    fn on_tick(&self) -> Outcome {
         self.counted.set(self.counted.get() + 1);
         self.ticks.set(self.counted.get());
+        Ok(())
     }
-}
-
-fn embellish(body: &mut Body) -> Outcome {
-    let text = body.bytes()?.to_ascii_uppercase();
-    body.replace(text)?;
-    body.prepend("<")?;
-    body.append(">")?;
-    Ok(Flow::Continue)
 }

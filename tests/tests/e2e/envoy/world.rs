@@ -129,9 +129,15 @@ impl World {
             called: Backend::answering("called", move |seen, request| {
                 let received = Arc::clone(&to_called);
                 async move {
-                    let status = if seen.path.starts_with("/deny") { 403 } else { 200 };
+                    let (status, text) = match (seen.path.as_str(), seen.header("authorization")) {
+                        ("/whoami", "Bearer of-ann") => (200, r#"{"user": "Ann", "groups": ["staff"]}"#),
+                        ("/whoami", "Bearer of-bob") => (200, r#"{"user": "Bob"}"#),
+                        ("/whoami", _) => (404, "nobody"),
+                        (path, _) if path.starts_with("/deny") => (403, "from the call"),
+                        _ => (200, "from the call"),
+                    };
                     record(&received, "called", seen, request).await?;
-                    let answer = Response::builder().status(status).body(full("from the call"));
+                    let answer = Response::builder().status(status).body(full(text));
                     answer.map_err(std::io::Error::other)
                 }
             })

@@ -1,16 +1,13 @@
-//! The hostcalls, as safe functions: every status becomes a `Result`, and nothing panics.
-//!
-//! The `proxy-wasm` crate dispatches callbacks; its wrappers of the hostcalls however panic on statuses that they do not
-//! list, and a panic costs the VM. So the SDK imports the functions itself, with statuses as numbers. The one exception
-//! is `proxy_http_call`, whose token `proxy-wasm` must know. Used by every other file of the SDK.
+//! The hostcalls as imports of the Proxy-Wasm ABI, with statuses as numbers: a host may answer any.
 #![allow(
     unsafe_code,
     reason = "imports of the Proxy-Wasm ABI take pointers; this file is the only one that calls them"
 )]
 
-use std::fmt;
 use std::ptr::null_mut;
 use std::time::Duration;
+
+use super::{Buffer, Direction, GrpcCall, HttpCall, LocalResponse, Map, Status};
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
@@ -83,84 +80,54 @@ unsafe extern "C" {
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_record_metric(id: u32, value: u64) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *mut *mut u8,
+        value_size: *mut usize,
+        version: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+        version: u32,
+    ) -> u32;
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout_ms: u32,
+        token: *mut u32,
+    ) -> u32;
+    fn proxy_grpc_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        service: *const u8,
+        service_size: usize,
+        method: *const u8,
+        method_size: usize,
+        metadata: *const u8,
+        metadata_size: usize,
+        message: *const u8,
+        message_size: usize,
+        timeout_ms: u32,
+        token: *mut u32,
+    ) -> u32;
+    fn proxy_grpc_cancel(token: u32) -> u32;
+    fn proxy_get_status(code: *mut u32, message: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
 }
 
-/// What a host answered instead of OK.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Status(u32);
-
-impl Status {
-    /// There is no such thing.
-    pub const NOT_FOUND: Self = Self(1);
-    /// The host does not accept the arguments.
-    pub const BAD_ARGUMENT: Self = Self(2);
-    /// The host failed, or a limit was reached.
-    pub const INTERNAL_FAILURE: Self = Self(10);
-    /// The host does not offer the function.
-    pub const UNIMPLEMENTED: Self = Self(12);
-
-    /// The status with this number in the ABI; 0 is not one.
-    pub const fn new(number: u32) -> Self {
-        Self(number)
-    }
-
-    /// The number in the ABI.
-    pub const fn number(self) -> u32 {
-        self.0
-    }
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            1 => "not found",
-            2 => "bad argument",
-            3 => "cannot be serialized",
-            4 => "cannot be parsed",
-            6 => "invalid memory access",
-            7 => "empty",
-            8 => "changed meanwhile",
-            10 => "internal failure",
-            12 => "not implemented",
-            number => return write!(f, "status {number}"),
-        })
-    }
-}
-
-impl fmt::Debug for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// A header map's number in the ABI.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub(crate) enum Map {
-    RequestHeaders = 0,
-    RequestTrailers = 1,
-    ResponseHeaders = 2,
-    ResponseTrailers = 3,
-    CallHeaders = 6,
-    CallTrailers = 7,
-}
-
-/// A buffer's number in the ABI.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub(crate) enum Buffer {
-    RequestBody = 0,
-    ResponseBody = 1,
-    CallBody = 4,
-    PluginConfiguration = 7,
-}
-
-/// Which way of an exchange is meant. The numbers are the ABI's stream types.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub(crate) enum Direction {
-    Request = 0,
-    Response = 1,
+/// What the host calls to get memory for what it hands over. [`bytes`] takes it back.
+pub fn allocate(size: usize) -> *mut u8 {
+    Box::into_raw(Box::<[u8]>::new_uninit_slice(size)).cast()
 }
 
 fn check(status: u32) -> Result<(), Status> {
@@ -257,14 +224,8 @@ pub(crate) fn resume(direction: Direction) -> Result<(), Status> {
     check(unsafe { proxy_continue_stream(direction as u32) })
 }
 
-/// `headers` are serialized pairs; `grpc_status` is -1 for none.
-pub(crate) fn send_local_response(
-    status: u16,
-    details: &str,
-    body: &[u8],
-    headers: &[u8],
-    grpc_status: i32,
-) -> Result<(), Status> {
+pub(crate) fn send_local_response(response: LocalResponse<'_>) -> Result<(), Status> {
+    let LocalResponse { status, details, body, headers, grpc_status } = response;
     // SAFETY: pointers and sizes are those of the slices.
     check(unsafe {
         proxy_send_local_response(
@@ -309,4 +270,85 @@ pub(crate) fn record_metric(id: u32, value: u64) -> Result<(), Status> {
 pub(crate) fn increment_metric(id: u32, offset: i64) -> Result<(), Status> {
     // SAFETY: no pointers.
     check(unsafe { proxy_increment_metric(id, offset) })
+}
+
+/// The value and its version.
+pub(crate) fn shared_data(key: &str) -> Result<(Vec<u8>, u32), Status> {
+    let mut version = 0;
+    // SAFETY: pointer and size are those of `key`; the host writes to where `bytes` points, and four bytes to `version`.
+    let value = bytes(|pointer, size| unsafe {
+        proxy_get_shared_data(key.as_ptr(), key.len(), pointer, size, &mut version)
+    })?;
+    Ok((value, version))
+}
+
+/// `None` removes, where the host can; a version of 0 overwrites whatever there is.
+pub(crate) fn set_shared_data(key: &str, value: Option<&[u8]>, version: u32) -> Result<(), Status> {
+    let (pointer, size) = value.map_or((std::ptr::null(), 0), |value| (value.as_ptr(), value.len()));
+    // SAFETY: pointers and sizes are those of `key` and `value`; the null pointer comes with a size of 0.
+    check(unsafe { proxy_set_shared_data(key.as_ptr(), key.len(), pointer, size, version) })
+}
+
+/// The token of the call.
+pub(crate) fn http_call(call: HttpCall<'_>) -> Result<u32, Status> {
+    let HttpCall { cluster, headers, body, timeout_ms } = call;
+    let mut token = 0;
+    // SAFETY: pointers and sizes are those of the slices; the host writes four bytes to `token`.
+    check(unsafe {
+        proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+            null_mut(),
+            0,
+            timeout_ms,
+            &mut token,
+        )
+    })?;
+    Ok(token)
+}
+
+/// The token of the call.
+pub(crate) fn grpc_call(call: GrpcCall<'_>) -> Result<u32, Status> {
+    let GrpcCall { cluster, service, method, metadata, message, timeout_ms } = call;
+    let mut token = 0;
+    // SAFETY: pointers and sizes are those of the slices; the host writes four bytes to `token`.
+    check(unsafe {
+        proxy_grpc_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            service.as_ptr(),
+            service.len(),
+            method.as_ptr(),
+            method.len(),
+            metadata.as_ptr(),
+            metadata.len(),
+            message.as_ptr(),
+            message.len(),
+            timeout_ms,
+            &mut token,
+        )
+    })?;
+    Ok(token)
+}
+
+pub(crate) fn grpc_cancel(token: u32) {
+    // SAFETY: no pointers. A call that is over cannot be cancelled, and need not be.
+    let _ = unsafe { proxy_grpc_cancel(token) };
+}
+
+/// The words beside the status with which a gRPC call ended.
+pub(crate) fn status_message() -> Result<Vec<u8>, Status> {
+    let mut code = 0;
+    // SAFETY: the host writes four bytes to `code` and a pointer and a size to where `bytes` points.
+    bytes(|pointer, size| unsafe { proxy_get_status(&mut code, pointer, size) })
+}
+
+/// Later hostcalls of this callback act for this context.
+pub(crate) fn set_effective_context(context: u32) {
+    // SAFETY: no pointers. A context that the host no longer knows is one that nothing can be done for.
+    let _ = unsafe { proxy_set_effective_context(context) };
 }

@@ -1,0 +1,362 @@
+//! A message's body, as a filter's callback for it sees it: a sequence of parts that can be awaited, read and changed.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Refused, Stop};
+use crate::host::{self, Buffer, Direction};
+use crate::reply::Reply;
+
+/// What a body's task waits for, of the body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wants {
+    /// Nothing: it waits for something else, or runs.
+    Nothing,
+    /// The next part; what it has seen may go on.
+    Next,
+    /// All of it; nothing goes on.
+    Whole,
+}
+
+/// What the host holds of a body, and how far the filter is with it. Positions count from the start of the host's buffer.
+pub(crate) struct Arrived {
+    direction: Direction,
+    /// Bytes in the host's buffer.
+    size: Cell<usize>,
+    /// Where the part begins that the filter was given last.
+    start: Cell<usize>,
+    /// Where it ends.
+    end: Cell<usize>,
+    /// Nothing more comes.
+    ended: Cell<bool>,
+    wants: Cell<Wants>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Arrived {
+    pub(crate) fn new(direction: Direction) -> Self {
+        Self {
+            direction,
+            size: Cell::new(0),
+            start: Cell::new(0),
+            end: Cell::new(0),
+            ended: Cell::new(false),
+            wants: Cell::new(Wants::Nothing),
+            waker: RefCell::new(None),
+        }
+    }
+
+    /// The host's buffer has so many bytes.
+    pub(crate) fn grew(&self, size: usize, ended: bool) {
+        self.size.set(size);
+        self.ended.set(self.ended.get() || ended);
+        self.wake();
+    }
+
+    /// Trailers have arrived: the body has ended before them.
+    pub(crate) fn ended(&self) {
+        self.ended.set(true);
+        self.wake();
+    }
+
+    /// What was in the host's buffer has gone on.
+    pub(crate) fn released(&self) {
+        self.size.set(0);
+        self.start.set(0);
+        self.end.set(0);
+    }
+
+    pub(crate) fn wants(&self) -> Wants {
+        self.wants.get()
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn buffer(&self) -> Buffer {
+        self.direction.body()
+    }
+
+    /// Waits until `ready` finds something.
+    async fn until<T>(&self, wants: Wants, ready: impl Fn(&Self) -> Option<T>) -> T {
+        let value = poll_fn(|context| match ready(self) {
+            Some(value) => Poll::Ready(value),
+            None => {
+                self.wants.set(wants);
+                self.waker.replace(Some(context.waker().clone()));
+                Poll::Pending
+            }
+        })
+        .await;
+        self.wants.set(Wants::Nothing);
+        value
+    }
+}
+
+/// A message's body. A callback for it gets it once, when the body begins, and waits for what it needs of it.
+///
+/// What it does not wait for passes by: a callback that returns after the first part leaves the rest alone.
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// # struct Shout;
+/// # #[filter]
+/// # impl Filter for Shout {
+/// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+/// /// Part by part: nothing is held back.
+/// async fn on_request_body(&self, _: &Exchange<Self>, body: &mut Body) -> Outcome {
+///     while let Some(part) = body.next().await? {
+///         body.replace(part.to_ascii_uppercase())?;
+///     }
+///     Ok(())
+/// }
+///
+/// /// The whole body, of 64 KiB at most; a longer one is answered with 413 (a request) or 502 (a response).
+/// async fn on_response_body(&self, _: &Exchange<Self>, body: &mut Body) -> Outcome {
+///     let text = body.text(64 << 10).await?;
+///     body.replace(text.replace("http://", "https://"))?;
+///     Ok(())
+/// }
+/// # }
+/// # fn main() {}
+/// ```
+///
+/// Where a body's length changes, Meshgate takes care of `content-length`. On other hosts the filter removes it from the
+/// head, in [`on_request`](crate::Filter::on_request) or [`on_response`](crate::Filter::on_response).
+pub struct Body {
+    arrived: Rc<Arrived>,
+}
+
+impl Body {
+    pub(crate) fn new(arrived: Rc<Arrived>) -> Self {
+        Self { arrived }
+    }
+
+    /// The next part, as soon as there is one; `None` at the body's end. What was given before goes on.
+    ///
+    /// How a body is divided into parts means nothing: that is up to the network and the host.
+    ///
+    /// # Errors
+    /// The host gave no access to it.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
+        let part = self.arrived.until(Wants::Next, |arrived| {
+            let (end, size) = (arrived.end.get(), arrived.size.get());
+            if size > end {
+                arrived.start.set(end);
+                arrived.end.set(size);
+                return Some(Some((end, size)));
+            }
+            arrived.ended.get().then(|| {
+                arrived.start.set(end);
+                None
+            })
+        });
+        match part.await {
+            Some((start, end)) => self.read(start, end).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The whole body, as far as it was not given out by [`next`](Self::next). Nothing of it goes on before.
+    ///
+    /// # Errors
+    /// It is longer than `limit` bytes. `?` then answers with 413 for a request and 502 for a response. Or the host gave
+    /// no access to it.
+    pub async fn whole(&mut self, limit: usize) -> Result<Vec<u8>, BodyError> {
+        let size = self.arrived.until(Wants::Whole, |arrived| {
+            let size = arrived.size.get();
+            (arrived.ended.get() || size > limit).then_some(size)
+        });
+        let size = size.await;
+        if size > limit {
+            return Err(BodyError::TooLong { limit, request: self.arrived.direction == Direction::Request });
+        }
+        self.arrived.start.set(0);
+        self.arrived.end.set(size);
+        self.read(0, size)
+    }
+
+    /// The whole body as text; bytes that are not UTF-8 become `U+FFFD`.
+    ///
+    /// # Errors
+    /// As for [`whole`](Self::whole).
+    pub async fn text(&mut self, limit: usize) -> Result<String, BodyError> {
+        Ok(crate::headers::text(self.whole(limit).await?))
+    }
+
+    /// The whole body, read as JSON.
+    ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// # struct Orders;
+    /// # #[filter]
+    /// # impl Filter for Orders {
+    /// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+    /// async fn on_request_body(&self, exchange: &Exchange<Self>, body: &mut Body) -> Outcome {
+    ///     #[derive(Deserialize)]
+    ///     struct Order { customer: String }
+    ///
+    ///     let order: Order = body.json(1 << 20).await?;
+    ///     exchange.request().headers().set("x-customer", &order.customer)?;
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # fn main() {}
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`whole`](Self::whole), and if it is not JSON of that form: `?` then answers with 400 for a request and 502
+    /// for a response.
+    pub async fn json<T: DeserializeOwned>(&mut self, limit: usize) -> Result<T, BodyError> {
+        let bytes = self.whole(limit).await?;
+        serde_json::from_slice(&bytes).map_err(|error| BodyError::Malformed {
+            reason: error.to_string(),
+            request: self.arrived.direction == Direction::Request,
+        })
+    }
+
+    /// Puts `bytes` in the place of what was given last: a part, or the whole body.
+    ///
+    /// # Errors
+    /// The host does not let the body be changed.
+    pub fn replace(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Refused> {
+        let (start, end) = (self.arrived.start.get(), self.arrived.end.get());
+        self.splice(start, end - start, bytes.as_ref())?;
+        self.arrived.end.set(start + bytes.as_ref().len());
+        Ok(())
+    }
+
+    /// Puts a value, written as JSON, in the place of what was given last.
+    ///
+    /// # Errors
+    /// As for [`replace`](Self::replace), and if the value cannot be written as JSON.
+    pub fn replace_json(&mut self, value: &impl Serialize) -> Result<(), Stop> {
+        Ok(self.replace(serde_json::to_vec(value).map_err(Stop::failed)?)?)
+    }
+
+    /// Puts `bytes` before what was given last.
+    ///
+    /// # Errors
+    /// As for [`replace`](Self::replace).
+    pub fn prepend(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Refused> {
+        self.splice(self.arrived.start.get(), 0, bytes.as_ref())?;
+        self.arrived.end.set(self.arrived.end.get() + bytes.as_ref().len());
+        Ok(())
+    }
+
+    /// Puts `bytes` behind what was given last; behind everything when the body has ended.
+    ///
+    /// # Errors
+    /// As for [`replace`](Self::replace).
+    pub fn append(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Refused> {
+        let end = self.arrived.end.get();
+        self.splice(end, 0, bytes.as_ref())?;
+        self.arrived.end.set(end + bytes.as_ref().len());
+        Ok(())
+    }
+
+    fn read(&self, start: usize, end: usize) -> Result<Vec<u8>, BodyError> {
+        if start == end {
+            return Ok(Vec::new());
+        }
+        host::buffer(self.arrived.buffer(), start, end - start)
+            .map_err(|status| BodyError::Refused(Refused::new("cannot read the body", status)))
+    }
+
+    fn splice(&self, start: usize, length: usize, bytes: &[u8]) -> Result<(), Refused> {
+        host::set_buffer(self.arrived.buffer(), start, length, bytes)
+            .map_err(|status| Refused::new("cannot change the body", status))?;
+        self.arrived.size.set(self.arrived.size.get().saturating_sub(length) + bytes.len());
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Arrived { size, ended, wants, .. } = &*self.arrived;
+        f.debug_struct("Body")
+            .field("size", &size.get())
+            .field("ended", &ended.get())
+            .field("wants", &wants.get())
+            .finish()
+    }
+}
+
+/// Why a filter does not get a body. `?` in a callback answers the exchange accordingly.
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// # use meshgate_sdk::BodyError;
+/// # struct Lenient;
+/// # #[filter]
+/// # impl Filter for Lenient {
+/// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+/// async fn on_request_body(&self, _: &Exchange<Self>, body: &mut Body) -> Outcome {
+///     match body.text(1024).await {
+///         Ok(text) => meshgate_sdk::info!("{text}"),
+///         Err(BodyError::TooLong { .. }) => meshgate_sdk::info!("too long to show"),
+///         Err(other) => return Err(other.into()),
+///     }
+///     Ok(())
+/// }
+/// # }
+/// # fn main() {}
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// It is longer than the filter wants to hold.
+    #[non_exhaustive]
+    TooLong {
+        /// How many bytes it may have.
+        limit: usize,
+        /// Whether it is a request's.
+        request: bool,
+    },
+    /// It is not of the form that the filter expects.
+    #[non_exhaustive]
+    Malformed {
+        /// What is wrong with it, and where.
+        reason: String,
+        /// Whether it is a request's.
+        request: bool,
+    },
+    /// The host gave no access to it.
+    Refused(Refused),
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong { limit, .. } => write!(f, "the body is longer than {limit} bytes"),
+            Self::Malformed { reason, .. } => write!(f, "the body is malformed: {reason}"),
+            Self::Refused(refused) => refused.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+impl From<BodyError> for Stop {
+    #[cold]
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLong { request: true, .. } => Reply::new(413).details("body_too_long").into(),
+            BodyError::TooLong { request: false, .. } => Reply::new(502).details("body_too_long").into(),
+            BodyError::Malformed { request: true, reason } => {
+                Reply::new(400).body(reason).details("body_malformed").into()
+            }
+            BodyError::Malformed { request: false, .. } => Reply::new(502).details("body_malformed").into(),
+            BodyError::Refused(refused) => refused.into(),
+        }
+    }
+}

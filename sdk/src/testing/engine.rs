@@ -1,0 +1,110 @@
+//! What runs a filter in a test: the simulation of this crate, or a real host.
+
+use std::time::{Duration, SystemTime};
+
+use super::message::{Fields, Request, Response};
+
+/// A host that runs one filter on one worker, as [`Proxy`](super::Proxy) drives it. Filters' authors need not know it.
+///
+/// The simulation implements it for a filter compiled natively, `meshgate-testing` for a compiled module in Meshgate's own
+/// host. Both must agree.
+pub trait Engine {
+    /// Starts the filter with this configuration. Shared data, metrics and the clock stay what they were.
+    ///
+    /// # Errors
+    /// The filter refused; what it logged.
+    fn start(&mut self, configuration: &str) -> Result<(), String>;
+
+    /// Begins an exchange: the request's head, and the properties that are known of it. Nothing is delivered yet.
+    fn open(&mut self, request: &Request) -> u32;
+
+    /// Delivers a part of a message to the filter, and says what became of it.
+    fn deliver(&mut self, exchange: u32, part: Part) -> Verdict;
+
+    /// What the filter let go of a held way since it was asked last; `None` if it still holds it.
+    fn released(&mut self, exchange: u32, way: Way) -> Option<Verdict>;
+
+    /// The fields of a head as they are now, pseudo-headers included.
+    fn head(&self, exchange: u32, way: Way) -> Fields;
+
+    /// The fields after a body as they are now.
+    fn trailers(&self, exchange: u32, way: Way) -> Fields;
+
+    /// The cluster that the filter decided for.
+    fn cluster(&self, exchange: u32) -> Option<String>;
+
+    /// The exchange is over: it took so long.
+    fn close(&mut self, exchange: u32);
+
+    /// The clusters that exist.
+    fn set_clusters(&mut self, names: Vec<String>);
+
+    /// The calls that the filter has begun since it was asked last.
+    fn calls(&mut self) -> Vec<StartedCall>;
+
+    /// Delivers what became of a call.
+    fn answer(&mut self, call: u32, response: &Response);
+
+    /// How often the filter wants to be woken from now on, if at all; `None` if it has not said so since it was asked last.
+    fn timer(&mut self) -> Option<Option<Duration>>;
+
+    /// Wakes it.
+    fn tick(&mut self);
+
+    /// Sets the clock.
+    fn set_time(&mut self, now: SystemTime);
+
+    /// What the filter logged, in order.
+    fn logs(&self) -> Vec<String>;
+
+    /// The value of a metric's series: a counter's or gauge's value, or how many values a histogram has taken up.
+    fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<i64>;
+}
+
+/// One way of an exchange.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// From the client to the endpoint.
+    Request,
+    /// Back.
+    Response,
+}
+
+/// A part of a message.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// The request's head, which the exchange was opened with; whether it is all.
+    RequestHead(bool),
+    /// The response's head, and whether it is all.
+    ResponseHead(Fields, bool),
+    /// A part of a body, and whether it is the last and no trailers follow.
+    Body(Way, Vec<u8>, bool),
+    /// The fields after a body.
+    Trailers(Way, Fields),
+}
+
+/// What became of what was delivered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// It goes on, with these bytes of the body.
+    Passed(Vec<u8>),
+    /// The filter holds it.
+    Held,
+    /// The filter answered the exchange.
+    Answered(Box<Response>),
+    /// The filter failed, so that nothing goes on.
+    Failed(String),
+}
+
+/// A call that a filter has begun.
+#[derive(Clone, Debug)]
+pub struct StartedCall {
+    /// By which [`Engine::answer`] knows it.
+    pub id: u32,
+    /// Where to.
+    pub cluster: String,
+    /// What it asks.
+    pub request: Request,
+    /// How long it may take.
+    pub timeout: Option<Duration>,
+}

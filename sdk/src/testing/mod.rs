@@ -1,0 +1,425 @@
+//! Testing a filter without a proxy: `cargo test` runs it natively, against servers, a clock and properties of the test's
+//! making.
+//!
+//! ```
+//! # use meshgate_sdk::prelude::*;
+//! # #[derive(Deserialize, JsonSchema)]
+//! # struct Config { tokens: Cluster }
+//! # struct Auth { tokens: Cluster }
+//! # #[filter]
+//! # impl Filter for Auth {
+//! #     fn configure(config: Config) -> Result<Self, ConfigError> { Ok(Self { tokens: config.tokens }) }
+//! #     async fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+//! #         let token = exchange.request().bearer_token().ok_or_else(|| Reply::new(401))?;
+//! #         let user = self.tokens.get("/who").bearer_token(token).send().await?.success()?;
+//! #         exchange.request().headers().set("x-user", user.text().as_bytes())?;
+//! #         Ok(())
+//! #     }
+//! # }
+//! # fn main() {
+//! use meshgate_sdk::testing::{Proxy, Request, Response};
+//!
+//! // `Auth` asks the cluster `tokens` who a request comes from.
+//! let mut proxy = Proxy::new::<Auth>(r#"{"tokens": "tokens"}"#);
+//! proxy.upstream("tokens", |call| match call.field("authorization").as_deref() {
+//!     Some("Bearer of-ann") => Response::new(200).body("ann"),
+//!     _ => Response::new(404),
+//! });
+//!
+//! let done = proxy.send(Request::get("/orders").header("authorization", "Bearer of-ann"));
+//! assert_eq!(done.status(), 200);
+//! assert_eq!(done.upstream().unwrap().field("x-user").as_deref(), Some("ann"));
+//!
+//! assert_eq!(proxy.send(Request::get("/orders")).status(), 401);
+//! # }
+//! ```
+//!
+//! Time stands still unless the test lets it go on ([`Proxy::advance`]), or an exchange has to wait: then it jumps to what
+//! happens next. So nothing in a test takes real time, and a timeout of an hour is tested in microseconds.
+//!
+//! The simulation does what Meshgate's host does, as far as a filter can notice. The same test can run the compiled module in
+//! that host: [`Proxy::with`] takes any [`Engine`].
+#![expect(clippy::panic, reason = "a test fails by a panic")]
+
+mod engine;
+mod message;
+mod native;
+pub(crate) mod world;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use self::engine::{Engine, Part, StartedCall, Verdict, Way};
+pub use self::message::{Failure, Fields, Request, Response};
+use self::native::Native;
+use crate::filter::Filter;
+
+/// When tests begin, by the filter's clock: 2026-01-01.
+const START: Duration = Duration::from_secs(1_767_225_600);
+
+type Server = Box<dyn FnMut(&Request) -> Response>;
+
+/// A proxy with one filter and one worker, between clients and servers that a test plays.
+pub struct Proxy {
+    engine: Box<dyn Engine>,
+    configuration: String,
+    servers: HashMap<String, Server>,
+    endpoint: Server,
+    now: SystemTime,
+    /// When the filter is to be woken next, and how often.
+    timer: Option<(SystemTime, Duration)>,
+    /// Calls whose outcome is decided, and when it is there.
+    waiting: Vec<(SystemTime, u32, Response)>,
+    calls: Vec<(String, Request)>,
+}
+
+impl Proxy {
+    /// Starts a filter with this configuration: JSON, as it stands in the YAML. Requests go to an endpoint that answers 200.
+    ///
+    /// # Panics
+    /// The filter refuses the configuration.
+    pub fn new<F: Filter>(configuration: &str) -> Self {
+        Self::with(Native::<F>::new(), configuration)
+    }
+
+    /// As [`new`](Self::new), in another host.
+    ///
+    /// # Panics
+    /// The filter refuses the configuration.
+    pub fn with(engine: impl Engine + 'static, configuration: &str) -> Self {
+        match Self::try_with(engine, configuration) {
+            Ok(proxy) => proxy,
+            Err(reason) => panic!("the filter does not start: {reason}"),
+        }
+    }
+
+    /// What a filter says about a configuration that it refuses.
+    ///
+    /// # Panics
+    /// It accepts it.
+    pub fn refusal<F: Filter>(configuration: &str) -> String {
+        match Self::try_with(Native::<F>::new(), configuration) {
+            Ok(_) => panic!("the filter accepts this configuration"),
+            Err(reason) => reason,
+        }
+    }
+
+    /// Starts a filter in a host, or says what it logged when it refused its configuration.
+    ///
+    /// # Errors
+    /// The filter refuses the configuration.
+    pub fn try_with(engine: impl Engine + 'static, configuration: &str) -> Result<Self, String> {
+        let mut proxy = Self {
+            engine: Box::new(engine),
+            configuration: configuration.to_owned(),
+            servers: HashMap::new(),
+            endpoint: Box::new(|_| Response::new(200)),
+            now: UNIX_EPOCH + START,
+            timer: None,
+            waiting: Vec::new(),
+            calls: Vec::new(),
+        };
+        proxy.engine.set_time(proxy.now);
+        proxy.engine.start(configuration)?;
+        Ok(proxy)
+    }
+
+    /// A new worker begins where this one was: the filter starts again, and only shared data is still there.
+    ///
+    /// # Panics
+    /// The filter refuses its configuration now.
+    pub fn restart(&mut self) {
+        self.waiting.clear();
+        if let Err(reason) = self.engine.start(&self.configuration) {
+            panic!("the filter does not start again: {reason}");
+        }
+    }
+
+    /// Says how a cluster answers, both the filter's calls and requests that the filter routes there.
+    pub fn upstream(&mut self, cluster: &str, server: impl FnMut(&Request) -> Response + 'static) {
+        self.servers.insert(cluster.to_owned(), Box::new(server));
+        let mut names: Vec<_> = self.servers.keys().cloned().collect();
+        names.sort();
+        self.engine.set_clusters(names);
+    }
+
+    /// Says how the endpoint answers to which requests go that the filter routes nowhere else.
+    pub fn endpoint(&mut self, server: impl FnMut(&Request) -> Response + 'static) {
+        self.endpoint = Box::new(server);
+    }
+
+    /// Sends a request through the filter, and waits for the response.
+    ///
+    /// # Panics
+    /// The filter waits for something that will never happen, or fails.
+    pub fn send(&mut self, request: Request) -> Done {
+        let began = self.now;
+        let exchange = self.engine.open(&request);
+        let (response, upstream) = self.exchange(exchange, &request);
+        self.engine.close(exchange);
+        self.run_until(self.now);
+        let took = self.now.duration_since(began).unwrap_or_default();
+        Done { response, upstream, took }
+    }
+
+    /// Begins an exchange and gives up after its request's head: the client goes away.
+    pub fn abandon(&mut self, request: Request) {
+        let exchange = self.engine.open(&request);
+        let _ = self
+            .engine
+            .deliver(exchange, Part::RequestHead(request.parts.is_empty() && request.tail.is_empty()));
+        self.engine.close(exchange);
+        self.run_until(self.now);
+    }
+
+    /// Lets time pass.
+    pub fn advance(&mut self, time: Duration) {
+        self.run_until(self.now + time);
+    }
+
+    /// The time, by the filter's clock.
+    pub fn now(&self) -> SystemTime {
+        self.now
+    }
+
+    /// The filter's calls to a cluster so far.
+    pub fn calls(&mut self, cluster: &str) -> Vec<Request> {
+        self.look_at_calls();
+        self.calls.iter().filter(|(name, _)| name == cluster).map(|(_, request)| request.clone()).collect()
+    }
+
+    /// What the filter has logged so far.
+    pub fn logs(&self) -> Vec<String> {
+        self.engine.logs()
+    }
+
+    /// The value of a counter or gauge with these labels, or how many values a histogram has; 0 if nobody has recorded any.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> i64 {
+        self.engine.metric(name, labels).unwrap_or(0)
+    }
+
+    fn exchange(&mut self, exchange: u32, request: &Request) -> (Response, Option<Request>) {
+        let end = request.parts.is_empty() && request.tail.is_empty();
+        let passed = self.pass(exchange, Way::Request, Part::RequestHead(end), &request.parts, &request.tail);
+        let (upstream, response) = match passed {
+            Ok(body) => {
+                let tail = if request.tail.is_empty() {
+                    Fields::new()
+                } else {
+                    self.engine.trailers(exchange, Way::Request)
+                };
+                let sent = Request {
+                    head: self.engine.head(exchange, Way::Request),
+                    parts: body,
+                    tail,
+                    facts: Vec::new(),
+                };
+                let response = self.serve(exchange, &sent);
+                (Some(sent), response)
+            }
+            Err(answer) => (None, *answer),
+        };
+        let end = response.parts.is_empty() && response.tail.is_empty();
+        let head = Part::ResponseHead(response.head.clone(), end);
+        let response = match self.pass(exchange, Way::Response, head, &response.parts, &response.tail) {
+            Ok(parts) => {
+                let tail = if response.tail.is_empty() {
+                    Fields::new()
+                } else {
+                    self.engine.trailers(exchange, Way::Response)
+                };
+                let head = self.engine.head(exchange, Way::Response);
+                Response { head, parts, tail, ..Response::default() }
+            }
+            Err(answer) => *answer,
+        };
+        (response, upstream)
+    }
+
+    /// What the endpoint answers, or the proxy in its place.
+    fn serve(&mut self, exchange: u32, request: &Request) -> Response {
+        let cluster = self.engine.cluster(exchange);
+        let server = cluster.and_then(|cluster| self.servers.get_mut(&cluster)).unwrap_or(&mut self.endpoint);
+        let response = server(request);
+        self.run_until(self.now + response.after);
+        match response.failure {
+            None => response,
+            Some(Failure::Timeout) => Response::new(504),
+            Some(Failure::Refused | Failure::Reset) => Response::new(503),
+        }
+    }
+
+    /// Lets a message through the filter: the parts of the body that come out, or the answer that takes its place.
+    fn pass(
+        &mut self,
+        exchange: u32,
+        way: Way,
+        head: Part,
+        parts: &[Vec<u8>],
+        tail: &Fields,
+    ) -> Result<Vec<Vec<u8>>, Box<Response>> {
+        let mut out = Vec::new();
+        let verdict = self.deliver(exchange, way, head);
+        self.take(exchange, way, verdict, true, &mut out)?;
+        for (index, part) in parts.iter().enumerate() {
+            let is_last = index + 1 == parts.len() && tail.is_empty();
+            let verdict = self.deliver(exchange, way, Part::Body(way, part.clone(), is_last));
+            self.take(exchange, way, verdict, is_last, &mut out)?;
+        }
+        if !tail.is_empty() {
+            let verdict = self.deliver(exchange, way, Part::Trailers(way, tail.clone()));
+            self.take(exchange, way, verdict, true, &mut out)?;
+        }
+        Ok(out)
+    }
+
+    /// Delivers a part, and lets happen what happens at once.
+    fn deliver(&mut self, exchange: u32, way: Way, part: Part) -> Verdict {
+        match self.engine.deliver(exchange, part) {
+            Verdict::Held => {
+                self.run_until(self.now);
+                self.engine.released(exchange, way).unwrap_or(Verdict::Held)
+            }
+            other => other,
+        }
+    }
+
+    /// Takes what came through; if nothing more follows, waits for it.
+    fn take(
+        &mut self,
+        exchange: u32,
+        way: Way,
+        verdict: Verdict,
+        wait: bool,
+        out: &mut Vec<Vec<u8>>,
+    ) -> Result<(), Box<Response>> {
+        match verdict {
+            Verdict::Passed(bytes) => {
+                if !bytes.is_empty() {
+                    out.push(bytes);
+                }
+                Ok(())
+            }
+            Verdict::Answered(answer) => Err(answer),
+            Verdict::Failed(reason) => panic!("the filter fails: {reason}"),
+            Verdict::Held if wait => {
+                let verdict = self.wait(exchange, way);
+                self.take(exchange, way, verdict, true, out)
+            }
+            Verdict::Held => Ok(()),
+        }
+    }
+
+    fn wait(&mut self, exchange: u32, way: Way) -> Verdict {
+        loop {
+            if let Some(verdict) = self.engine.released(exchange, way) {
+                return verdict;
+            }
+            let Some(next) = self.next_event() else {
+                panic!("the filter holds the {way:?} and waits for something that never happens");
+            };
+            self.run(next);
+        }
+    }
+
+    /// Decides what becomes of calls that the filter has begun.
+    fn look_at_calls(&mut self) {
+        if let Some(period) = self.engine.timer() {
+            self.timer = period.map(|period| (self.now + period, period));
+        }
+        for call in self.engine.calls() {
+            let StartedCall { id, cluster, request, timeout } = call;
+            let mut response = match self.servers.get_mut(&cluster) {
+                Some(server) => server(&request),
+                None => Response::refused(),
+            };
+            let limit = timeout.unwrap_or(Duration::MAX);
+            if response.failure == Some(Failure::Timeout) || response.after > limit {
+                response = Response::timeout().after(timeout.unwrap_or_default());
+            }
+            self.calls.push((cluster, request));
+            self.waiting.push((self.now + response.after, id, response));
+        }
+    }
+
+    /// When something happens next.
+    fn next_event(&mut self) -> Option<SystemTime> {
+        self.look_at_calls();
+        let calls = self.waiting.iter().map(|(at, ..)| *at);
+        calls.chain(self.timer.map(|(at, _)| at)).min()
+    }
+
+    /// Lets happen what happens up to this time.
+    fn run_until(&mut self, time: SystemTime) {
+        while let Some(next) = self.next_event().filter(|next| *next <= time) {
+            self.run(next);
+        }
+        self.set_time(time);
+    }
+
+    /// Lets happen the one thing that happens at this time.
+    fn run(&mut self, time: SystemTime) {
+        self.set_time(time);
+        if let Some(position) = self.waiting.iter().position(|(at, ..)| *at <= time) {
+            let (_, call, response) = self.waiting.remove(position);
+            self.engine.answer(call, &response);
+        } else if let Some((at, period)) = self.timer
+            && at <= time
+        {
+            self.timer = Some((time + period, period));
+            self.engine.tick();
+        }
+    }
+
+    fn set_time(&mut self, time: SystemTime) {
+        self.now = self.now.max(time);
+        self.engine.set_time(self.now);
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+/// What became of a request: see [`Proxy::send`].
+#[derive(Clone, Debug)]
+pub struct Done {
+    response: Response,
+    upstream: Option<Request>,
+    took: Duration,
+}
+
+impl Done {
+    /// The status that the client got.
+    pub fn status(&self) -> u16 {
+        self.response.status()
+    }
+
+    /// The first value of a field of the response that the client got.
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.response.field(name)
+    }
+
+    /// The body that the client got, as text.
+    pub fn text(&self) -> String {
+        self.response.text()
+    }
+
+    /// The response that the client got.
+    pub fn response(&self) -> &Response {
+        &self.response
+    }
+
+    /// The request as the endpoint got it; `None` if the filter answered.
+    pub fn upstream(&self) -> Option<&Request> {
+        self.upstream.as_ref()
+    }
+
+    /// How long it took, by the filter's clock.
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+}

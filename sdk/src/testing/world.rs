@@ -1,0 +1,415 @@
+//! The simulated host: what hostcalls read and write while a filter's callback runs natively.
+//!
+//! It follows Meshgate's own host, as far as a filter on the SDK can notice.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use meshgate_abi::{MetricType, RouteDecision, Series, function};
+use prost::Message;
+
+use super::engine::StartedCall;
+use super::message::{Fields, Request, Response};
+use crate::headers::Pairs;
+use crate::host::{Buffer, Direction, GrpcCall, HttpCall, LocalResponse, Map, Status};
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<RefCell<World>>>> = const { RefCell::new(None) };
+    /// Contexts and calls are numbered through for all worlds of a thread: the SDK's tables are the thread's.
+    static LAST: RefCell<u32> = const { RefCell::new(0) };
+}
+
+/// Lets a hostcall act on the world that is entered, if there is one.
+pub(crate) fn current<T>(call: impl FnOnce(&mut World) -> T) -> Option<T> {
+    CURRENT.with_borrow(|world| world.as_ref().map(|world| call(&mut world.borrow_mut())))
+}
+
+/// Runs a callback in this world.
+pub(crate) fn within<T>(world: &Rc<RefCell<World>>, callback: impl FnOnce() -> T) -> T {
+    let before = CURRENT.replace(Some(Rc::clone(world)));
+    let result = callback();
+    CURRENT.replace(before);
+    result
+}
+
+pub(crate) fn next_id() -> u32 {
+    LAST.with_borrow_mut(|last| {
+        *last += 1;
+        *last
+    })
+}
+
+/// One exchange.
+#[derive(Default)]
+pub(crate) struct Stream {
+    /// The messages' fields, by the number of their map; `None` for those that are not there yet.
+    pub(crate) maps: [Option<Fields>; 4],
+    pub(crate) bodies: [Vec<u8>; 2],
+    /// The body whose callback runs.
+    pub(crate) in_body: Option<Direction>,
+    pub(crate) properties: HashMap<Vec<u8>, Vec<u8>>,
+    pub(crate) resumed: [bool; 2],
+    pub(crate) answer: Option<Response>,
+    pub(crate) route: Option<RouteDecision>,
+    pub(crate) over: bool,
+}
+
+/// What a metric's series has come to.
+pub(crate) struct Recorded {
+    pub(crate) name: String,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) kind: u32,
+    pub(crate) value: i64,
+}
+
+/// Everything outside of the filter.
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) nanoseconds: u64,
+    pub(crate) configuration: Vec<u8>,
+    pub(crate) clusters: Vec<String>,
+    /// The period that was set since somebody looked.
+    pub(crate) timer: Option<Option<Duration>>,
+    pub(crate) logs: Vec<String>,
+    pub(crate) metrics: Vec<Recorded>,
+    pub(crate) shared: HashMap<String, (Vec<u8>, u32)>,
+    last_version: u32,
+    pub(crate) calls: Vec<StartedCall>,
+    /// The call's response that is being delivered.
+    pub(crate) reply: Option<Response>,
+    pub(crate) streams: HashMap<u32, Stream>,
+    /// The context whose callback runs.
+    pub(crate) effective: u32,
+}
+
+impl World {
+    fn stream(&mut self) -> Option<&mut Stream> {
+        self.streams.get_mut(&self.effective)
+    }
+
+    pub(crate) fn log(&mut self, _: u32, message: &str) {
+        self.logs.push(message.to_owned());
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.nanoseconds
+    }
+
+    pub(crate) fn set_tick_period(&mut self, period: Duration) {
+        self.timer = Some((!period.is_zero()).then_some(period));
+    }
+
+    pub(crate) fn set_effective_context(&mut self, context: u32) {
+        self.effective = context;
+    }
+
+    pub(crate) fn buffer(&mut self, buffer: Buffer, start: usize, most: usize) -> Result<Vec<u8>, Status> {
+        let bytes = match buffer {
+            Buffer::PluginConfiguration => &self.configuration,
+            Buffer::CallBody | Buffer::GrpcMessage => {
+                return self
+                    .reply
+                    .as_ref()
+                    .map(|reply| part(&reply.bytes(), start, most))
+                    .ok_or(Status::NOT_FOUND);
+            }
+            Buffer::RequestBody | Buffer::ResponseBody => self.body(buffer).ok_or(Status::NOT_FOUND)?,
+        };
+        Ok(part(bytes, start, most))
+    }
+
+    pub(crate) fn set_buffer(
+        &mut self,
+        buffer: Buffer,
+        start: usize,
+        size: usize,
+        new: &[u8],
+    ) -> Result<(), Status> {
+        let body = self.body(buffer).ok_or(Status::BAD_ARGUMENT)?;
+        let start = start.min(body.len());
+        let end = start.saturating_add(size).min(body.len());
+        body.splice(start..end, new.iter().copied());
+        Ok(())
+    }
+
+    /// There during its callback, and while something is held.
+    fn body(&mut self, buffer: Buffer) -> Option<&mut Vec<u8>> {
+        let direction = match buffer {
+            Buffer::RequestBody => Direction::Request,
+            Buffer::ResponseBody => Direction::Response,
+            _ => return None,
+        };
+        let stream = self.stream()?;
+        let in_body = stream.in_body == Some(direction);
+        let body = stream.bodies.get_mut(direction as usize)?;
+        (in_body || !body.is_empty()).then_some(body)
+    }
+
+    pub(crate) fn map(&mut self, map: Map) -> Option<&Fields> {
+        match map {
+            Map::CallHeaders => self.reply.as_ref().map(|reply| &reply.head),
+            Map::CallTrailers => self.reply.as_ref().map(|reply| &reply.tail),
+            map => self.stream()?.maps.get(map as usize)?.as_ref(),
+        }
+    }
+
+    pub(crate) fn header(&mut self, map: Map, name: &str) -> Result<Vec<u8>, Status> {
+        let name = canonical(name);
+        let fields = self.map(map).ok_or(Status::NOT_FOUND)?;
+        let found = fields.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| value.clone()).ok_or(Status::NOT_FOUND)
+    }
+
+    /// The fields of a map that can be written, if name and value can be sent.
+    fn writable(&mut self, map: Map, name: &str, value: &[u8]) -> Result<&mut Fields, Status> {
+        let token = name.strip_prefix(':').unwrap_or(name);
+        let sound = !token.is_empty()
+            && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+            && value.iter().all(|byte| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7f));
+        let stream = self.stream().filter(|stream| sound && !stream.over).ok_or(Status::BAD_ARGUMENT)?;
+        stream.maps.get_mut(map as usize).and_then(Option::as_mut).ok_or(Status::BAD_ARGUMENT)
+    }
+
+    pub(crate) fn add_header(&mut self, map: Map, name: &str, value: &[u8]) -> Result<(), Status> {
+        if name.starts_with(':') {
+            return self.set_header(map, name, value);
+        }
+        let name = canonical(name);
+        self.writable(map, &name, value)?.push((name, value.to_vec()));
+        Ok(())
+    }
+
+    pub(crate) fn set_header(&mut self, map: Map, name: &str, value: &[u8]) -> Result<(), Status> {
+        let name = canonical(name);
+        let fields = self.writable(map, &name, value)?;
+        match fields.iter().position(|(known, _)| *known == name) {
+            Some(position) => {
+                let mut index = 0;
+                fields.retain(|(known, _)| {
+                    index += 1;
+                    *known != name || index == position + 1
+                });
+                if let Some((_, known)) = fields.get_mut(position) {
+                    *known = value.to_vec();
+                }
+            }
+            None => fields.push((name, value.to_vec())),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remove_header(&mut self, map: Map, name: &str) -> Result<(), Status> {
+        let name = canonical(name);
+        // Pseudo-headers stay: a message cannot do without.
+        self.writable(map, &name, b"")?.retain(|(known, _)| *known != name || known.starts_with(':'));
+        Ok(())
+    }
+
+    pub(crate) fn property(&mut self, path: &[u8]) -> Result<Vec<u8>, Status> {
+        let stream = self.stream().ok_or(Status::NOT_FOUND)?;
+        if let Some(value) = stream.properties.get(path) {
+            return Ok(value.clone());
+        }
+        let field = |map: usize, name: &str| {
+            let (_, value) = stream.maps.get(map)?.as_ref()?.iter().find(|(known, _)| known == name)?;
+            Some(value.clone())
+        };
+        let number = |bytes: Vec<u8>| {
+            let number: i64 = String::from_utf8(bytes).ok()?.parse().ok()?;
+            Some(number.to_le_bytes().to_vec())
+        };
+        let decided = |value: fn(&RouteDecision) -> &String| {
+            stream
+                .route
+                .as_ref()
+                .map(value)
+                .filter(|text| !text.is_empty())
+                .map(|text| text.clone().into_bytes())
+        };
+        match path {
+            b"request\0path" => field(0, ":path"),
+            b"request\0method" => field(0, ":method"),
+            b"request\0host" => field(0, ":authority"),
+            b"request\0scheme" => field(0, ":scheme"),
+            b"request\0id" => field(0, "x-request-id"),
+            b"response\0code" => field(2, ":status").and_then(number),
+            b"xds\0route_name" => decided(|route| &route.route),
+            b"xds\0cluster_name" => decided(|route| &route.cluster),
+            _ => None,
+        }
+        .ok_or(Status::NOT_FOUND)
+    }
+
+    pub(crate) fn set_property(&mut self, path: &[u8], value: &[u8]) -> Result<(), Status> {
+        let stream = self.stream().ok_or(Status::NOT_FOUND)?;
+        stream.properties.insert(path.to_vec(), value.to_vec());
+        Ok(())
+    }
+
+    pub(crate) fn resume(&mut self, direction: Direction) {
+        if let Some(resumed) = self.stream().and_then(|stream| stream.resumed.get_mut(direction as usize)) {
+            *resumed = true;
+        }
+    }
+
+    pub(crate) fn answer(&mut self, response: LocalResponse<'_>) -> Result<(), Status> {
+        if !(200..1000).contains(&response.status) {
+            return Err(Status::BAD_ARGUMENT);
+        }
+        let Some(stream) = self.stream() else { return Ok(()) };
+        if stream.answer.is_none() {
+            let fields = Pairs::new(response.headers.to_vec());
+            let mut answer = Response::new(response.status);
+            answer.head.extend(fields.iter().map(|(name, value)| (canonical(name), value.to_vec())));
+            if !response.body.is_empty() {
+                answer.parts = vec![response.body.to_vec()];
+                if answer.field("content-type").is_none() {
+                    answer = answer.header("content-type", "text/plain");
+                }
+            }
+            let details = response.details.replace(char::is_whitespace, "_");
+            stream.properties.insert(b"response\0code_details".to_vec(), details.into_bytes());
+            if response.grpc_status >= 0 {
+                let status = i64::from(response.grpc_status).to_le_bytes().to_vec();
+                stream.properties.insert(b"response\0grpc_status".to_vec(), status);
+            }
+            stream.answer = Some(answer);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn foreign_function(&mut self, name: &str, argument: &[u8]) -> Result<Vec<u8>, Status> {
+        match name {
+            function::ROUTE => {
+                let decision = RouteDecision::decode(argument).map_err(|_| Status::BAD_ARGUMENT)?;
+                let known = decision.direct.is_some() || self.clusters.contains(&decision.cluster);
+                let stream = self.stream().filter(|_| known).ok_or(Status::BAD_ARGUMENT)?;
+                stream.route = Some(decision);
+                Ok(Vec::new())
+            }
+            function::METRIC => {
+                let series = Series::decode(argument).map_err(|_| Status::BAD_ARGUMENT)?;
+                let kind = MetricType::try_from(series.r#type).map_err(|_| Status::BAD_ARGUMENT)?;
+                let labels = series.labels.into_iter().map(|label| (label.name, label.value)).collect();
+                self.define_metric(kind as u32, &series.name, labels).map(|id| id.to_le_bytes().to_vec())
+            }
+            _ => Err(Status::NOT_FOUND),
+        }
+    }
+
+    pub(crate) fn define_metric(
+        &mut self,
+        kind: u32,
+        name: &str,
+        mut labels: Vec<(String, String)>,
+    ) -> Result<u32, Status> {
+        labels.sort();
+        let of_name = |recorded: &&Recorded| recorded.name == name;
+        if self.metrics.iter().find(of_name).is_some_and(|recorded| recorded.kind != kind) {
+            return Err(Status::BAD_ARGUMENT);
+        }
+        let known =
+            self.metrics.iter().position(|recorded| recorded.name == name && recorded.labels == labels);
+        let position = known.unwrap_or_else(|| {
+            self.metrics.push(Recorded { name: name.to_owned(), labels, kind, value: 0 });
+            self.metrics.len() - 1
+        });
+        u32::try_from(position).map_err(|_| Status::INTERNAL_FAILURE)
+    }
+
+    pub(crate) fn record_metric(&mut self, id: u32, value: u64) -> Result<(), Status> {
+        let recorded = self.metrics.get_mut(id as usize).ok_or(Status::NOT_FOUND)?;
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        match recorded.kind {
+            0 => recorded.value = recorded.value.saturating_add(value),
+            1 => recorded.value = value,
+            _ => recorded.value += 1,
+        }
+        Ok(())
+    }
+
+    pub(crate) fn increment_metric(&mut self, id: u32, offset: i64) -> Result<(), Status> {
+        let recorded = self.metrics.get_mut(id as usize).ok_or(Status::NOT_FOUND)?;
+        if recorded.kind > 1 || (recorded.kind == 0 && offset <= 0) {
+            return Err(Status::BAD_ARGUMENT);
+        }
+        recorded.value = recorded.value.saturating_add(offset);
+        Ok(())
+    }
+
+    pub(crate) fn shared_data(&mut self, key: &str) -> Result<(Vec<u8>, u32), Status> {
+        self.shared.get(key).cloned().ok_or(Status::NOT_FOUND)
+    }
+
+    pub(crate) fn set_shared_data(
+        &mut self,
+        key: &str,
+        value: Option<&[u8]>,
+        version: u32,
+    ) -> Result<(), Status> {
+        let known = self.shared.get(key).map(|(_, version)| *version);
+        if version != 0 && known.is_some_and(|known| known != version) {
+            return Err(Status::CHANGED);
+        }
+        match value {
+            Some(value) => {
+                self.last_version += 1;
+                self.shared.insert(key.to_owned(), (value.to_vec(), self.last_version));
+            }
+            None => drop(self.shared.remove(key)),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn http_call(&mut self, call: HttpCall<'_>) -> Result<u32, Status> {
+        let head: Fields = Pairs::new(call.headers.to_vec())
+            .iter()
+            .map(|(name, value)| (canonical(name), value.to_vec()))
+            .collect();
+        let complete =
+            [":method", ":path", ":authority"].iter().all(|name| head.iter().any(|(known, _)| known == name));
+        if !complete || !self.clusters.iter().any(|name| name == call.cluster) {
+            return Err(Status::BAD_ARGUMENT);
+        }
+        Ok(self.begin(call.cluster, Request::received(head, call.body.to_vec(), Vec::new()), call.timeout_ms))
+    }
+
+    pub(crate) fn grpc_call(&mut self, call: GrpcCall<'_>) -> Result<u32, Status> {
+        if !self.clusters.iter().any(|name| name == call.cluster) {
+            return Err(Status::new(4));
+        }
+        let path = format!("/{}/{}", call.service, call.method);
+        let mut request = Request::post(&path, call.message).header(":authority", call.cluster);
+        request = request.header("content-type", "application/grpc");
+        let metadata = Pairs::new(call.metadata.to_vec());
+        request.head.extend(metadata.iter().map(|(name, value)| (canonical(name), value.to_vec())));
+        Ok(self.begin(call.cluster, request, call.timeout_ms))
+    }
+
+    fn begin(&mut self, cluster: &str, request: Request, timeout_ms: u32) -> u32 {
+        let id = next_id();
+        let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms.into()));
+        self.calls.push(StartedCall { id, cluster: cluster.to_owned(), request, timeout });
+        id
+    }
+
+    pub(crate) fn cancel(&mut self, call: u32) {
+        self.calls.retain(|started| started.id != call);
+    }
+
+    pub(crate) fn status_message(&self) -> Vec<u8> {
+        let message = self.reply.as_ref().and_then(|reply| reply.field("grpc-message"));
+        message.unwrap_or_default().into_bytes()
+    }
+}
+
+fn canonical(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    if name == "host" { ":authority".to_owned() } else { name }
+}
+
+fn part(bytes: &[u8], start: usize, most: usize) -> Vec<u8> {
+    bytes.iter().skip(start).take(most).copied().collect()
+}
