@@ -1,7 +1,7 @@
 //! What the host asks of the worker that embeds it, and the values that pass between the two.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -58,6 +58,11 @@ pub trait Host {
 
     /// A guest's log line, cleaned of control characters and within the plugin's rate.
     fn log(&self, plugin: &PluginSpec, level: LogLevel, message: &str);
+
+    /// The wall clock that guests read. Tests have one of their own.
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
 
     /// The lowest level [`Host::log`] wants to see; lower lines are dropped before they are copied.
     fn log_level(&self) -> LogLevel {

@@ -44,11 +44,8 @@ impl Timer {
         if self.armed.is_some_and(|(moment, _)| moment > now && moment <= next) {
             return Ok(());
         }
-        let wait = match self.tick {
-            Some((period, moment)) if moment == next => period,
-            // Rounded up, since waking too early would only mean to wait again.
-            _ => Duration::from_millis(next.saturating_sub(now).div_ceil(1_000_000).max(1)),
-        };
+        // Rounded up, since waking too early would only mean to wait again.
+        let wait = Duration::from_millis(next.saturating_sub(now).div_ceil(1_000_000).max(1));
         self.armed = Some((now.saturating_add(nanoseconds(wait)), wait));
         host::set_tick_period(wait)
     }

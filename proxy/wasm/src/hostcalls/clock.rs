@@ -19,7 +19,8 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
 }
 
 fn current_time(call: &mut Call<'_>, nanoseconds_at: u32) -> Outcome {
-    let now = call.moment(nanoseconds(SystemTime::now()));
+    let now = call.state().host.now();
+    let now = call.moment(nanoseconds(now));
     call.write_u64(nanoseconds_at, now)
 }
 

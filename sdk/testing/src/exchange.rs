@@ -1,0 +1,81 @@
+//! An exchange as the host sees it, with what a test says of it.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use meshgate_abi::RouteDecision;
+use meshgate_sdk::testing::Request;
+use meshgate_wasm::{Attributes, Certificate, Connection, Exchange, HttpStream, Tls};
+
+use crate::convert;
+
+/// One exchange.
+pub(crate) struct Running {
+    http: RefCell<HttpStream>,
+}
+
+impl Running {
+    pub(crate) fn new(request: &Request, now: SystemTime) -> Self {
+        let (mut source, destination) = (address(1234), address(80));
+        let mut tls = None;
+        let mut others = Vec::new();
+        for (path, value) in request.facts() {
+            let text = String::from_utf8_lossy(value);
+            match path.as_str() {
+                "source/address" => source = text.parse().unwrap_or(source),
+                "connection/uri_san_peer_certificate" => {
+                    let peer = Certificate { uri_san: Some(text.as_ref().into()), ..Certificate::default() };
+                    tls =
+                        Some(Tls { version: Some("TLSv1.3"), peer: Some(Arc::new(peer)), ..Tls::default() });
+                }
+                // Follows from the certificate.
+                "connection/mtls" => {}
+                _ => others.push((path.replace('/', "\0"), value.clone())),
+            }
+        }
+        let connection = Connection { tls, ..Connection::cleartext(1, source, destination) };
+        let mut attributes = Attributes::new(Rc::new(connection));
+        attributes.start = now;
+        for (path, value) in others {
+            attributes.custom.set(path.as_bytes(), value.into());
+        }
+        Self { http: RefCell::new(HttpStream::new(convert::request_head(request.head()), attributes)) }
+    }
+
+    pub(crate) fn http(&self) -> &RefCell<HttpStream> {
+        &self.http
+    }
+
+    pub(crate) fn decide(&self, decision: &RouteDecision) {
+        let mut http = self.http.borrow_mut();
+        http.attributes.route = Some(decision.route.as_str().into());
+        http.attributes.cluster = (!decision.cluster.is_empty()).then(|| decision.cluster.as_str().into());
+    }
+
+    /// The exchange is over.
+    pub(crate) fn end(&self, now: SystemTime) {
+        let mut http = self.http.borrow_mut();
+        http.attributes.duration = now.duration_since(http.attributes.start).ok();
+    }
+}
+
+impl Exchange for Running {
+    fn http(&self) -> Option<&RefCell<HttpStream>> {
+        Some(&self.http)
+    }
+
+    fn wake(&self) {}
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// An address that is nobody's.
+fn address(port: u16) -> SocketAddr {
+    (Ipv4Addr::new(192, 0, 2, 1), port).into()
+}

@@ -1,0 +1,283 @@
+//! Runs tests of filters with the compiled module, in Meshgate's own host.
+//!
+//! `meshgate_sdk::testing::Proxy` drives a filter through an `Engine`. The SDK's own runs a filter natively, in a simulated
+//! host; [`RealHost`] runs a `.wasm` on wasmtime, with the hostcalls that the proxy uses. It is a crate of its own so that
+//! filters, which depend on the SDK, do not have to compile wasmtime.
+//!
+//! ```no_run
+//! use meshgate_sdk::testing::{Proxy, Request};
+//! use meshgate_testing::RealHost;
+//!
+//! let module = std::fs::read("target/filters/headers.wasm").unwrap();
+//! let mut proxy = Proxy::with(RealHost::new(&module).unwrap(), r#"{"request": {"set": {"x-a": "1"}}}"#);
+//! let done = proxy.send(Request::get("/"));
+//! assert_eq!(done.upstream().unwrap().field("x-a").as_deref(), Some("1"));
+//! ```
+
+mod convert;
+mod exchange;
+mod worker;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
+
+use meshgate_sdk::testing::{Engine, Failure, Fields, Part, Request, Response, StartedCall, Verdict, Way};
+use meshgate_wasm::{
+    BodyAction, CallFailure, EngineError, EngineOptions, HeadersAction, Module, ModuleError, Plugin,
+    PluginSpec, Shared, StreamContext, TrailersAction, VmError, Vms,
+};
+
+use self::exchange::Running;
+use self::worker::Worker;
+
+/// Meshgate's host with one module and one worker, for [`Proxy::with`](meshgate_sdk::testing::Proxy::with).
+pub struct RealHost {
+    // Dropped in this order: contexts, plugin, VMs.
+    exchanges: HashMap<u32, (StreamContext, Rc<Running>)>,
+    plugin: Option<Rc<Plugin>>,
+    vms: Option<Vms>,
+    module: Module,
+    worker: Rc<Worker>,
+    shared: Arc<Shared>,
+    last: u32,
+}
+
+/// Why a module cannot be run.
+#[derive(Debug)]
+pub enum HostError {
+    /// The machine cannot run the engine.
+    Engine(EngineError),
+    /// The module is not one that the host takes.
+    Module(ModuleError),
+}
+
+impl std::fmt::Display for HostError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Engine(error) => error.fmt(f),
+            Self::Module(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for HostError {}
+
+/// One for all tests of a process: it has a thread of its own.
+fn engine() -> Result<meshgate_wasm::Engine, HostError> {
+    static ENGINE: LazyLock<Result<meshgate_wasm::Engine, String>> = LazyLock::new(|| {
+        let options = EngineOptions { max_instances: 100, ..EngineOptions::default() };
+        meshgate_wasm::Engine::new(options).map_err(|error| error.to_string())
+    });
+    match &*ENGINE {
+        Ok(engine) => Ok(engine.clone()),
+        // Once more, for the error itself.
+        Err(_) => meshgate_wasm::Engine::new(EngineOptions::default()).map_err(HostError::Engine),
+    }
+}
+
+impl RealHost {
+    /// Compiles a module.
+    ///
+    /// # Errors
+    /// The machine cannot run the engine, or the module is not one that Meshgate takes.
+    pub fn new(module: &[u8]) -> Result<Self, HostError> {
+        let module = engine()?.compile("filter", module).map_err(HostError::Module)?;
+        Ok(Self {
+            exchanges: HashMap::new(),
+            plugin: None,
+            vms: None,
+            module,
+            worker: Rc::new(Worker::new()),
+            shared: Shared::new(),
+            last: 0,
+        })
+    }
+
+    fn verdict(&self, exchange: u32, way: Way, outcome: Result<bool, VmError>) -> Verdict {
+        let Some((context, running)) = self.exchanges.get(&exchange) else { return Verdict::Held };
+        let passed = match outcome {
+            Ok(passed) => passed,
+            Err(error) => return Verdict::Failed(error.to_string()),
+        };
+        if let Some(answer) = running.http().borrow_mut().local_response.take() {
+            return Verdict::Answered(Box::new(convert::answer(answer)));
+        }
+        let resumed = match way {
+            Way::Request => context.take_resumed_request(),
+            Way::Response => context.take_resumed_response(),
+        };
+        if !(passed || resumed) {
+            return Verdict::Held;
+        }
+        let mut body = match way {
+            Way::Request => context.request_body(),
+            Way::Response => context.response_body(),
+        };
+        Verdict::Passed(body.drain().flatten().collect())
+    }
+}
+
+impl Engine for RealHost {
+    fn start(&mut self, configuration: &str) -> Result<(), String> {
+        self.exchanges.clear();
+        self.plugin = None;
+        self.vms = None;
+        self.worker.forget_timer();
+        let logged = self.worker.logs().len();
+        let engine = engine().map_err(|error| error.to_string())?;
+        let vms = Vms::new(
+            engine,
+            Rc::clone(&self.worker) as Rc<dyn meshgate_wasm::Host>,
+            Arc::clone(&self.shared),
+        );
+        let spec = PluginSpec::new("filter", self.module.clone(), configuration);
+        let plugin = vms.plugin(Arc::new(spec)).map_err(|error| {
+            let logs = self.worker.logs();
+            match logs.get(logged..) {
+                Some(logs) if !logs.is_empty() => logs.join("\n"),
+                _ => error.to_string(),
+            }
+        })?;
+        self.plugin = Some(plugin);
+        self.vms = Some(vms);
+        Ok(())
+    }
+
+    fn open(&mut self, request: &Request) -> u32 {
+        self.last += 1;
+        let running = Rc::new(Running::new(request, self.worker.now()));
+        let exchange = Rc::clone(&running) as Rc<dyn meshgate_wasm::Exchange>;
+        // A context that cannot be made fails with the first part that is delivered.
+        if let Some(Ok(context)) = self.plugin.as_ref().map(|plugin| plugin.stream(exchange, 0)) {
+            self.exchanges.insert(self.last, (context, running));
+        }
+        self.last
+    }
+
+    fn deliver(&mut self, exchange: u32, part: Part) -> Verdict {
+        let Some((context, running)) = self.exchanges.get(&exchange) else {
+            return Verdict::Failed("there is no context for the exchange".to_owned());
+        };
+        let (way, outcome) = match part {
+            Part::RequestHead(end) => (Way::Request, context.on_request_headers(end).map(goes_on)),
+            Part::ResponseHead(fields, end) => {
+                running.http().borrow_mut().response = Some(convert::response_head(&fields));
+                (Way::Response, context.on_response_headers(end).map(goes_on))
+            }
+            Part::Body(Way::Request, bytes, end) => {
+                context.request_body().push(bytes.into());
+                (Way::Request, context.on_request_body(end).map(|action| action == BodyAction::Continue))
+            }
+            Part::Body(Way::Response, bytes, end) => {
+                context.response_body().push(bytes.into());
+                (Way::Response, context.on_response_body(end).map(|action| action == BodyAction::Continue))
+            }
+            Part::Trailers(Way::Request, fields) => {
+                running.http().borrow_mut().request_trailers = Some(convert::headers(&fields));
+                (Way::Request, context.on_request_trailers().map(|action| action == TrailersAction::Continue))
+            }
+            Part::Trailers(Way::Response, fields) => {
+                running.http().borrow_mut().response_trailers = Some(convert::headers(&fields));
+                (
+                    Way::Response,
+                    context.on_response_trailers().map(|action| action == TrailersAction::Continue),
+                )
+            }
+        };
+        self.verdict(exchange, way, outcome)
+    }
+
+    fn released(&mut self, exchange: u32, way: Way) -> Option<Verdict> {
+        if let Some(failure) = self.worker.take_failure() {
+            return Some(Verdict::Failed(failure));
+        }
+        let verdict = self.verdict(exchange, way, Ok(false));
+        (verdict != Verdict::Held).then_some(verdict)
+    }
+
+    fn head(&self, exchange: u32, way: Way) -> Fields {
+        let Some((_, running)) = self.exchanges.get(&exchange) else { return Fields::new() };
+        let http = running.http().borrow();
+        match way {
+            Way::Request => convert::request_fields(&http.request),
+            Way::Response => http.response.as_ref().map(convert::response_fields).unwrap_or_default(),
+        }
+    }
+
+    fn trailers(&self, exchange: u32, way: Way) -> Fields {
+        let Some((_, running)) = self.exchanges.get(&exchange) else { return Fields::new() };
+        let http = running.http().borrow();
+        let trailers = match way {
+            Way::Request => &http.request_trailers,
+            Way::Response => &http.response_trailers,
+        };
+        trailers.as_ref().map(convert::fields).unwrap_or_default()
+    }
+
+    fn cluster(&self, exchange: u32) -> Option<String> {
+        let (_, running) = self.exchanges.get(&exchange)?;
+        let http = running.http().borrow();
+        http.attributes.cluster.as_deref().map(str::to_owned)
+    }
+
+    fn close(&mut self, exchange: u32) {
+        if let Some((context, running)) = self.exchanges.remove(&exchange) {
+            running.end(self.worker.now());
+            context.finish();
+        }
+    }
+
+    fn set_clusters(&mut self, names: Vec<String>) {
+        self.worker.set_clusters(names);
+    }
+
+    fn calls(&mut self) -> Vec<StartedCall> {
+        self.worker.take_calls()
+    }
+
+    fn answer(&mut self, call: u32, response: &Response) {
+        let outcome = match response.failure() {
+            None => Ok(convert::call_response(response)),
+            Some(Failure::Timeout) => Err(CallFailure::Timeout),
+            Some(Failure::Refused) => Err(CallFailure::ConnectFailed),
+            Some(Failure::Reset) => Err(CallFailure::Reset),
+        };
+        if let Some(reply) = self.worker.take_reply(call) {
+            reply.deliver(outcome);
+        }
+    }
+
+    fn timer(&mut self) -> Option<Option<Duration>> {
+        self.worker.take_timer()
+    }
+
+    fn tick(&mut self) {
+        self.worker.tick();
+    }
+
+    fn set_time(&mut self, now: SystemTime) {
+        self.worker.set_now(now);
+    }
+
+    fn logs(&self) -> Vec<String> {
+        self.worker.logs()
+    }
+
+    fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<i64> {
+        let mut text = String::new();
+        self.shared.metrics().render(&mut text);
+        convert::sample(&text, name, labels)
+    }
+}
+
+fn goes_on(action: HeadersAction) -> bool {
+    action == HeadersAction::Continue
+}
+
+impl std::fmt::Debug for RealHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RealHost").field("module", &self.module.name()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,177 @@
+//! What a worker offers a plugin, played by a test: calls that the test answers, a timer that it fires, its clock.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use meshgate_abi::{MetricType, RouteDecision, Series, function};
+use meshgate_sdk::testing::{Request, StartedCall};
+use meshgate_wasm::{
+    CallError, ForeignCaller, Host, HttpCall, HttpCallReply, LogLevel, MetricKind, PluginSpec, SeriesSpec,
+    Status, TickHandle, VmError,
+};
+use prost::Message;
+
+use crate::convert;
+use crate::exchange::Running;
+
+/// One worker.
+pub(crate) struct Worker {
+    clusters: RefCell<Vec<String>>,
+    calls: RefCell<Vec<StartedCall>>,
+    replies: RefCell<HashMap<u32, HttpCallReply>>,
+    last: Cell<u32>,
+    logs: RefCell<Vec<String>>,
+    timer: RefCell<Option<TickHandle>>,
+    /// The period that was set since somebody looked.
+    period: Cell<Option<Option<Duration>>>,
+    failure: RefCell<Option<String>>,
+    now: Cell<SystemTime>,
+}
+
+impl Worker {
+    pub(crate) fn new() -> Self {
+        Self {
+            clusters: RefCell::default(),
+            calls: RefCell::default(),
+            replies: RefCell::default(),
+            last: Cell::new(0),
+            logs: RefCell::default(),
+            timer: RefCell::default(),
+            period: Cell::new(None),
+            failure: RefCell::default(),
+            now: Cell::new(UNIX_EPOCH),
+        }
+    }
+
+    pub(crate) fn now(&self) -> SystemTime {
+        self.now.get()
+    }
+
+    pub(crate) fn set_now(&self, now: SystemTime) {
+        self.now.set(now);
+    }
+
+    pub(crate) fn set_clusters(&self, names: Vec<String>) {
+        self.clusters.replace(names);
+    }
+
+    pub(crate) fn take_calls(&self) -> Vec<StartedCall> {
+        self.calls.take()
+    }
+
+    pub(crate) fn take_reply(&self, call: u32) -> Option<HttpCallReply> {
+        self.replies.borrow_mut().remove(&call)
+    }
+
+    pub(crate) fn logs(&self) -> Vec<String> {
+        self.logs.borrow().clone()
+    }
+
+    pub(crate) fn take_timer(&self) -> Option<Option<Duration>> {
+        self.period.take()
+    }
+
+    pub(crate) fn forget_timer(&self) {
+        self.timer.replace(None);
+        self.period.set(Some(None));
+        self.replies.borrow_mut().clear();
+    }
+
+    pub(crate) fn tick(&self) {
+        // Taken out: the callback may arm it again.
+        let timer = self.timer.borrow().clone();
+        if let Some(timer) = timer {
+            timer.tick();
+        }
+    }
+
+    pub(crate) fn take_failure(&self) -> Option<String> {
+        self.failure.take()
+    }
+}
+
+impl Host for Worker {
+    fn http_call(&self, _: &PluginSpec, call: HttpCall, reply: HttpCallReply) -> Result<(), CallError> {
+        if !self.clusters.borrow().contains(&call.cluster) {
+            return Err(CallError::UnknownCluster);
+        }
+        let id = self.last.get() + 1;
+        self.last.set(id);
+        let head = convert::request_fields(&call.request);
+        let request = Request::received(head, call.body.to_vec(), convert::fields(&call.trailers));
+        self.calls.borrow_mut().push(StartedCall {
+            id,
+            cluster: call.cluster,
+            request,
+            timeout: call.timeout,
+        });
+        self.replies.borrow_mut().insert(id, reply);
+        Ok(())
+    }
+
+    fn tick(&self, plugin: TickHandle, period: Option<Duration>) {
+        self.timer.replace(period.map(|_| plugin));
+        self.period.set(Some(period));
+    }
+
+    fn foreign_function(
+        &self,
+        caller: &mut ForeignCaller<'_>,
+        name: &str,
+        argument: &[u8],
+    ) -> Result<Vec<u8>, Status> {
+        match name {
+            function::ROUTE => {
+                let decision = RouteDecision::decode(argument).map_err(|_| Status::BadArgument)?;
+                let known = decision.direct.is_some() || self.clusters.borrow().contains(&decision.cluster);
+                let exchange = caller.exchange().filter(|_| known).ok_or(Status::BadArgument)?;
+                let running = exchange.as_any().downcast_ref::<Running>().ok_or(Status::BadArgument)?;
+                running.decide(&decision);
+                Ok(Vec::new())
+            }
+            function::METRIC => {
+                let series = Series::decode(argument).map_err(|_| Status::BadArgument)?;
+                let kind = match MetricType::try_from(series.r#type).map_err(|_| Status::BadArgument)? {
+                    MetricType::Counter => MetricKind::Counter,
+                    MetricType::Gauge => MetricKind::Gauge,
+                    MetricType::Histogram => MetricKind::Histogram,
+                };
+                let labels: Vec<_> =
+                    series.labels.iter().map(|label| (label.name.as_str(), label.value.as_str())).collect();
+                let id = caller.series(&SeriesSpec {
+                    name: &series.name,
+                    kind,
+                    labels: &labels,
+                    help: &series.help,
+                    scale: series.scale,
+                    buckets: &series.buckets,
+                })?;
+                Ok(id.to_le_bytes().to_vec())
+            }
+            _ => Err(Status::NotFound),
+        }
+    }
+
+    fn log(&self, _: &PluginSpec, _: LogLevel, message: &str) {
+        self.logs.borrow_mut().push(message.to_owned());
+    }
+
+    fn log_level(&self) -> LogLevel {
+        LogLevel::Trace
+    }
+
+    fn failed(&self, _: &PluginSpec, error: &VmError) {
+        self.failure.replace(Some(error.to_string()));
+    }
+
+    fn now(&self) -> SystemTime {
+        self.now.get()
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}

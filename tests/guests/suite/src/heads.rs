@@ -1,0 +1,141 @@
+//! What happens to heads.
+
+use std::future::Future;
+use std::time::Duration;
+
+use meshgate_sdk::prelude::*;
+use meshgate_sdk::route::Decision;
+use meshgate_sdk::{Call, Status, join, join_all, property, sleep, timeout};
+
+use crate::Suite;
+
+/// Says when it is dropped before it is told that all went well.
+struct Guard(bool);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.0 {
+            meshgate_sdk::info!("dropped");
+        }
+    }
+}
+
+fn fast(path: &str) -> impl Future<Output = Result<String, CallError>> {
+    text(Cluster::from("fast").get(path))
+}
+
+fn slow() -> impl Future<Output = Result<String, CallError>> {
+    text(Cluster::from("slow").get("/"))
+}
+
+async fn text(call: Call) -> Result<String, CallError> {
+    Ok(call.timeout(Duration::from_millis(70)).send().await?.success()?.text().into_owned())
+}
+
+impl Suite {
+    pub(crate) async fn request_head(&self, exchange: &Exchange<Self>) -> Outcome {
+        let headers = exchange.request().headers();
+        let said = match exchange.request().header("x-do").unwrap_or_default().as_str() {
+            "answer" => {
+                let reply =
+                    Reply::new(403).header("x-by", "suite").body("not for you").details("suite says no");
+                return reply.into();
+            }
+            "redirect" => return Reply::redirect("/elsewhere").into(),
+            "fail" => return Err(Stop::failed("asked to")),
+            "heads" => heads(exchange)?,
+            "calls" => calls(exchange).await?,
+            "sequence" => {
+                let mut guard = Guard(false);
+                let said = format!("{}, {}", fast("/1").await?, slow().await?);
+                guard.0 = true;
+                said
+            }
+            "join" => {
+                let several = join_all([slow(), slow()]);
+                let (first, others) = join(fast("/2"), several).await;
+                format!("{}, {}", first?, others.into_iter().collect::<Result<Vec<_>, _>>()?.join(", "))
+            }
+            "timeout" => text(Cluster::from("never").get("/")).await?,
+            "reset" => text(Cluster::from("broken").get("/")).await?,
+            "refused" => text(Cluster::from("nobody").get("/")).await?,
+            "unknown" => text(Cluster::from("unknown").get("/")).await?,
+            "status" => text(Cluster::from("error").get("/")).await?,
+            "bounded" => timeout(Duration::from_millis(50), text(Cluster::from("never").get("/"))).await??,
+            "sleep" => {
+                sleep(Duration::from_millis(20)).await?;
+                sleep(Duration::from_millis(100)).await?;
+                String::new()
+            }
+            "route" => {
+                exchange.route(&Decision::to(&"fast".into()).name("to-fast").build())?;
+                format!("{:?} {:?}", exchange.route_name(), exchange.cluster_name())
+            }
+            "shared" => self.shared()?,
+            "fetched" => self.fetched.get().to_string(),
+            _ => return Ok(()),
+        };
+        headers.set("x-said", said)?;
+        Ok(())
+    }
+
+    pub(crate) async fn response_head(&self, exchange: &Exchange<Self>) -> Outcome {
+        let response = exchange.response();
+        match exchange.request().header("x-do").unwrap_or_default().as_str() {
+            "response" => response.headers().set("x-said", slow().await?)?,
+            "replace" => return Reply::new(410).body("gone").into(),
+            "status" | "timeout" => response.set_status(599)?,
+            _ => {}
+        }
+        response.headers().set("x-callbacks", exchange.state.callbacks.get().to_string())?;
+        Ok(())
+    }
+
+    fn shared(&self) -> Result<String, Stop> {
+        let before = self.notes.get("a")?;
+        self.notes.set_for("a", &"noted".to_owned(), Duration::from_secs(10))?;
+        self.notes.set("b", &"for ever".to_owned())?;
+        let longer = self.notes.update("c", |known| known.unwrap_or_default() + "c")?;
+        self.notes.remove("d")?;
+        let (b, d) = (self.notes.get("b")?, self.notes.get("d")?);
+        Ok(format!("{before:?} {b:?} {longer} {d:?} {}", self.visits.add(2)?))
+    }
+}
+
+/// Everything that can be read of a request's head, and what the host says to what cannot be.
+fn heads(exchange: &Exchange<Suite>) -> Result<String, Stop> {
+    let (request, headers) = (exchange.request(), exchange.request().headers());
+    let all: Vec<_> = headers.pairs().iter().map(|(name, _)| name.to_owned()).collect();
+    let refused = |result: Result<(), meshgate_sdk::Refused>| result.err().map(|refused| refused.status());
+    headers.add("x-two", "1")?;
+    headers.add("X-Two", "2")?;
+    headers.set("x-one", "old")?;
+    headers.set("x-one", "new")?;
+    headers.remove("x-none")?;
+    request.set_target("/changed?x=%41")?;
+    let twice: Vec<_> = headers.pairs().all("x-two").map(<[u8]>::to_vec).collect();
+    let facts = [
+        format!("{} {} {} {}", request.method(), request.scheme(), request.authority(), request.path()),
+        format!("{:?} {:?} {:?}", request.parameter("x"), request.cookie("b"), request.bearer_token()),
+        format!("{} {} {:?}", request.has_body(), twice.len(), headers.get("x-one")),
+        format!("{:?} {:?}", refused(headers.set("bad name", "x")), refused(headers.set("x-bad", "a\nb"))),
+        format!("{:?}", refused(exchange.response().headers().set("x-early", "1"))),
+        format!("{:?} {:?}", exchange.response().status(), exchange.source_address()),
+        format!("{:?} {}", exchange.peer_identity(), exchange.is_mtls()),
+        format!("{:?} {:?}", property::text("request/path"), property::text("no/such")),
+        format!("{:?}", exchange.route(&Decision::to(&"nowhere".into()).build()).err().map(|e| e.status())),
+        format!("{}", Status::NOT_FOUND),
+    ];
+    Ok(format!("{} | {}", all.join(","), facts.join(" | ")))
+}
+
+/// Everything that can be known of a call's response.
+async fn calls(exchange: &Exchange<Suite>) -> Result<String, Stop> {
+    let call = Cluster::from("echo").request("PUT", "/call?x=1").authority("inside").header("x-a", "1");
+    let response = call.bearer_token("t").json(&[1, 2])?.send().await?;
+    let fields: Vec<_> = response.headers().iter().map(|(name, _)| name.to_owned()).collect();
+    let numbers: Vec<u32> = response.json()?;
+    exchange.request().headers().set("x-call", response.header("x-seen").unwrap_or_default())?;
+    let trailer = response.trailers().get("x-end");
+    Ok(format!("{} {} {numbers:?} {trailer:?}", response.status(), fields.join(",")))
+}

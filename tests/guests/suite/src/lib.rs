@@ -1,0 +1,98 @@
+//! A filter on the SDK that does what an exchange asks for: the SDK's own tests run it natively and compiled, and both must
+//! agree.
+//!
+//! The request's field `x-do` says what happens to the heads, the path what happens to the bodies.
+
+mod bodies;
+mod heads;
+
+use std::cell::Cell;
+
+use meshgate_sdk::metric::{Counter, Family, Histogram};
+use meshgate_sdk::prelude::*;
+use meshgate_sdk::{SharedCounter, tick_every};
+
+/// What the filter is told.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How often it asks the cluster `keys`.
+    tick: Option<meshgate_sdk::config::Duration>,
+}
+
+/// The filter.
+#[derive(Debug)]
+pub struct Suite {
+    fetched: Cell<u32>,
+    notes: SharedMap<String>,
+    visits: SharedCounter,
+    done: Family<Counter, 2>,
+    sizes: Histogram,
+}
+
+/// What it keeps for an exchange.
+#[derive(Debug, Default)]
+pub struct State {
+    callbacks: Cell<u32>,
+}
+
+#[filter]
+impl Filter for Suite {
+    type State = State;
+
+    fn configure(config: Config) -> Result<Self, ConfigError> {
+        if let Some(period) = config.tick {
+            if period == meshgate_sdk::config::Duration::default() {
+                return Err(ConfigError::new("no time at all").at("tick"));
+            }
+            tick_every(period)?;
+        }
+        Ok(Self {
+            fetched: Cell::new(0),
+            notes: SharedMap::new("notes"),
+            visits: SharedCounter::new("visits"),
+            done: Counter::build("suite_exchanges_total").family(["method", "code"]),
+            sizes: Histogram::build("suite_sizes").define()?,
+        })
+    }
+
+    async fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+        exchange.state.callbacks.set(exchange.state.callbacks.get() + 1);
+        self.request_head(exchange).await
+    }
+
+    async fn on_request_body(&self, exchange: &Exchange<Self>, body: &mut Body) -> Outcome {
+        bodies::request(&exchange.request().path(), body).await
+    }
+
+    fn on_request_trailers(&self, exchange: &Exchange<Self>) -> Outcome {
+        exchange.request().trailers().set("x-seen", "request trailers")?;
+        Ok(())
+    }
+
+    async fn on_response(&self, exchange: &Exchange<Self>) -> Outcome {
+        exchange.state.callbacks.set(exchange.state.callbacks.get() + 1);
+        self.response_head(exchange).await
+    }
+
+    async fn on_response_body(&self, exchange: &Exchange<Self>, body: &mut Body) -> Outcome {
+        bodies::response(&exchange.request().path(), body).await
+    }
+
+    fn on_response_trailers(&self, exchange: &Exchange<Self>) -> Outcome {
+        exchange.response().trailers().set("x-seen", "response trailers")?;
+        Ok(())
+    }
+
+    fn on_log(&self, exchange: &Exchange<Self>) {
+        let code = exchange.response_code().unwrap_or(0).to_string();
+        self.done.with([&exchange.request().method(), &code]).add(1);
+        self.sizes.record(7);
+    }
+
+    async fn on_tick(&self) -> Outcome {
+        Cluster::from("keys").get("/").send().await?.success()?;
+        self.fetched.set(self.fetched.get() + 1);
+        Ok(())
+    }
+}
