@@ -8,6 +8,12 @@ use criterion::Criterion;
 use meshgate_benches::{Surroundings, exchange, no_op};
 use meshgate_wasm::{BodyAction, Exchange, HeadersAction, Plugin, StreamContext};
 
+/// The same filter that does nothing, on the SDK and on `proxy-wasm`, if `cargo xtask filters` has been run.
+const NO_OPS: [(&str, &str); 2] = [
+    ("on the SDK", concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guests/noop.wasm")),
+    ("on proxy-wasm", concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guests/noop-proxy-wasm.wasm")),
+];
+
 /// The standard filter, if `cargo xtask filters` has been run.
 const HEADERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/filters/headers.wasm");
 
@@ -33,6 +39,18 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     group.bench_function("1 no-op, heads and bodies", |bench| {
         bench.iter(|| run(&plugin, &exchange_with_body, Some(&body)));
     });
+
+    for (what, path) in NO_OPS {
+        let Ok(bytes) = std::fs::read(Path::new(path)) else { continue };
+        let module = surroundings.module(&bytes);
+        let plugin = [surroundings.plugin(what, &module, "")];
+        let exchange = exchange();
+        for (parts, body) in [("heads only", None), ("heads and bodies", Some(&body))] {
+            group.bench_function(format!("1 no-op {what}, {parts}"), |bench| {
+                bench.iter(|| run(&plugin, &exchange, body));
+            });
+        }
+    }
 
     if let Ok(bytes) = std::fs::read(Path::new(HEADERS)) {
         let module = surroundings.module(&bytes);

@@ -124,6 +124,7 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
     pub use crate::config::Empty;
+    pub use crate::metric::{Counter, Family, Gauge, Histogram};
     pub use crate::{
         Body, CallError, Cluster, ConfigError, Exchange, Filter, Outcome, Reply, SharedMap, Stop, filter,
     };

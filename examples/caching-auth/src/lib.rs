@@ -1,7 +1,6 @@
 //! Asks a service who a request's token belongs to, remembers the answer for all workers, and tells the endpoint.
 
 use meshgate_sdk::config::Duration;
-use meshgate_sdk::metric::{Counter, Family};
 use meshgate_sdk::prelude::*;
 
 #[cfg(test)]
@@ -23,7 +22,6 @@ struct Config {
 #[derive(Serialize, Deserialize)]
 struct Identity {
     user: String,
-    #[serde(default)]
     groups: Vec<String>,
 }
 

@@ -12,7 +12,7 @@ fn proxy() -> Proxy {
     let mut proxy = Proxy::new::<CachingAuth>(CONFIG);
     proxy.upstream("tokens", |call| match call.field("authorization").as_deref() {
         Some("Bearer ann") => Response::new(200).body(r#"{"user": "Ann", "groups": ["staff"]}"#),
-        Some("Bearer bob") => Response::new(200).body(r#"{"user": "Bob"}"#),
+        Some("Bearer bob") => Response::new(200).body(r#"{"user": "Bob", "groups": []}"#),
         _ => Response::new(404),
     });
     proxy

@@ -201,6 +201,17 @@ impl Response {
         Self::new(200).header("content-type", "application/json").body(body)
     }
 
+    /// The answer to a unary gRPC call, encoded.
+    pub fn grpc(message: impl Into<Vec<u8>>) -> Self {
+        Self::grpc_status(0, "").body(message)
+    }
+
+    /// A gRPC call that ends with this status and these words.
+    pub fn grpc_status(status: u32, words: &str) -> Self {
+        let response = Self::new(200).header("content-type", "application/grpc");
+        response.header("grpc-status", status.to_string()).header("grpc-message", words)
+    }
+
     /// No response: the caller's time is over before.
     pub fn timeout() -> Self {
         Self { failure: Some(Failure::Timeout), ..Self::default() }
@@ -294,6 +305,20 @@ impl Response {
     /// The parts of its body.
     pub fn body_parts(&self) -> &[Vec<u8>] {
         &self.parts
+    }
+
+    /// What a gRPC call came to: its answer, or the status that it ended with, and the words beside it.
+    ///
+    /// # Errors
+    /// The call ended with a status other than OK.
+    pub fn grpc_outcome(&self) -> Result<Vec<u8>, (u32, String)> {
+        let status = match self.failure {
+            Some(Failure::Timeout) => 4,
+            Some(Failure::Refused | Failure::Reset) => 14,
+            None => self.field("grpc-status").and_then(|status| status.parse().ok()).unwrap_or(2),
+        };
+        let words = || self.field("grpc-message").unwrap_or_default();
+        if status == 0 { Ok(self.bytes()) } else { Err((status, words())) }
     }
 
     /// Why there is none.

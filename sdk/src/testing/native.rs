@@ -176,7 +176,10 @@ impl<F: Filter> Engine for Native<F> {
     }
 
     fn answer(&mut self, call: u32, response: &Response) {
-        let is_grpc = response.field("grpc-status").is_some();
+        if self.world.borrow_mut().grpc_calls.remove(&call) {
+            self.answer_grpc(call, response);
+            return;
+        }
         let reply = match response.failure {
             None => Some(response.clone()),
             // As hosts say it by default; a connection that breaks has no words.
@@ -184,19 +187,11 @@ impl<F: Filter> Engine for Native<F> {
             Some(Failure::Refused) => Some(Response::new(503).body("upstream connect error")),
             Some(Failure::Reset) => None,
         };
-        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let (headers, body, trailers) = reply.as_ref().map_or((0, 0, 0), |reply| {
             (count(reply.head.len()), count(reply.bytes().len()), count(reply.tail.len()))
         });
         self.world.borrow_mut().reply = reply;
-        self.callback(self.plugin, |module| {
-            let status = response.field("grpc-status").and_then(|status| status.parse().ok()).unwrap_or(0);
-            match is_grpc {
-                true if status == 0 => module.grpc_receive(call, body),
-                true => module.grpc_close(call, status),
-                false => module.http_call_response(call, headers, body, trailers),
-            }
-        });
+        self.callback(self.plugin, |module| module.http_call_response(call, headers, body, trailers));
         self.world.borrow_mut().reply = None;
     }
 
@@ -228,11 +223,24 @@ impl<F: Filter> Engine for Native<F> {
 }
 
 impl<F: Filter> Native<F> {
+    fn answer_grpc(&self, call: u32, response: &Response) {
+        self.world.borrow_mut().reply = Some(response.clone());
+        self.callback(self.plugin, |module| match response.grpc_outcome() {
+            Ok(message) => module.grpc_receive(call, count(message.len())),
+            Err((status, _)) => module.grpc_close(call, status),
+        });
+        self.world.borrow_mut().reply = None;
+    }
+
     fn fields(&self, exchange: u32, map: Map) -> Fields {
         self.with(exchange, |stream| stream.maps.get(map as usize).cloned().flatten())
             .flatten()
             .unwrap_or_default()
     }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn direction(way: Way) -> Direction {

@@ -3,7 +3,7 @@
 //! It follows Meshgate's own host, as far as a filter on the SDK can notice.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -77,6 +77,8 @@ pub(crate) struct World {
     pub(crate) shared: HashMap<String, (Vec<u8>, u32)>,
     last_version: u32,
     pub(crate) calls: Vec<StartedCall>,
+    /// Which of all calls are gRPC's.
+    pub(crate) grpc_calls: HashSet<u32>,
     /// The call's response that is being delivered.
     pub(crate) reply: Option<Response>,
     pub(crate) streams: HashMap<u32, Stream>,
@@ -385,7 +387,9 @@ impl World {
         request = request.header("content-type", "application/grpc");
         let metadata = Pairs::new(call.metadata.to_vec());
         request.head.extend(metadata.iter().map(|(name, value)| (canonical(name), value.to_vec())));
-        Ok(self.begin(call.cluster, request, call.timeout_ms))
+        let id = self.begin(call.cluster, request, call.timeout_ms);
+        self.grpc_calls.insert(id);
+        Ok(id)
     }
 
     fn begin(&mut self, cluster: &str, request: Request, timeout_ms: u32) -> u32 {
@@ -397,6 +401,7 @@ impl World {
 
     pub(crate) fn cancel(&mut self, call: u32) {
         self.calls.retain(|started| started.id != call);
+        self.grpc_calls.remove(&call);
     }
 
     pub(crate) fn status_message(&self) -> Vec<u8> {

@@ -25,12 +25,15 @@ use std::time::{Duration, SystemTime};
 
 use meshgate_sdk::testing::{Engine, Failure, Fields, Part, Request, Response, StartedCall, Verdict, Way};
 use meshgate_wasm::{
-    BodyAction, CallFailure, EngineError, EngineOptions, HeadersAction, Module, ModuleError, Plugin,
-    PluginSpec, Shared, StreamContext, TrailersAction, VmError, Vms,
+    BodyAction, CallFailure, EngineError, EngineOptions, GrpcStatus, HeadersAction, Module, ModuleError,
+    Plugin, PluginSpec, Shared, StreamContext, TrailersAction, VmError, Vms,
 };
 
 use self::exchange::Running;
 use self::worker::Worker;
+
+/// How long a callback may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Meshgate's host with one module and one worker, for [`Proxy::with`](meshgate_sdk::testing::Proxy::with).
 pub struct RealHost {
@@ -132,7 +135,11 @@ impl Engine for RealHost {
             Rc::clone(&self.worker) as Rc<dyn meshgate_wasm::Host>,
             Arc::clone(&self.shared),
         );
-        let spec = PluginSpec::new("filter", self.module.clone(), configuration);
+        let mut spec = PluginSpec::new("filter", self.module.clone(), configuration);
+        // A test that runs on a busy machine is not a filter that takes too long.
+        spec.limits.time = PATIENCE;
+        spec.limits.body_time = PATIENCE;
+        spec.limits.start_time = PATIENCE;
         let plugin = vms.plugin(Arc::new(spec)).map_err(|error| {
             let logs = self.worker.logs();
             match logs.get(logged..) {
@@ -238,6 +245,11 @@ impl Engine for RealHost {
     }
 
     fn answer(&mut self, call: u32, response: &Response) {
+        if let Some(events) = self.worker.take_grpc(call) {
+            let status = |(code, words): (u32, String)| GrpcStatus { code, message: words.into() };
+            events.answer(response.grpc_outcome().map(Into::into).map_err(status));
+            return;
+        }
         let outcome = match response.failure() {
             None => Ok(convert::call_response(response)),
             Some(Failure::Timeout) => Err(CallFailure::Timeout),

@@ -2,13 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use meshgate_abi::{MetricType, RouteDecision, Series, function};
 use meshgate_sdk::testing::{Request, StartedCall};
 use meshgate_wasm::{
-    CallError, ForeignCaller, Host, HttpCall, HttpCallReply, LogLevel, MetricKind, PluginSpec, SeriesSpec,
-    Status, TickHandle, VmError,
+    CallError, ForeignCaller, GrpcEvents, GrpcKind, GrpcRequest, GrpcSendError, GrpcSender, Host, HttpCall,
+    HttpCallReply, LogLevel, MetricKind, PluginSpec, SeriesSpec, Status, TickHandle, VmError,
 };
 use prost::Message;
 
@@ -20,6 +21,8 @@ pub(crate) struct Worker {
     clusters: RefCell<Vec<String>>,
     calls: RefCell<Vec<StartedCall>>,
     replies: RefCell<HashMap<u32, HttpCallReply>>,
+    /// The gRPC calls under way; shared with what cancels them.
+    grpc: Rc<RefCell<HashMap<u32, GrpcEvents>>>,
     last: Cell<u32>,
     logs: RefCell<Vec<String>>,
     timer: RefCell<Option<TickHandle>>,
@@ -35,6 +38,7 @@ impl Worker {
             clusters: RefCell::default(),
             calls: RefCell::default(),
             replies: RefCell::default(),
+            grpc: Rc::default(),
             last: Cell::new(0),
             logs: RefCell::default(),
             timer: RefCell::default(),
@@ -64,6 +68,16 @@ impl Worker {
         self.replies.borrow_mut().remove(&call)
     }
 
+    pub(crate) fn take_grpc(&self, call: u32) -> Option<GrpcEvents> {
+        self.grpc.borrow_mut().remove(&call)
+    }
+
+    fn next(&self) -> u32 {
+        let id = self.last.get() + 1;
+        self.last.set(id);
+        id
+    }
+
     pub(crate) fn logs(&self) -> Vec<String> {
         self.logs.borrow().clone()
     }
@@ -76,6 +90,7 @@ impl Worker {
         self.timer.replace(None);
         self.period.set(Some(None));
         self.replies.borrow_mut().clear();
+        self.grpc.borrow_mut().clear();
     }
 
     pub(crate) fn tick(&self) {
@@ -96,8 +111,7 @@ impl Host for Worker {
         if !self.clusters.borrow().contains(&call.cluster) {
             return Err(CallError::UnknownCluster);
         }
-        let id = self.last.get() + 1;
-        self.last.set(id);
+        let id = self.next();
         let head = convert::request_fields(&call.request);
         let request = Request::received(head, call.body.to_vec(), convert::fields(&call.trailers));
         self.calls.borrow_mut().push(StartedCall {
@@ -108,6 +122,28 @@ impl Host for Worker {
         });
         self.replies.borrow_mut().insert(id, reply);
         Ok(())
+    }
+
+    fn grpc(
+        &self,
+        _: &PluginSpec,
+        request: GrpcRequest,
+        events: GrpcEvents,
+    ) -> Result<Box<dyn GrpcSender>, CallError> {
+        if !self.clusters.borrow().contains(&request.cluster) {
+            return Err(CallError::UnknownCluster);
+        }
+        // Filters on the SDK open no streams.
+        let GrpcKind::Call { message, timeout } = request.kind else { return Err(CallError::CannotStart) };
+        let id = self.next();
+        let mut call = Request::post(request.path.as_str(), message).header(":authority", request.authority);
+        call = call.header("content-type", "application/grpc");
+        for (name, value) in &request.metadata {
+            call = call.header(name.as_str(), value);
+        }
+        self.calls.borrow_mut().push(StartedCall { id, cluster: request.cluster, request: call, timeout });
+        self.grpc.borrow_mut().insert(id, events);
+        Ok(Box::new(Cancel { id, calls: Rc::clone(&self.grpc) }))
     }
 
     fn tick(&self, plugin: TickHandle, period: Option<Duration>) {
@@ -167,6 +203,27 @@ impl Host for Worker {
 
     fn now(&self) -> SystemTime {
         self.now.get()
+    }
+}
+
+/// Cancels a gRPC call when it is dropped.
+struct Cancel {
+    id: u32,
+    calls: Rc<RefCell<HashMap<u32, GrpcEvents>>>,
+}
+
+impl GrpcSender for Cancel {
+    fn send(&self, _: Option<bytes::Bytes>, _: bool) -> Result<(), GrpcSendError> {
+        Err(GrpcSendError::Ended)
+    }
+}
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        // Borrowed where the call is over by itself.
+        if let Ok(mut calls) = self.calls.try_borrow_mut() {
+            calls.remove(&self.id);
+        }
     }
 }
 

@@ -26,6 +26,12 @@ fn both(configuration: &str, test: impl Fn(&mut Proxy)) {
         proxy.upstream("broken", |_| Response::reset());
         proxy.upstream("nobody", |_| Response::refused());
         proxy.upstream("error", |_| Response::new(500));
+        proxy.upstream("policy", |call| match call.target().as_str() {
+            "/example.Policy/Check" => Response::grpc(format!("{}, {:?}", call.text(), call.field("x-a")))
+                .after(Duration::from_millis(9)),
+            "/example.Policy/Refuse" => Response::grpc_status(7, "not you"),
+            _ => Response::timeout(),
+        });
         proxy.upstream("echo", |call| {
             let seen = format!("{} {} {:?}", call.method(), call.target(), call.field("authorization"));
             let response = Response::new(201)
@@ -117,6 +123,15 @@ fn calls_wait_for_one_another_or_do_not() {
         let done = proxy.send(asked("response"));
         assert_eq!(done.header("x-said").as_deref(), Some("slow"));
         assert_eq!(done.took(), Duration::from_millis(30));
+    });
+}
+
+#[test]
+fn grpc_calls_are_answered_or_refused() {
+    both("", |proxy| {
+        let done = proxy.send(asked("grpc"));
+        assert_eq!(said(&done), r#"question, Some("1") not you Some(4)"#);
+        assert_eq!(done.took(), Duration::from_millis(59));
     });
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use meshgate_sdk::prelude::*;
 use meshgate_sdk::route::Decision;
-use meshgate_sdk::{Call, Status, join, join_all, property, sleep, timeout};
+use meshgate_sdk::{Call, GrpcError, Status, join, join_all, property, sleep, timeout};
 
 use crate::Suite;
 
@@ -62,6 +62,7 @@ impl Suite {
             "unknown" => text(Cluster::from("unknown").get("/")).await?,
             "status" => text(Cluster::from("error").get("/")).await?,
             "bounded" => timeout(Duration::from_millis(50), text(Cluster::from("never").get("/"))).await??,
+            "grpc" => grpc().await?,
             "sleep" => {
                 sleep(Duration::from_millis(20)).await?;
                 sleep(Duration::from_millis(100)).await?;
@@ -127,6 +128,19 @@ fn heads(exchange: &Exchange<Suite>) -> Result<String, Stop> {
         format!("{}", Status::NOT_FOUND),
     ];
     Ok(format!("{} | {}", all.join(","), facts.join(" | ")))
+}
+
+/// A call that goes well, and one whose status is expected.
+async fn grpc() -> Result<String, Stop> {
+    let call =
+        |method| Cluster::from("policy").grpc("example.Policy", method).timeout(Duration::from_millis(50));
+    let answer = call("Check").metadata("x-a", "1").send_bytes("question").await?;
+    let refused = match call("Refuse").send_bytes("").await {
+        Err(error) if error.status() == GrpcError::PERMISSION_DENIED => error.message().to_owned(),
+        other => String::from_utf8_lossy(&other?).into_owned(),
+    };
+    let late = call("Sleep").send_bytes("").await.err().map(|error| error.status());
+    Ok(format!("{} {refused} {late:?}", String::from_utf8_lossy(&answer)))
 }
 
 /// Everything that can be known of a call's response.

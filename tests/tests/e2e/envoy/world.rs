@@ -131,7 +131,7 @@ impl World {
                 async move {
                     let (status, text) = match (seen.path.as_str(), seen.header("authorization")) {
                         ("/whoami", "Bearer of-ann") => (200, r#"{"user": "Ann", "groups": ["staff"]}"#),
-                        ("/whoami", "Bearer of-bob") => (200, r#"{"user": "Bob"}"#),
+                        ("/whoami", "Bearer of-bob") => (200, r#"{"user": "Bob", "groups": []}"#),
                         ("/whoami", _) => (404, "nobody"),
                         (path, _) if path.starts_with("/deny") => (403, "from the call"),
                         _ => (200, "from the call"),
