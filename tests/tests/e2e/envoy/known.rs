@@ -215,7 +215,7 @@ pub(super) const KNOWN: &[Known] = &[
         scenarios: &["tour with a call"],
         request: "trailers",
         parts: &["one 1: body"],
-        meshgate: Is::Just("hello"),
+        meshgate: Is::Just("<HELLO>"),
         envoy: Is::Just(""),
     },
     Known {
@@ -223,7 +223,7 @@ pub(super) const KNOWN: &[Known] = &[
         scenarios: &["tour with a call"],
         request: "trailers",
         parts: &["body"],
-        meshgate: Is::Just("said: hello"),
+        meshgate: Is::Just("said: <HELLO>"),
         envoy: Is::Just("said: "),
     },
     Known {
