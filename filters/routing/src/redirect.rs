@@ -57,8 +57,7 @@ impl Redirect {
     /// What a request is answered with.
     pub(crate) fn decide(&self, request: &Request) -> Decision {
         let (scheme, authority, target) = (request.scheme(), request.authority(), request.target());
-        let location =
-            self.location(scheme.as_bytes(), authority.as_bytes(), target.as_str().as_bytes());
+        let location = self.location(scheme.as_bytes(), authority.as_bytes(), target.as_str().as_bytes());
         let decision = match location {
             Some(location) => Decision::answer(self.code, "").header("location", location),
             // Of HTTP/1.0, which need not say what host it is for.

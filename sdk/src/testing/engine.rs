@@ -33,7 +33,10 @@ pub trait Engine {
     /// The cluster that the filter decided for.
     fn cluster(&self, exchange: u32) -> Option<String>;
 
-    /// The exchange is over: it took so long.
+    /// The answer that the filter decided for, in the place of a cluster.
+    fn direct(&self, exchange: u32) -> Option<Response>;
+
+    /// The exchange is over.
     fn close(&mut self, exchange: u32);
 
     /// The clusters that exist.

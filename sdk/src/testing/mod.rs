@@ -203,6 +203,9 @@ impl Proxy {
         let end = request.parts.is_empty() && request.tail.is_empty();
         let passed = self.pass(exchange, Way::Request, Part::RequestHead(end), &request.parts, &request.tail);
         let (upstream, response) = match passed {
+            Ok(_) if self.engine.direct(exchange).is_some() => {
+                (None, self.engine.direct(exchange).unwrap_or_default())
+            }
             Ok(body) => {
                 let tail = if request.tail.is_empty() {
                     Fields::new()

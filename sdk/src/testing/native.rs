@@ -156,6 +156,17 @@ impl<F: Filter> Engine for Native<F> {
         self.with(exchange, |stream| stream.route.as_ref().map(|route| route.cluster.clone()))?
     }
 
+    fn direct(&self, exchange: u32) -> Option<Response> {
+        self.with(exchange, |stream| {
+            let direct = stream.route.as_ref()?.direct.as_ref()?;
+            let mut response = Response::new(u16::try_from(direct.status).ok()?).body(direct.body.clone());
+            for header in &direct.headers {
+                response = response.header(&header.name, &header.value);
+            }
+            Some(response)
+        })?
+    }
+
     fn close(&mut self, exchange: u32) {
         self.with(exchange, |stream| stream.over = true);
         self.callback(exchange, |module| {

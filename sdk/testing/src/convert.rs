@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use meshgate_abi::DirectResponse;
 use meshgate_sdk::testing::{Fields, Response};
 use meshgate_wasm::{HttpCallResponse, LocalResponse, RequestHead, ResponseHead};
 
@@ -68,6 +69,13 @@ pub(crate) fn answer(answer: LocalResponse) -> Response {
         head.headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     }
     Response::received(response_fields(&head), answer.body.to_vec(), Fields::new())
+}
+
+pub(crate) fn direct(direct: &DirectResponse) -> Response {
+    let status = u16::try_from(direct.status).unwrap_or(500);
+    direct.headers.iter().fold(Response::new(status).body(direct.body.clone()), |response, header| {
+        response.header(&header.name, &header.value)
+    })
 }
 
 pub(crate) fn call_response(response: &Response) -> HttpCallResponse {

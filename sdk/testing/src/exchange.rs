@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use meshgate_abi::RouteDecision;
-use meshgate_sdk::testing::Request;
+use meshgate_sdk::testing::{Request, Response};
 use meshgate_wasm::{Attributes, Certificate, Connection, Exchange, HttpStream, Tls};
 
 use crate::convert;
@@ -16,6 +16,7 @@ use crate::convert;
 /// One exchange.
 pub(crate) struct Running {
     http: RefCell<HttpStream>,
+    direct: RefCell<Option<Response>>,
 }
 
 impl Running {
@@ -43,14 +44,21 @@ impl Running {
         for (path, value) in others {
             attributes.custom.set(path.as_bytes(), value.into());
         }
-        Self { http: RefCell::new(HttpStream::new(convert::request_head(request.head()), attributes)) }
+        let http = HttpStream::new(convert::request_head(request.head()), attributes);
+        Self { http: RefCell::new(http), direct: RefCell::default() }
     }
 
     pub(crate) fn http(&self) -> &RefCell<HttpStream> {
         &self.http
     }
 
+    /// The answer that was decided for.
+    pub(crate) fn direct(&self) -> Option<Response> {
+        self.direct.borrow().clone()
+    }
+
     pub(crate) fn decide(&self, decision: &RouteDecision) {
+        self.direct.replace(decision.direct.as_ref().map(convert::direct));
         let mut http = self.http.borrow_mut();
         http.attributes.route = Some(decision.route.as_str().into());
         http.attributes.cluster = (!decision.cluster.is_empty()).then(|| decision.cluster.as_str().into());

@@ -229,6 +229,11 @@ impl Engine for RealHost {
         http.attributes.cluster.as_deref().map(str::to_owned)
     }
 
+    fn direct(&self, exchange: u32) -> Option<Response> {
+        let (_, running) = self.exchanges.get(&exchange)?;
+        running.direct()
+    }
+
     fn close(&mut self, exchange: u32) {
         if let Some((context, running)) = self.exchanges.remove(&exchange) {
             running.end(self.worker.now());

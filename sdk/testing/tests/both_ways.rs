@@ -180,6 +180,9 @@ fn requests_go_where_the_filter_says() {
         let done = proxy.send(asked("route"));
         assert_eq!(said(&done), r#"Some("to-fast") Some("fast")"#);
         assert_eq!(done.text(), "/ by fast");
+        let done = proxy.send(asked("direct"));
+        assert_eq!((done.status(), done.text().as_str(), done.upstream().is_some()), (418, "teapot", false));
+        assert_eq!(done.header("x-tea").as_deref(), Some("green"));
     });
 }
 

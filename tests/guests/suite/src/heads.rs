@@ -72,6 +72,10 @@ impl Suite {
                 exchange.route(&Decision::to(&"fast".into()).name("to-fast").build())?;
                 format!("{:?} {:?}", exchange.route_name(), exchange.cluster_name())
             }
+            "direct" => {
+                exchange.route(&Decision::answer(418, "teapot").header("x-tea", "green").build())?;
+                String::new()
+            }
             "shared" => self.shared()?,
             "fetched" => self.fetched.get().to_string(),
             _ => return Ok(()),
