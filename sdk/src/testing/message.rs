@@ -30,11 +30,12 @@ impl Request {
     /// A request with this method and target, for the authority `example.com`.
     pub fn new(method: &str, target: &str) -> Self {
         let field = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+        // In the order in which Meshgate lists them.
         let head = vec![
-            field(":method", method),
-            field(":scheme", "http"),
             field(":authority", "example.com"),
+            field(":method", method),
             field(":path", target),
+            field(":scheme", "http"),
         ];
         Self { head, ..Self::default() }
     }
@@ -58,9 +59,9 @@ impl Request {
     /// Adds a field; a pseudo-header is set.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        if name.starts_with(':') {
-            self.head.retain(|(known, _)| known != name);
-            self.head.insert(0, (name.to_owned(), value.as_ref().to_vec()));
+        let known = self.head.iter_mut().find(|(known, _)| name.starts_with(':') && known == name);
+        if let Some((_, known)) = known {
+            *known = value.as_ref().to_vec();
         } else {
             self.head.push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
         }

@@ -20,7 +20,7 @@ mod worker;
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use meshgate_sdk::testing::{Engine, Failure, Fields, Part, Request, Response, StartedCall, Verdict, Way};
@@ -80,13 +80,26 @@ fn engine() -> Result<meshgate_wasm::Engine, HostError> {
     }
 }
 
+/// The module, compiled once in a process.
+fn compiled(bytes: &[u8]) -> Result<Module, HostError> {
+    static MODULES: Mutex<Vec<(Vec<u8>, Module)>> = Mutex::new(Vec::new());
+    // A test that failed while it held the lock has left nothing half done.
+    let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, module)) = modules.iter().find(|(known, _)| known == bytes) {
+        return Ok(module.clone());
+    }
+    let module = engine()?.compile("filter", bytes).map_err(HostError::Module)?;
+    modules.push((bytes.to_vec(), module.clone()));
+    Ok(module)
+}
+
 impl RealHost {
     /// Compiles a module.
     ///
     /// # Errors
     /// The machine cannot run the engine, or the module is not one that Meshgate takes.
     pub fn new(module: &[u8]) -> Result<Self, HostError> {
-        let module = engine()?.compile("filter", module).map_err(HostError::Module)?;
+        let module = compiled(module)?;
         Ok(Self {
             exchanges: HashMap::new(),
             plugin: None,
@@ -125,8 +138,8 @@ impl RealHost {
 impl Engine for RealHost {
     fn start(&mut self, configuration: &str) -> Result<(), String> {
         self.exchanges.clear();
-        self.plugin = None;
-        self.vms = None;
+        // They go when the new ones are there: with a module's last instance its shared data goes, too.
+        let before = (self.plugin.take(), self.vms.take());
         self.worker.forget_timer();
         let logged = self.worker.logs().len();
         let engine = engine().map_err(|error| error.to_string())?;
@@ -149,6 +162,7 @@ impl Engine for RealHost {
         })?;
         self.plugin = Some(plugin);
         self.vms = Some(vms);
+        self.worker.keep_timer(|| drop(before));
         Ok(())
     }
 

@@ -93,6 +93,14 @@ impl Worker {
         self.grpc.borrow_mut().clear();
     }
 
+    /// Lets an old plugin go, which stops its timer: not the new one's.
+    pub(crate) fn keep_timer(&self, end: impl FnOnce()) {
+        let (timer, period) = (self.timer.take(), self.period.take());
+        end();
+        self.timer.replace(timer);
+        self.period.set(period);
+    }
+
     pub(crate) fn tick(&self) {
         // Taken out: the callback may arm it again.
         let timer = self.timer.borrow().clone();

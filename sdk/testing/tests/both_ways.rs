@@ -61,7 +61,7 @@ fn heads_are_read_and_changed() {
         .property("source/address", "192.0.2.7:555")
         .peer_identity("spiffe://mesh/ann");
     let expected = [
-        ":method,:scheme,:authority,:path,x-do,cookie,authorization,x-none",
+        ":authority,:method,:path,:scheme,x-do,cookie,authorization,x-none",
         "GET http example.com /changed",
         r#"Some("A") Some("2") Some("of-ann")"#,
         r#"false 2 Some("new")"#,
