@@ -1,9 +1,11 @@
 //! The command line: what can be asked of the binary, and the commands that do not serve traffic.
 
+mod filter;
+
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::num::{NonZeroU16, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -32,22 +34,40 @@ pub(crate) enum Command {
     /// Run the proxy until it is told to stop (SIGTERM drains, a second one ends it at once)
     Run(Run),
     /// Check a configuration as `run` would, without serving: 0 if it is good, 2 if not
-    Check {
-        /// The configuration
-        file: PathBuf,
-    },
+    Check(Source),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
+    /// Make, build and try out filters
+    #[command(subcommand)]
+    Filter(filter::Command),
+}
+
+/// Where the configuration is: `FILE` and `--config FILE` say the same, for every command.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Source {
+    /// The configuration; while the proxy runs, changes to it and to what it refers to take effect
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The same as FILE
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Source {
+    /// The one that was given: the parser has seen to it that there is one.
+    fn into_path(self) -> PathBuf {
+        self.file.or(self.config).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// The configuration; changes to it, and to what it refers to, take effect while the proxy runs
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) config: PathBuf,
+    #[command(flatten)]
+    source: Source,
     /// Worker threads, instead of what the configuration says or one per core
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(NonZeroU16))]
-    pub(crate) workers: Option<NonZeroU16>,
+    workers: Option<NonZeroU16>,
 }
 
 /// How the log is written.
@@ -75,7 +95,8 @@ const WRONG: u8 = 2;
 
 /// Serves until told to stop.
 pub(crate) fn run(run: Run) -> ExitCode {
-    let options = Options { configuration: run.config, workers: run.workers.map(NonZeroUsize::from) };
+    let options =
+        Options { configuration: run.source.into_path(), workers: run.workers.map(NonZeroUsize::from) };
     match server::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ ServerError::Configuration(_)) => refuse(&error),
@@ -87,8 +108,9 @@ pub(crate) fn run(run: Run) -> ExitCode {
 }
 
 /// Checks a configuration, and says on standard error what is wrong with it, or on standard output what is in it.
-pub(crate) fn check(file: &Path) -> ExitCode {
-    let builder = match Builder::new(file.to_owned()) {
+pub(crate) fn check(source: Source) -> ExitCode {
+    let file = source.into_path();
+    let builder = match Builder::new(file.clone()) {
         Ok(builder) => builder,
         Err(error) => {
             complain(&error);
@@ -126,6 +148,14 @@ fn contents(config: &Config) -> String {
     ];
     let count = |(number, noun)| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
     numbers.map(count).join(", ")
+}
+
+/// Helps an author of filters.
+pub(crate) fn filter(command: filter::Command) -> ExitCode {
+    filter::run(command).unwrap_or_else(|error| {
+        complain(&format!("error: {error:#}"));
+        FAILED.into()
+    })
 }
 
 /// Prints the schema.

@@ -18,7 +18,8 @@ fn main() -> ExitCode {
     }
     match cli.command {
         cli::Command::Run(run) => cli::run(run),
-        cli::Command::Check { file } => cli::check(&file),
+        cli::Command::Check(source) => cli::check(source),
         cli::Command::Schema => cli::schema(),
+        cli::Command::Filter(command) => cli::filter(command),
     }
 }

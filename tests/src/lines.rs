@@ -16,7 +16,7 @@ pub struct Lines {
 
 impl Lines {
     /// Collects from `source` in a task that ends with it.
-    pub(crate) fn collect(source: impl AsyncRead + Unpin + Send + 'static) -> Lines {
+    pub fn collect(source: impl AsyncRead + Unpin + Send + 'static) -> Lines {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (grown, count) = watch::channel(0);
         let collected = Arc::clone(&lines);

@@ -3,8 +3,9 @@
 use std::process::Command;
 
 use anyhow::Result;
+use meshgate_kit::{commands, package, say};
 
-use crate::{commands, filters, languages, layers, say, workspace};
+use crate::{filters, languages, layers, workspace};
 
 /// Builds everything and runs every test.
 pub(crate) fn test() -> Result<()> {
@@ -13,7 +14,10 @@ pub(crate) fn test() -> Result<()> {
     // The end-to-end tests start the binary. Building it together with the tests gives every crate the same features, and
     // so compiles wasmtime once.
     step("building meshgate and the tests", &["build", "--locked", "--workspace", "--bins", "--tests"])?;
-    step("running the tests", &["test", "--locked", "--workspace"])
+    step("running the tests", &["test", "--locked", "--workspace"])?;
+    // It compiles, and the others are about times: not at once.
+    let kit = ["test", "--locked", "--workspace", "--test", "e2e", "--", "--ignored", "kit::"];
+    step("running the author's kit, from a new crate to a change that is live", &kit)
 }
 
 /// Formatting, the layer test, and clippy with warnings as errors. Each runs, whatever the others found.
@@ -57,7 +61,7 @@ fn step(what: &str, arguments: &[&str]) -> Result<()> {
 }
 
 fn cargo() -> Command {
-    let mut command = Command::new(workspace::cargo());
+    let mut command = Command::new(package::cargo());
     command.current_dir(workspace::root());
     command
 }

@@ -12,9 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use meshgate_kit::{commands, package, say};
 
 use crate::http::{self, Answer};
-use crate::{commands, filters, say, workspace};
+use crate::{filters, workspace};
 
 const EXAMPLE: &str = "examples/quickstart/meshgate.yaml";
 
@@ -131,7 +132,7 @@ fn prepare() -> Result<PathBuf> {
     filters::build()?;
     say("building meshgate (the first time takes some minutes)");
     // All programs, because then every crate has the same features as in `cargo xtask test`: wasmtime is compiled once.
-    let mut build = Command::new(workspace::cargo());
+    let mut build = Command::new(package::cargo());
     commands::run(build.current_dir(workspace::root()).args(["build", "--locked", "--workspace", "--bins"]))?;
     Ok(workspace::target().join("debug/meshgate"))
 }

@@ -10,9 +10,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use meshgate_kit::{build, commands, packages, say};
 
 use crate::workspace::{self, Group};
-use crate::{commands, filters, packages, say};
 
 const NPM_LIMIT: Duration = Duration::from_secs(300);
 
@@ -56,7 +56,7 @@ fn guest(
         Some(module) => {
             let _ = fs::remove_file(&reason);
             if fs::read(&path).ok().as_ref() != Some(&module) {
-                filters::replace(&path, &module)?;
+                build::replace(&path, &module)?;
             }
             let shown = path.strip_prefix(workspace::root()).unwrap_or(&path);
             say(&format!("{:<40} {:>5} KiB", shown.display(), module.len().div_ceil(1024)));

@@ -3,21 +3,19 @@
 //! A verb says what it does, needs no answers, and ends with 0 or 1.
 
 mod checks;
-mod commands;
 mod demo;
 mod filters;
 mod http;
 mod languages;
 mod layers;
-mod packages;
-mod toolchain;
-mod wasm;
 mod workspace;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use meshgate_kit::say;
+use meshgate_kit::toolchain::Toolchain;
 
 const HELP: &str = "\
 cargo xtask <verb>
@@ -47,7 +45,7 @@ fn run(arguments: &[String]) -> Result<()> {
     let Some((verb, rest)) = arguments.split_first() else { bail!("which verb?\n\n{HELP}") };
     match (verb.as_str(), rest) {
         ("setup", []) => {
-            say(&format!("filters are built with {}", toolchain::Toolchain::choose()?));
+            say(&format!("filters are built with {}", Toolchain::choose(&workspace::target())?));
             filters::build()?;
             languages::build(languages::Missing::Install)
         }
@@ -67,10 +65,4 @@ fn run(arguments: &[String]) -> Result<()> {
         }
         _ => bail!("no such verb: {}\n\n{HELP}", arguments.join(" ")),
     }
-}
-
-/// Prints one line about what is going on. Standard output is kept for what a verb was asked to print.
-fn say(line: &str) {
-    // A closed terminal is no reason to stop building.
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,10 +1,10 @@
 //! Where things are in this repository, and which packages it has. Used by every verb.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use meshgate_kit::package::Package;
 
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
@@ -24,11 +24,6 @@ pub(crate) fn target() -> PathBuf {
 /// Where finished modules lie. Always under `target/`, because `proxy/build.rs` and the examples look there.
 pub(crate) fn artifacts(group: Group) -> PathBuf {
     root().join("target").join(group.artifacts())
-}
-
-/// The cargo that runs this program.
-pub(crate) fn cargo() -> OsString {
-    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 /// The kinds of packages that are compiled to WebAssembly.
@@ -68,12 +63,10 @@ impl Group {
 pub(crate) struct ModulePackage {
     /// The module's name: that of its folder.
     pub(crate) name: String,
-    /// The package's name, as cargo knows it.
-    pub(crate) package: String,
     /// Where it belongs.
     pub(crate) group: Group,
-    /// Whether it is built on the SDK, and so carries a manifest.
-    pub(crate) has_manifest: bool,
+    /// What is built.
+    pub(crate) package: Package,
 }
 
 /// Every package that becomes a module, in a stable order.
@@ -91,20 +84,24 @@ pub(crate) fn module_packages() -> Result<Vec<ModulePackage>> {
     Ok(packages)
 }
 
+/// What cargo would tell of the package, without asking it: our packages are all alike.
 fn module_package(folder: &Path, group: Group) -> Result<ModulePackage> {
     let path = folder.join("Cargo.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let package = text
+    let name = text
         .lines()
         .find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'))
         .with_context(|| format!("{} has no line `name = \"…\"`", path.display()))?;
-    let name = folder.file_name().and_then(|name| name.to_str()).context("a folder's name is not UTF-8")?;
-    Ok(ModulePackage {
+    let package = Package {
         name: name.to_owned(),
-        package: package.to_owned(),
-        group,
+        folder: folder.to_owned(),
+        root: root(),
+        target: target(),
+        library: name.replace('-', "_"),
         has_manifest: text.lines().any(|line| line.starts_with("meshgate-sdk")),
-    })
+    };
+    let name = folder.file_name().and_then(|name| name.to_str()).context("a folder's name is not UTF-8")?;
+    Ok(ModulePackage { name: name.to_owned(), group, package })
 }
 
 #[cfg(test)]
@@ -117,8 +114,8 @@ mod tests {
         for name in ["headers", "routing", "telemetry"] {
             let found = packages.iter().find(|package| package.name == name).unwrap();
             assert_eq!(found.group, Group::Filters);
-            assert_eq!(found.package, format!("meshgate-filter-{name}"));
-            assert!(found.has_manifest);
+            assert_eq!(found.package.filter(), name);
+            assert!(found.package.has_manifest);
         }
     }
 }

@@ -15,6 +15,7 @@ mod cluster;
 mod compatibility;
 mod diagnostic;
 mod discovery;
+mod document;
 mod file;
 mod files;
 mod filters;
@@ -47,6 +48,7 @@ pub use compatibility::{
 };
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use discovery::{AddressFamily, Discovery, Dns, DnsName, Locality, load_endpoints};
+pub use document::load_document;
 pub use file::schema;
 pub use health::{HealthCheck, HttpProbe, Probe};
 pub use isolation::{Capabilities, Clock, Isolation, PropertyGroup};

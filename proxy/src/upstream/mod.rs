@@ -23,6 +23,7 @@ mod outlier;
 pub mod pool;
 mod send;
 mod shared;
+mod sweep;
 mod tcp;
 mod tunnel;
 

@@ -6,21 +6,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use super::connect::Connection;
 use super::limits::{ConnectionSlot, Limits};
+use super::sweep::{self, Sweeps, Swept};
 
 /// Most connections kept per endpoint and worker; more are closed when their exchange ends.
 const MAX_IDLE: usize = 256;
-
-/// The age of an idle connection is counted in sweeps, so that keeping one costs no look at the clock.
-const SWEEPS_PER_TIMEOUT: u32 = 8;
 
 /// While others wait too, a pool's connections pass from request to request of its own so many times, and then one is
 /// closed for whoever has waited longest.
@@ -35,9 +32,7 @@ pub(super) struct Pool {
     /// Tells the one who has waited longest that one is free.
     freed: Notify,
     handovers: Cell<u32>,
-    idle_timeout: Duration,
-    sweep: Cell<u32>,
-    sweeping: Cell<bool>,
+    sweeps: Sweeps,
 }
 
 struct Idle {
@@ -70,9 +65,7 @@ impl Pool {
             waiting: Cell::new(0),
             freed: Notify::new(),
             handovers: Cell::new(0),
-            idle_timeout,
-            sweep: Cell::new(0),
-            sweeping: Cell::new(false),
+            sweeps: Sweeps::new(idle_timeout, limits),
         })
     }
 
@@ -137,10 +130,10 @@ impl Pool {
         connection.reused = true;
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { connection, since: self.sweep.get() });
+            idle.push(Idle { connection, since: self.sweeps.now() });
         }
         drop(idle);
-        self.start_sweeping();
+        sweep::start(self);
     }
 
     /// Whether a free connection stays here; if so, somebody who waits for it is told.
@@ -148,7 +141,7 @@ impl Pool {
         let here = self.waiting.get();
         let elsewhere = self.limits.pending().now() > here;
         if here == 0 {
-            return !elsewhere && !self.idle_timeout.is_zero();
+            return !elsewhere && !self.sweeps.keeps_nothing();
         }
         let handovers = self.handovers.get() + 1;
         if elsewhere && handovers > MAX_HANDOVERS {
@@ -159,57 +152,27 @@ impl Pool {
         self.freed.notify_one();
         true
     }
+}
 
-    fn start_sweeping(self: &Rc<Self>) {
-        if !self.sweeping.replace(true) {
-            let period = (self.idle_timeout / SWEEPS_PER_TIMEOUT).max(Duration::from_millis(1));
-            tokio::task::spawn_local(sweep(Rc::downgrade(self), Arc::clone(&self.limits), period));
-        }
+impl Swept for Pool {
+    fn sweeps(&self) -> &Sweeps {
+        &self.sweeps
     }
 
-    /// Closes what grew too old or was closed by the peer. False when nothing is left.
     fn close_expired(&self) -> bool {
-        let now = self.sweep.get().wrapping_add(1);
-        self.sweep.set(now);
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| idle.connection.is_open() && now.wrapping_sub(idle.since) <= SWEEPS_PER_TIMEOUT);
+        idle.retain(|idle| idle.connection.is_open() && !self.sweeps.expired(idle.since));
         !idle.is_empty()
     }
 
-    /// Closes the oldest for those who wait elsewhere. False when nothing is left.
     fn make_room(&self) -> bool {
         let mut idle = self.idle.borrow_mut();
         let here = self.waiting.get();
         let elsewhere = self.limits.shortage().saturating_sub(here);
         let spare = idle.len().saturating_sub(here).min(elsewhere);
+        // The oldest come first.
         idle.drain(..spare);
         !idle.is_empty()
-    }
-}
-
-/// Runs while the pool holds connections; `Pool::put` starts it again.
-async fn sweep(pool: Weak<Pool>, limits: Arc<Limits>, period: Duration) {
-    let mut next = Instant::now() + period;
-    loop {
-        let mut wanted = pin!(limits.wanted());
-        // Whoever begins to wait from here on wakes us up, and who did before is seen now.
-        wanted.as_mut().enable();
-        let Some(open) = pool.upgrade() else { return };
-        if !open.make_room() {
-            open.sweeping.set(false);
-            return;
-        }
-        drop(open);
-        tokio::select! {
-            () = wanted => continue,
-            () = tokio::time::sleep_until(next) => {}
-        }
-        next += period;
-        let Some(open) = pool.upgrade() else { return };
-        if !open.close_expired() {
-            open.sweeping.set(false);
-            return;
-        }
     }
 }
 

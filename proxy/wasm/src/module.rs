@@ -217,6 +217,16 @@ impl Module {
         &self.0.stubs
     }
 
+    /// The functions it imports, as `module.name`, in its order.
+    pub fn imports(&self) -> impl Iterator<Item = String> {
+        self.0.instance.module().imports().map(|import| format!("{}.{}", import.module(), import.name()))
+    }
+
+    /// The names of what it exports, in its order.
+    pub fn exports(&self) -> impl Iterator<Item = &str> {
+        self.0.instance.module().exports().map(|export| export.name())
+    }
+
     /// The stream callbacks it exports, less those its manifest says do nothing.
     pub fn callbacks(&self) -> Callbacks {
         self.0.callbacks

@@ -119,11 +119,19 @@ async fn missing_file_and_wrong_arguments_are_told() {
         command.args(arguments).current_dir(std::env::temp_dir());
         run(command)
     };
-    let finished = command(&["check", "no-such-file.yaml"]).await;
-    assert_eq!(finished.code, Some(2), "{finished:?}");
-    assert!((finished.stdout + &finished.stderr).contains("no-such-file.yaml"));
-    let finished = command(&["run", "-c", "no-such-file.yaml"]).await;
-    assert!(!matches!(finished.code, Some(0) | None), "{finished:?}");
+    for name in ["check", "run"] {
+        for option in [&[][..], &["-c"], &["--config"]] {
+            let arguments = [&[name], option, &["no-such-file.yaml"]].concat();
+            let finished = command(&arguments).await;
+            assert_eq!(finished.code, Some(2), "{arguments:?}: {finished:?}");
+            assert!((finished.stdout + &finished.stderr).contains("no-such-file.yaml"), "{arguments:?}");
+        }
+        for arguments in [&[name][..], &[name, "a.yaml", "-c", "b.yaml"]] {
+            let finished = command(arguments).await;
+            assert_eq!(finished.code, Some(2), "{arguments:?}: {finished:?}");
+            assert!(finished.stderr.contains("FILE"), "{arguments:?}: {finished:?}");
+        }
+    }
     let finished = command(&["--no-such-option"]).await;
     assert!(!matches!(finished.code, Some(0) | None), "{finished:?}");
     assert_eq!(command(&["--version"]).await.code, Some(0));

@@ -28,6 +28,7 @@ mod health; // health checks: what is asked, how often, and who gets requests
 mod hostile; // filters that loop, trap, grow or lie, in every callback
 mod hostile_guests; // a guest for each kind of attack, alone and beside a filter under load
 mod isolation; // an instance of a filter for each exchange, and what sharing one costs
+mod kit; // `meshgate filter …`: what an author of filters has
 mod large_bodies; // bodies of 1 MiB in both directions under full load
 mod limits; // the limits of clusters
 mod malformed; // bytes that are not HTTP

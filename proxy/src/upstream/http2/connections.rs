@@ -4,22 +4,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use meshgate_config::Address;
-use tokio::time::Instant;
 
 use super::connection::{Connection, Crowd};
 use crate::upstream::dial::Dialer;
 use crate::upstream::error::{UpstreamError, UpstreamErrorKind};
 use crate::upstream::limits::{ConnectionSlot, Limits};
+use crate::upstream::sweep::{self, Sweeps, Swept};
 
 /// Most connections per endpoint and worker: a peer that allows one request at a time on each gets no more of them.
 const MAX_CONNECTIONS: usize = 64;
-/// The age of an idle connection is counted in sweeps, so that keeping one costs no look at the clock.
-const SWEEPS_PER_TIMEOUT: u32 = 8;
 
 /// An endpoint's connections.
 pub(in crate::upstream) struct Connections {
@@ -33,9 +31,7 @@ pub(in crate::upstream) struct Connections {
     failures: Cell<u64>,
     failure: RefCell<Option<UpstreamError>>,
     limits: Arc<Limits>,
-    idle_timeout: Duration,
-    sweep: Cell<u32>,
-    sweeping: Cell<bool>,
+    sweeps: Sweeps,
 }
 
 /// Room for one request on a connection, for as long as it is held.
@@ -60,9 +56,7 @@ impl Connections {
             failures: Cell::new(0),
             failure: RefCell::new(None),
             limits: Arc::clone(limits),
-            idle_timeout,
-            sweep: Cell::new(0),
-            sweeping: Cell::new(false),
+            sweeps: Sweeps::new(idle_timeout, limits),
         })
     }
 
@@ -146,9 +140,9 @@ impl Connections {
             || self.failed(UpstreamErrorKind::ConnectTimeout, &format!("no answer within {timeout:?}"));
         match opened.unwrap_or_else(|_| Err(late())) {
             Ok(connection) => {
-                connection.idle_since.set(self.sweep.get());
+                connection.idle_since.set(self.sweeps.now());
                 self.open.borrow_mut().push(connection);
-                self.start_sweeping();
+                sweep::start(self);
                 Ok(())
             }
             Err(error) => {
@@ -171,27 +165,22 @@ impl Connections {
     fn failed(&self, kind: UpstreamErrorKind, details: &str) -> UpstreamError {
         UpstreamError::new(kind, Some(self.address), details)
     }
+}
 
-    fn start_sweeping(self: &Rc<Self>) {
-        if !self.sweeping.replace(true) {
-            let period = (self.idle_timeout / SWEEPS_PER_TIMEOUT).max(Duration::from_millis(1));
-            tokio::task::spawn_local(sweep(Rc::downgrade(self), Arc::clone(&self.limits), period));
-        }
+impl Swept for Connections {
+    fn sweeps(&self) -> &Sweeps {
+        &self.sweeps
     }
 
-    /// Lets go of what grew too old or was closed by the peer. False when nothing is left.
     fn close_expired(&self) -> bool {
-        let now = self.sweep.get().wrapping_add(1);
-        self.sweep.set(now);
         let mut open = self.open.borrow_mut();
         open.retain(|connection| {
-            let expired = now.wrapping_sub(connection.idle_since.get()) > SWEEPS_PER_TIMEOUT;
+            let expired = self.sweeps.expired(connection.idle_since.get());
             !connection.is_closed() && (connection.streams.get() > 0 || !expired)
         });
         !open.is_empty()
     }
 
-    /// Lets go of idle ones for those who wait elsewhere. False when nothing is left.
     fn make_room(&self) -> bool {
         let mut wanted = if self.crowd.waiting.get() > 0 { 0 } else { self.limits.shortage() };
         let mut open = self.open.borrow_mut();
@@ -204,37 +193,11 @@ impl Connections {
     }
 }
 
-/// Runs while there are connections.
-async fn sweep(connections: Weak<Connections>, limits: Arc<Limits>, period: Duration) {
-    let mut next = Instant::now() + period;
-    loop {
-        let mut wanted = pin!(limits.wanted());
-        // Whoever begins to wait from here on wakes us up, and who did before is seen now.
-        wanted.as_mut().enable();
-        let Some(open) = connections.upgrade() else { return };
-        if !open.make_room() {
-            open.sweeping.set(false);
-            return;
-        }
-        drop(open);
-        tokio::select! {
-            () = wanted => continue,
-            () = tokio::time::sleep_until(next) => {}
-        }
-        next += period;
-        let Some(open) = connections.upgrade() else { return };
-        if !open.close_expired() {
-            open.sweeping.set(false);
-            return;
-        }
-    }
-}
-
 impl Drop for Room {
     fn drop(&mut self) {
         let connection = &self.connection;
         connection.streams.set(connection.streams.get().saturating_sub(1));
-        connection.idle_since.set(self.connections.sweep.get());
+        connection.idle_since.set(self.connections.sweeps.now());
         self.connections.crowd.one();
         // An idle connection may be what others wait for.
         if connection.streams.get() == 0 && self.connections.limits.pending().now() > 0 {

@@ -10,7 +10,10 @@ use crate::{commands, say};
 const APT_LIMIT: Duration = Duration::from_secs(600);
 
 /// Tries to install these packages by `apt-get`. What cannot be done is said; whether it helped is for the caller to see.
-pub(crate) fn install(packages: &[&str]) -> Result<()> {
+///
+/// # Errors
+/// A command cannot be started.
+pub fn install(packages: &[&str]) -> Result<()> {
     if !commands::exists("apt-get") {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Running other programs: with a bound on the time where they may hang. Used by every verb.
+//! Running other programs: with a bound on the time where they may hang.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 /// Runs a command that may take as long as it takes, with its output going where ours goes.
-pub(crate) fn run(command: &mut Command) -> Result<()> {
+///
+/// # Errors
+/// It cannot be started, or fails.
+pub fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {}", describe(command)))?;
     if !status.success() {
         bail!("{} ended with {status}", describe(command));
@@ -17,7 +20,10 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Runs a command and returns what it printed, trimmed.
-pub(crate) fn output(command: &mut Command) -> Result<String> {
+///
+/// # Errors
+/// It cannot be started, fails, or prints what is not UTF-8.
+pub fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -31,7 +37,10 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 }
 
 /// Runs a command that may hang; after `limit` it and all it started are killed. `Ok(false)`: it failed or was killed.
-pub(crate) fn succeeds_within(limit: Duration, command: &mut Command) -> Result<bool> {
+///
+/// # Errors
+/// It cannot be started.
+pub fn succeeds_within(limit: Duration, command: &mut Command) -> Result<bool> {
     let mut child = command
         .stdin(Stdio::null())
         .process_group(0)
@@ -58,7 +67,7 @@ pub(crate) fn succeeds_within(limit: Duration, command: &mut Command) -> Result<
 }
 
 /// Whether a program can be started at all.
-pub(crate) fn exists(program: &str) -> bool {
+pub fn exists(program: &str) -> bool {
     let started = Command::new(program)
         .arg("--version")
         .stdin(Stdio::null())

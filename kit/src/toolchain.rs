@@ -1,7 +1,6 @@
 //! Which compiler builds the filters. They need `std` for wasm32, which a fresh Rust toolchain does not contain.
 //!
-//! Used by `setup` and by everything that builds modules. The first choice is remembered, so that later verbs need not
-//! ask rustup or the package system again.
+//! The first choice is remembered where the builds lie, so that later ones need not ask rustup or the package system again.
 
 use std::fmt;
 use std::fs;
@@ -11,10 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{commands, packages, say, workspace};
+use crate::{commands, packages, say};
 
 /// The target that filters are compiled for.
-pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
+pub const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Without a network, `rustup` waits for minutes before it gives up.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(60);
@@ -31,7 +30,7 @@ Do one of these and try again:
 
 /// A way to compile for wasm32.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Toolchain {
+pub enum Toolchain {
     /// The usual compiler has the target.
     Target,
     /// The usual compiler, and the target's `std` is compiled from the toolchain's own source.
@@ -41,25 +40,29 @@ pub(crate) enum Toolchain {
 }
 
 impl Toolchain {
-    /// The remembered choice if it still works, or else a new one, installing what is missing.
-    pub(crate) fn choose() -> Result<Self> {
+    /// The choice remembered in `folder` if it still works, or else a new one, installing what is missing.
+    ///
+    /// # Errors
+    /// There is none, and none could be installed: it says what to do by hand. Or the choice could not be written down.
+    pub fn choose(folder: &Path) -> Result<Self> {
         let probe = Probe::new()?;
-        let memory = workspace::target().join("toolchain-choice");
+        let memory = folder.join("toolchain-choice");
         let remembered = fs::read_to_string(&memory).ok().and_then(|name| Self::named(name.trim()));
         if let Some(toolchain) = remembered.filter(|toolchain| probe.has(toolchain)) {
             return Ok(toolchain);
         }
         let toolchain = probe.find_or_install()?;
-        if let Some(folder) = memory.parent() {
-            fs::create_dir_all(folder)?;
-        }
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
         fs::write(&memory, toolchain.name()).with_context(|| format!("cannot write {}", memory.display()))?;
         Ok(toolchain)
     }
 
-    /// Makes `command` (a cargo build) use this toolchain.
-    pub(crate) fn apply(&self, command: &mut Command) -> Result<()> {
-        command.args(["--target", TARGET]).env("CARGO_ENCODED_RUSTFLAGS", self.flags()?.join("\u{1f}"));
+    /// Makes `command` (a cargo build) use this toolchain. `root` holds the sources.
+    ///
+    /// # Errors
+    /// The usual compiler cannot be asked where it lies.
+    pub fn apply(&self, command: &mut Command, root: &Path) -> Result<()> {
+        command.args(["--target", TARGET]).env("CARGO_ENCODED_RUSTFLAGS", self.flags(root)?.join("\u{1f}"));
         if *self == Self::Target {
             return Ok(());
         }
@@ -74,17 +77,19 @@ impl Toolchain {
 
     /// Panic messages carry source paths. Without this machine's folders in them, the same source gives the same module
     /// everywhere.
-    fn flags(&self) -> Result<Vec<String>> {
+    fn flags(&self, root: &Path) -> Result<Vec<String>> {
         let sysroot = match self {
             Self::Debian => PathBuf::from("/usr"),
             Self::Target | Self::Source => Probe::new()?.sysroot,
         };
         let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).unwrap_or_default();
-        let mut folders = vec![workspace::root(), sysroot.join("lib/rustlib/src")];
-        // Below this, packages lie in one folder for each registry, named after it.
-        if let Ok(registries) = fs::read_dir(home.join("registry/src")) {
-            folders.extend(registries.flatten().map(|registry| registry.path()));
+        let mut folders = vec![root.to_owned(), sysroot.join("lib/rustlib/src")];
+        // Below these, packages lie in one folder for each registry or repository, named after it.
+        for sources in ["registry/src", "git/checkouts"] {
+            if let Ok(origins) = fs::read_dir(home.join(sources)) {
+                folders.extend(origins.flatten().map(|origin| origin.path()));
+            }
         }
         folders.sort();
         Ok(folders.iter().map(|folder| format!("--remap-path-prefix={}=", folder.display())).collect())

@@ -1,14 +1,17 @@
-//! Just enough of the WebAssembly binary format to put a manifest into a module. Used by `filters`.
+//! Just enough of the WebAssembly binary format to put a manifest into a module.
 
 use anyhow::{Result, bail};
 
 /// The custom section that carries a module's manifest.
-pub(crate) const MANIFEST_SECTION: &str = "meshgate.manifest";
+pub const MANIFEST_SECTION: &str = "meshgate.manifest";
 
 const MAGIC: &[u8] = b"\0asm\x01\0\0\0";
 
 /// The module with a custom section appended. Custom sections may stand anywhere, so nothing else moves.
-pub(crate) fn with_custom_section(module: &[u8], name: &str, content: &[u8]) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// `module` is not a WebAssembly module, or the section would be longer than 4 GiB.
+pub fn with_custom_section(module: &[u8], name: &str, content: &[u8]) -> Result<Vec<u8>> {
     if !module.starts_with(MAGIC) {
         bail!("not a WebAssembly module");
     }

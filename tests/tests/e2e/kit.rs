@@ -1,0 +1,203 @@
+//! `meshgate filter …` as an author meets it: from nothing to a change that is live. What compiles nothing runs with the
+//! other tests; the whole way takes the machine to itself, so `cargo xtask test` runs it afterwards.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use meshgate_tests::{Client, Finished, Lines, binary, repository, run, until};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+fn filter(arguments: &[&str], folder: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.arg("filter").args(arguments).current_dir(folder);
+    command
+}
+
+async fn refused(arguments: &[&str], folder: &Path) -> String {
+    let finished = run(filter(arguments, folder)).await;
+    assert_ne!(finished.code, Some(0), "{arguments:?}: {finished:?}");
+    assert!(finished.stdout.is_empty(), "{finished:?}");
+    finished.stderr
+}
+
+#[tokio::test]
+async fn mistakes_are_told_and_change_nothing() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    assert!(refused(&["new", "Not_A_Name"], at).await.contains("lowercase letters"));
+    assert!(refused(&["new", "greeter", "--sdk", "nowhere"], at).await.contains("nowhere"));
+    assert!(refused(&["build"], at).await.contains("filter new"));
+    assert!(refused(&["test"], at).await.contains("filter new"));
+    assert_eq!(std::fs::read_dir(at).unwrap().count(), 0, "something was written");
+
+    let module = standard("headers");
+    assert!(refused(&["test", "--module", &module], at).await.contains("there are no cases in cases"));
+    std::fs::write(at.join("some.yaml"), "cases: [{name: x, expect: {respnse: {}}}]\n").unwrap();
+    let said = refused(&["test", "some.yaml", "--module", &module], at).await;
+    assert!(said.contains("some.yaml:1:28") && said.contains("`response`"), "{said}");
+    std::fs::write(at.join("some.wasm"), b"\0asm\x01\0\0\0").unwrap();
+    assert!(refused(&["inspect", "some.wasm"], at).await.contains("not a Proxy-Wasm module"));
+}
+
+fn standard(name: &str) -> String {
+    repository().join(format!("target/filters/{name}.wasm")).display().to_string()
+}
+
+#[tokio::test]
+async fn inspect_says_what_is_in_a_module() {
+    let finished = run(filter(&["inspect", &standard("headers")], &repository())).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    for part in [
+        "Proxy-Wasm 0.2.1",
+        "headers 0.1.0, built on SDK",
+        "callbacks  proxy_on_",
+        "env.proxy_add_header_map_value",
+        "keys       request",
+    ] {
+        assert!(finished.stdout.contains(part), "{part} is not in\n{}", finished.stdout);
+    }
+    assert!(!finished.stdout.contains("UNIMPLEMENTED"), "{}", finished.stdout);
+    let finished = run(filter(&["inspect", "--manifest", &standard("headers")], &repository())).await;
+    let manifest: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(manifest["name"], "headers");
+}
+
+#[tokio::test]
+async fn cases_pass_and_fail() {
+    let folder = TempDir::new().unwrap();
+    let good = r#"
+config: {request: {set: {x-team: web}}, response: {remove: [server]}}
+cases:
+  - name: fields are set and removed
+    upstream: {status: 201, headers: {server: acme, via: [one, two]}, body: made}
+    request: {method: PUT, path: "/a?b=c", headers: {host: a.test, x-team: [one, two]}, body: abc}
+    expect:
+      upstream: {method: PUT, path: "/a?b=c", headers: {host: a.test, x-team: web}, body: abc}
+      response: {status: 201, headers: {server: null, via: [one, two]}, body_contains: ad}
+    then:
+      - upstream: {fails: true}
+        expect: {response: {status: 503}, upstream: {path: /}}
+  - name: a bad configuration is refused
+    config: {reqest: {}}
+    expect: {refused: "unknown key `reqest`"}
+"#;
+    std::fs::write(folder.path().join("good.yaml"), good).unwrap();
+    let arguments = ["test", ".", "--module", &standard("headers")];
+    let finished = run(filter(&arguments, folder.path())).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(finished.stdout.contains("ok    fields are set and removed"), "{finished:?}");
+    assert!(finished.stdout.ends_with("2 passed\n"), "{finished:?}");
+
+    let bad = good.replace("x-team: web}, body: abc}", "x-team: mobile}, body: xyz}").replace("503", "200");
+    std::fs::write(folder.path().join("worse.yaml"), bad.replace("unknown key", "no such")).unwrap();
+    let finished = run(filter(&arguments, folder.path())).await;
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    for part in [
+        r#"upstream: field x-team: ["mobile"] was expected, ["web"] came"#,
+        r#"upstream: body "xyz" was expected, "abc" came"#,
+        "response status: 200 was expected, 503 came",
+        "the refusal should contain",
+        "unknown key `reqest`",
+        "2 passed, 2 failed",
+    ] {
+        assert!(finished.stdout.contains(part), "{part} is not in\n{}", finished.stdout);
+    }
+}
+
+/// A crate outside of this repository's workspace. What was compiled for it is kept for the next run.
+struct Author {
+    folder: PathBuf,
+}
+
+impl Author {
+    async fn begin() -> Author {
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kit");
+        let folder = home.join("greeter");
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&home).unwrap();
+        let finished = run(filter(&["new", "greeter"], &home)).await;
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        // The versions that this repository was tested with, and that lie on this machine.
+        std::fs::copy(repository().join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+        Author { folder }
+    }
+
+    fn prepared(&self, mut command: Command) -> Command {
+        command.current_dir(&self.folder).kill_on_drop(true);
+        command.env("CARGO_TARGET_DIR", self.folder.with_file_name("target"));
+        command
+    }
+
+    /// Runs to the end, however long the compiler takes.
+    async fn run(&self, command: Command) -> Finished {
+        let mut command = self.prepared(command);
+        let output =
+            tokio::time::timeout(Duration::from_secs(1_200), command.output()).await.unwrap().unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        Finished { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+
+    async fn filter(&self, arguments: &[&str]) -> String {
+        let finished = self.run(filter(arguments, &self.folder)).await;
+        assert_eq!(finished.code, Some(0), "{arguments:?}: {}\n{}", finished.stdout, finished.stderr);
+        finished.stdout
+    }
+
+    fn edit(&self, file: &str, from: &str, to: &str) {
+        let path = self.folder.join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from} is not in\n{text}");
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+    }
+}
+
+#[tokio::test]
+#[ignore = "compiles a crate for minutes: `cargo xtask test` runs it by itself"]
+async fn from_nothing_to_a_change_that_is_live() {
+    let author = Author::begin().await;
+    let mut test = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    test.arg("test");
+    let finished = author.run(test).await;
+    assert!(finished.stdout.contains("it_greets_and_signs ... ok"), "{finished:?}");
+
+    author.filter(&["build"]).await;
+    let inspected = author.filter(&["inspect", "target/filters/greeter.wasm"]).await;
+    assert!(inspected.contains("greeting (required)  How to greet."), "{inspected}");
+    assert!(author.filter(&["test"]).await.ends_with("3 passed\n"));
+
+    author.edit("meshgate.yaml", "127.0.0.1:9901", "127.0.0.1:0");
+    author.edit("meshgate.yaml", "127.0.0.1:8080", "127.0.0.1:0");
+    let mut dev = author.prepared(filter(&["dev"], &author.folder));
+    dev.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+    let mut dev = dev.spawn().unwrap();
+    let log = Lines::collect(dev.stderr.take().unwrap());
+    let address = log
+        .wait("listening", |line| line.split_once("listening listener=web address=")?.1.trim().parse().ok())
+        .await;
+    let greeted = || async { Client::http1(address).await.get("/hello").await.text() };
+    assert_eq!(greeted().await, "Hello, world!\n");
+
+    author.edit("src/lib.rs", "{name}!", "dear {name}!");
+    until("the change is live", || async { (greeted().await == "Hello, dear world!\n").then_some(()) }).await;
+    author.edit("src/lib.rs", "dear {name}!", "{nobody}!");
+    log.wait("the compiler's error", |line| line.contains("waiting for a change").then_some(())).await;
+    assert_eq!(greeted().await, "Hello, dear world!\n");
+    author.edit("src/lib.rs", "{nobody}!", "good {name}!");
+    until("the mended one is live", || async { (greeted().await == "Hello, good world!\n").then_some(()) })
+        .await;
+    // The one that serves ends, and so the other.
+    let id = dev.id().unwrap();
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+    let serving = children.split_whitespace().next().unwrap().parse().unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(serving).unwrap(),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
+    assert_eq!(
+        tokio::time::timeout(Duration::from_secs(60), dev.wait()).await.unwrap().unwrap().code(),
+        Some(0)
+    );
+}
