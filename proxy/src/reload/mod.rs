@@ -68,6 +68,14 @@ pub struct Reloader<R> {
     metrics: ReloadMetrics,
 }
 
+/// How far a burst of changes has come.
+enum Burst {
+    /// It is long, and all of it so far was renewed.
+    GoesOn,
+    /// It has ended, or is not waited for any longer.
+    Over { renewed: bool },
+}
+
 impl<R: Rebuild> Reloader<R> {
     /// A reloader that goes on from the load at the start, and the handle to ask it.
     #[must_use]
@@ -99,16 +107,25 @@ impl<R: Rebuild> Reloader<R> {
 
     /// Reloads whenever something changes or somebody asks. Never returns: drop it to stop.
     pub async fn run(mut self) {
+        // Something was renewed since the last burst was over.
+        let mut renewed = false;
         loop {
             tokio::select! {
-                notice = self.watch.touched(&self.loaded) => {
-                    let renewed = self.settle(notice).await;
-                    // What was refused may be good with what was renewed.
-                    let mended = renewed && self.status.borrow().error.is_some();
-                    if self.has_changed().await || mended {
-                        self.attempt().await;
+                notice = self.watch.touched(&self.loaded) => match self.settle(notice).await {
+                    // However often something is renewed, whoever asks for a reload has a turn.
+                    Burst::GoesOn => {
+                        renewed = true;
+                        self.watch.touch();
                     }
-                }
+                    Burst::Over { renewed: lately } => {
+                        // What was refused may be good with what was renewed.
+                        let mended = (renewed || lately) && self.status.borrow().error.is_some();
+                        renewed = false;
+                        if self.has_changed().await || mended {
+                            self.attempt().await;
+                        }
+                    }
+                },
                 Some(request) = self.requests.recv() => {
                     let status = self.attempt().await;
                     // Whoever asked may have gone away.
@@ -118,21 +135,20 @@ impl<R: Rebuild> Reloader<R> {
         }
     }
 
-    /// Waits for the end of a burst of changes. What can be renewed is, as soon as it is there; true if something was.
-    async fn settle(&mut self, notice: Notice) -> bool {
+    /// Waits for the end of a burst of changes. What can be renewed is, as soon as it is there.
+    async fn settle(&mut self, notice: Notice) -> Burst {
         let (began, mut burst) = (Instant::now(), Instant::now());
         let (mut told, mut renewed) = (notice == Notice::Told, false);
         loop {
             if told && self.renew().await {
                 renewed = true;
                 if Watch::is_long(began) {
-                    // However often something is renewed, whoever asks for a reload has a turn.
-                    return true;
+                    return Burst::GoesOn;
                 }
                 burst = Instant::now();
             }
             if !self.watch.goes_on(burst).await {
-                return renewed;
+                return Burst::Over { renewed };
             }
             told = true;
         }
