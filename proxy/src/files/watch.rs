@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ pub struct Watch {
     settled: u64,
     /// There are directories without a watch.
     blind: bool,
+    /// The next look is our own wish.
+    nudged: AtomicBool,
     look: Option<Interval>,
 }
 
@@ -92,6 +94,7 @@ impl Watch {
             written: Arc::default(),
             settled: 0,
             blind: false,
+            nudged: AtomicBool::new(false),
             look: None,
         }
     }
@@ -129,8 +132,9 @@ impl Watch {
         self.directories = directories;
     }
 
-    /// Makes the next [`touched`](Self::touched) return at once.
+    /// Makes the next [`touched`](Self::touched) return at once, as if something had been found by looking.
     pub fn touch(&self) {
+        self.nudged.store(true, Relaxed);
         self.touched.notify_one();
     }
 
@@ -148,7 +152,9 @@ impl Watch {
         });
         loop {
             tokio::select! {
-                () = self.touched.notified() => return Notice::Told,
+                () = self.touched.notified() => {
+                    return if self.nudged.swap(false, Relaxed) { Notice::Found } else { Notice::Told };
+                }
                 _ = look.tick() => if loaded.is_doubtful() { return Notice::Found },
             }
         }
@@ -164,6 +170,7 @@ impl Watch {
     pub async fn goes_on(&mut self, began: Instant) -> bool {
         let (quiet, latest) = (Instant::now() + QUIET, began + LONGEST_BURST);
         let written = self.written.load(Relaxed);
+        self.nudged.store(false, Relaxed);
         let goes_on = timeout_at(quiet.min(latest), self.touched.notified()).await.is_ok();
         if !goes_on && quiet <= latest {
             self.settled = written;
