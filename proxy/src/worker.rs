@@ -279,7 +279,8 @@ impl Running {
         }
         for ListenerSocket { name, socket } in sockets {
             let Some(listener) = snapshot.listeners.get(&name) else { continue };
-            match Acceptor::start(socket, Rc::clone(listener), self.drain.clone()) {
+            let addresses = self.listeners.addresses(&name);
+            match Acceptor::start(socket, Rc::clone(listener), addresses, self.drain.clone()) {
                 Ok(acceptor) => {
                     self.listeners.add(&name, acceptor.stats());
                     self.acceptors.insert(name, acceptor);

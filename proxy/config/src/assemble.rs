@@ -32,6 +32,7 @@ const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const MAX_STREAMS: u32 = 100;
 const MAX_CONTROL_FRAMES: u32 = 1000;
 const UPGRADE_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_CONNECTIONS: usize = 20_000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const EXPIRY_WARNINGS: [Duration; 2] =
@@ -174,6 +175,8 @@ fn listener(entry: ListenerEntry, chain: ChainId, node: &Node, files: &Files) ->
         idle_timeout: or(entry.idle_timeout, idle_timeout),
         wait_for_data: entry.wait_for_data,
         max_connections: entry.max_connections.unwrap_or(MAX_CONNECTIONS),
+        max_connections_per_address: entry.max_connections_per_address,
+        write_timeout: or(entry.write_timeout, WRITE_TIMEOUT),
         request_timeout: entry.request_timeout.map(|timeout| timeout.0),
         max_headers: entry.max_headers.unwrap_or(MAX_HEADERS),
         // Its bounds have been checked.

@@ -190,6 +190,15 @@ pub(crate) struct ListenerEntry {
     #[serde(default)]
     #[schemars(with = "usize", range(min = 1, max = 1_000_000))]
     pub(crate) max_connections: Option<usize>,
+    /// Most connections at a time of one client address, over all workers; more are closed as they come. IPv6 addresses count
+    /// by their first 64 bits. Behind a proxy or a NAT many clients have one address. Default: no limit.
+    #[serde(default)]
+    #[schemars(with = "usize", range(min = 1, max = 1_000_000))]
+    pub(crate) max_connections_per_address: Option<usize>,
+    /// How long a client may take none of the bytes that wait for it; then the connection is closed. Default: 60s.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) write_timeout: Option<DurationText>,
     /// How long an exchange may take if its route does not say. Default: as long as it needs.
     #[serde(default)]
     #[schemars(with = "DurationText")]

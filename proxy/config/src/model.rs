@@ -150,6 +150,10 @@ pub struct Listener {
     pub wait_for_data: bool,
     /// Most connections at a time on each worker.
     pub max_connections: usize,
+    /// Most connections at a time of one client address; none: no limit.
+    pub max_connections_per_address: Option<usize>,
+    /// How long a client may take none of the bytes that wait for it.
+    pub write_timeout: Duration,
     /// How long an exchange may take if its route does not say; `None`: as long as it needs.
     pub request_timeout: Option<Duration>,
     /// Most header fields in a request.

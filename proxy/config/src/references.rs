@@ -117,7 +117,8 @@ fn unix_sockets(listener: &Node, report: &mut Report<'_>) {
 
 /// Keys of a TCP listener that mean something for HTTP alone.
 fn http_only(listener: &Node, report: &mut Report<'_>) {
-    const KEYS: [&str; 12] = [
+    const KEYS: [&str; 13] = [
+        "write_timeout",
         "header_timeout",
         "request_timeout",
         "max_headers",
@@ -255,6 +256,7 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
         for key in [
             "header_timeout",
             "idle_timeout",
+            "write_timeout",
             "request_timeout",
             "body_timeout",
             "stream_idle_timeout",
@@ -268,7 +270,7 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
         // Less would not hold an ordinary request, more would be an invitation.
         size(listener, "max_header_bytes", 8 << 10, 1 << 20, report);
         whole(listener, "max_headers", report);
-        for key in ["max_connections", "max_streams", "max_control_frames"] {
+        for key in ["max_connections", "max_connections_per_address", "max_streams", "max_control_frames"] {
             whole(listener, key, report);
         }
     }

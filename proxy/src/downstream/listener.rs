@@ -10,6 +10,7 @@ use bytes::Bytes;
 use meshgate_wasm::{Address, Connection as Facts, Tls};
 use tokio::task::JoinHandle;
 
+use super::addresses::{ByAddress, Place};
 use super::accept::{Accepted, Bound, Listening};
 use super::connection::{self, Connection, Serving};
 use super::handshake::{Handshake, Shaken};
@@ -45,12 +46,17 @@ impl<S: Serve> Acceptor<S> {
     ///
     /// # Errors
     /// The runtime cannot watch the socket.
-    pub fn start(socket: Bound, serve: Rc<S>, drain: DrainWatch) -> io::Result<Acceptor<S>> {
+    pub fn start(
+        socket: Bound,
+        serve: Rc<S>,
+        addresses: Arc<ByAddress>,
+        drain: DrainWatch,
+    ) -> io::Result<Acceptor<S>> {
         let socket = Listening::new(socket)?;
         let serving = Serving::new(serve);
         let stats = Arc::new(ListenerStats::default());
         let slots = Slots::new(stats.clone());
-        let open = Opener { serving: serving.clone(), stats: stats.clone(), slots: slots.clone() };
+        let open = Opener { serving: serving.clone(), stats: stats.clone(), slots: slots.clone(), addresses };
         let (stop, stopped) = DrainTrigger::new();
         let task = tokio::task::spawn_local(accept(socket, open, drain, stopped));
         Ok(Acceptor { serving, slots, stats, stop, task })
@@ -148,6 +154,7 @@ struct Opener<S> {
     serving: Rc<Serving<S>>,
     stats: Arc<ListenerStats>,
     slots: Rc<Slots>,
+    addresses: Arc<ByAddress>,
 }
 
 impl<S: Serve> Opener<S> {
@@ -170,6 +177,7 @@ impl<S: Serve> Opener<S> {
             slot: slot.clone(),
             limits,
             stats: self.stats.clone(),
+            addresses: self.addresses.clone(),
         };
         let task = tokio::task::spawn_local(async move {
             let _guards = (open, counted);
@@ -189,6 +197,7 @@ struct Arrived<S> {
     slot: Rc<Slot>,
     limits: ConnectionLimits,
     stats: Arc<ListenerStats>,
+    addresses: Arc<ByAddress>,
 }
 
 impl<S: Serve> Arrived<S> {
@@ -197,6 +206,11 @@ impl<S: Serve> Arrived<S> {
         if self.serve.proxy_protocol().is_some() && !Box::pin(self.learn_client(&stream)).await {
             return;
         }
+        let Some(_place) = self.place() else {
+            self.stats.count_crowded();
+            tracing::debug!(client = %self.source, "too many connections of this address, closed");
+            return;
+        };
         let Some(Begun { transport, protocol, peer, ahead }) = self.begin(stream).await else { return };
         let Arrived { serving, serve, slot, limits, stats, .. } = self;
         let peer = Rc::new(peer);
@@ -212,6 +226,14 @@ impl<S: Serve> Arrived<S> {
         // Each request asks anew who serves it: what a reload replaced is let go.
         drop(serve);
         Connection { serving, peer, slot, limits, stats }.run(transport, protocol).await;
+    }
+
+    /// A place among the connections of its address. The outer `None`: there is none left; the inner: nobody counts them.
+    fn place(&self) -> Option<Option<Place>> {
+        match (self.limits.max_connections_per_address, self.source.ip()) {
+            (Some(most), Some(address)) => self.addresses.enter(address, most).map(Some),
+            _ => Some(None),
+        }
     }
 
     /// Notes for whom the proxy in front has connected. False: the connection is not to be served.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::ListenerStats;
+use super::{ByAddress, ListenerStats};
 use crate::telemetry::Registry;
 
 type ByName = BTreeMap<String, Vec<Arc<ListenerStats>>>;
@@ -13,12 +13,13 @@ type ByName = BTreeMap<String, Vec<Arc<ListenerStats>>>;
 #[derive(Debug, Default)]
 pub struct Listeners {
     stats: Mutex<ByName>,
+    addresses: Mutex<BTreeMap<String, Arc<ByAddress>>>,
 }
 
 /// Name, type, help and value of a metric.
 type Metric = (&'static str, &'static str, &'static str, fn(&ListenerStats) -> u64);
 
-const METRICS: [Metric; 13] = [
+const METRICS: [Metric; 14] = [
     ("connections_total", "counter", "Connections accepted", ListenerStats::accepted),
     ("connections_active", "gauge", "Connections that are open", ListenerStats::active),
     (
@@ -26,6 +27,12 @@ const METRICS: [Metric; 13] = [
         "counter",
         "Connections closed at once for being too many",
         ListenerStats::rejected,
+    ),
+    (
+        "connections_crowded_total",
+        "counter",
+        "Connections closed because their client's address had too many",
+        ListenerStats::crowded,
     ),
     (
         "connections_timed_out_total",
@@ -91,6 +98,12 @@ impl Listeners {
         let shown = Arc::clone(&listeners);
         registry.append(move |out| render(&shown.stats.lock().unwrap_or_else(PoisonError::into_inner), out));
         listeners
+    }
+
+    /// The connections of a listener by client address, counted over all workers.
+    pub fn addresses(&self, name: &str) -> Arc<ByAddress> {
+        let mut all = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(name.to_owned()).or_default())
     }
 
     /// Adds the counters of one worker's part of a listener.

@@ -5,6 +5,7 @@
 //! worker.
 
 mod accept;
+mod addresses;
 mod connection;
 mod handshake;
 mod hello;
@@ -33,6 +34,7 @@ use meshgate_config::ProxyProtocol;
 use crate::message::{Body, Peer};
 use crate::tls::{ServerTls, Transport};
 
+pub use addresses::ByAddress;
 pub use accept::{Bound, SocketFile, bind, bind_unix};
 pub use listener::Acceptor;
 pub use listeners::Listeners;
@@ -105,7 +107,7 @@ pub trait Serve: 'static {
 pub struct ConnectionLimits {
     /// From the first byte of a request's head to its last; on a new connection from its opening.
     pub header_timeout: Duration,
-    /// How long a connection may wait for its next request, and a response for its reader.
+    /// How long a connection may wait for its next request.
     pub idle_timeout: Duration,
     /// Most fields of a request's head.
     pub max_headers: usize,
@@ -113,6 +115,10 @@ pub struct ConnectionLimits {
     pub max_header_bytes: usize,
     /// Most connections at a time on this listener and worker; more are closed as they come.
     pub max_connections: usize,
+    /// Most connections at a time of one client address on this listener, over all workers; none: as many as it likes.
+    pub max_connections_per_address: Option<usize>,
+    /// How long a client may take none of the bytes that wait for it.
+    pub write_timeout: Duration,
     /// From accept to the end of the TLS handshake, or of its first message if that is passed through; none in cleartext.
     pub handshake_timeout: Option<Duration>,
     /// Most handshakes at a time on this listener and worker; with one more, the oldest is given up.
@@ -131,6 +137,8 @@ impl Default for ConnectionLimits {
             max_headers: 100,
             max_header_bytes: 64 * 1024,
             max_connections: 20_000,
+            max_connections_per_address: None,
+            write_timeout: Duration::from_secs(60),
             handshake_timeout: None,
             max_handshakes: 1000,
             max_streams: 100,
@@ -150,6 +158,8 @@ impl From<&meshgate_config::Listener> for ConnectionLimits {
             max_headers: listener.max_headers,
             max_header_bytes: listener.max_header_bytes,
             max_connections: listener.max_connections,
+            max_connections_per_address: listener.max_connections_per_address,
+            write_timeout: listener.write_timeout,
             handshake_timeout: handshakes.map(|(timeout, _)| timeout),
             max_handshakes: handshakes.map_or(0, |(_, most)| most),
             max_streams: listener.max_streams,

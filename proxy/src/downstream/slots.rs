@@ -86,6 +86,7 @@ pub(super) struct Slot {
     tunnel: Cell<Option<Tunnel>>,
     header_ticks: u32,
     idle_ticks: u32,
+    write_ticks: u32,
     /// Its time to leave has come: responses say so, and it is not kept when it has nothing to do.
     leaving: Cell<bool>,
     linger_ticks: u32,
@@ -132,6 +133,7 @@ impl Slots {
             tunnel: Cell::default(),
             header_ticks: ticks(limits.header_timeout, period),
             idle_ticks: ticks(limits.idle_timeout, period),
+            write_ticks: ticks(limits.write_timeout, period),
             leaving: Cell::new(false),
             linger_ticks: ticks(DRAIN_LINGER, period),
             task: OnceCell::new(),
@@ -174,7 +176,7 @@ impl Slots {
     /// The period is fixed while connections are open: their ages are counted in it.
     fn period_for(&self, limits: &ConnectionLimits) -> Duration {
         if self.open.borrow().is_empty() {
-            let shortest = limits.header_timeout.min(limits.idle_timeout);
+            let shortest = limits.header_timeout.min(limits.idle_timeout).min(limits.write_timeout);
             let shortest = limits.handshake_timeout.unwrap_or(shortest).min(shortest) / SWEEPS_PER_TIMEOUT;
             self.period.set(shortest.clamp(SHORTEST_TICK, LONGEST_TICK));
         }
@@ -254,7 +256,7 @@ impl Slot {
             Phase::Head => age > self.header_ticks,
             Phase::Idle if self.leaving.get() && !self.multiplexed.get() => age > self.linger_ticks,
             Phase::Idle => age > self.idle_ticks,
-            Phase::Busy => self.stuck.get() && age > self.idle_ticks,
+            Phase::Busy => self.stuck.get() && age > self.write_ticks,
         };
         if late {
             self.give(Order::Late(phase));

@@ -8,6 +8,7 @@ pub struct ListenerStats {
     accepted: AtomicU64,
     active: AtomicU64,
     rejected: AtomicU64,
+    crowded: AtomicU64,
     timed_out: AtomicU64,
     malformed: AtomicU64,
     flooded: AtomicU64,
@@ -35,6 +36,11 @@ impl ListenerStats {
     /// Connections closed at once because there were too many.
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// Connections closed because their client's address had too many.
+    pub fn crowded(&self) -> u64 {
+        self.crowded.load(Ordering::Relaxed)
     }
 
     /// Connections closed because the client was too slow with a head or in reading; idle ones do not count.
@@ -103,6 +109,10 @@ impl ListenerStats {
 
     pub(super) fn count_rejected(&self) {
         add(&self.rejected, 1);
+    }
+
+    pub(super) fn count_crowded(&self) {
+        add(&self.crowded, 1);
     }
 
     pub(super) fn count_timed_out(&self) {

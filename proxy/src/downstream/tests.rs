@@ -108,7 +108,7 @@ fn start(limits: ConnectionLimits) -> Running {
     let address = ip(&socket);
     let (trigger, watch) = DrainTrigger::new();
     let echo = echo(limits);
-    let acceptor = Acceptor::start(socket, echo.clone(), watch).unwrap();
+    let acceptor = Acceptor::start(socket, echo.clone(), Arc::default(), watch).unwrap();
     Running { address, acceptor, echo, trigger }
 }
 
@@ -498,7 +498,7 @@ fn a_client_that_does_not_read_is_left() {
     impl Serve for Endless {
         type Error = std::io::Error;
         fn limits(&self) -> ConnectionLimits {
-            ConnectionLimits { idle_timeout: Duration::from_millis(100), ..ConnectionLimits::default() }
+            ConnectionLimits { write_timeout: Duration::from_millis(100), ..ConnectionLimits::default() }
         }
         async fn serve(
             self: Rc<Self>,
@@ -512,7 +512,7 @@ fn a_client_that_does_not_read_is_left() {
         let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = ip(&socket);
         let (_trigger, watch) = DrainTrigger::new();
-        let acceptor = Acceptor::start(socket, Rc::new(Endless), watch).unwrap();
+        let acceptor = Acceptor::start(socket, Rc::new(Endless), Arc::default(), watch).unwrap();
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(GET).await.unwrap();
         while acceptor.stats().timed_out() == 0 {
@@ -556,7 +556,7 @@ fn trailers_reach_a_client_that_wants_them() {
         let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = ip(&socket);
         let (_trigger, watch) = DrainTrigger::new();
-        let _acceptor = Acceptor::start(socket, Rc::new(Trailers), watch).unwrap();
+        let _acceptor = Acceptor::start(socket, Rc::new(Trailers), Arc::default(), watch).unwrap();
         let mut client = TcpStream::connect(address).await.unwrap();
         client
             .write_all(b"GET / HTTP/1.1\r\nhost: a\r\nte: trailers\r\nconnection: close\r\n\r\n")

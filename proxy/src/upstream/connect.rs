@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 
 use super::dial::{Dialer, Opened};
 use super::error::{UpstreamError, UpstreamErrorKind};
+use super::interim::{InterimWatch, Requests};
 use super::limits::ConnectionSlot;
 use super::send::RequestBody;
 use crate::tls::{Speak, Transport};
@@ -33,6 +34,8 @@ pub(super) type Io = TokioIo<Socket>;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) sender: http1::SendRequest<RequestBody>,
+    /// The requests that it has carried.
+    pub(super) requests: Requests,
     task: AbortHandle,
     /// Our side of it.
     pub(super) local_address: Option<Seen>,
@@ -63,12 +66,19 @@ impl Drop for Connection {
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Transport,
+    /// Over HTTP/1.1; over HTTP/2 others count.
+    interim: Option<InterimWatch>,
     _slot: ConnectionSlot,
 }
 
 impl Socket {
     pub(super) fn new(stream: Transport, slot: ConnectionSlot) -> Socket {
-        Socket { stream, _slot: slot }
+        Socket { stream, interim: None, _slot: slot }
+    }
+
+    /// As `new`, for HTTP/1.1 with these requests.
+    fn http1(stream: Transport, slot: ConnectionSlot, requests: Requests) -> Socket {
+        Socket { stream, interim: Some(InterimWatch::new(requests)), _slot: slot }
     }
 
     pub(super) fn stream(&self) -> &Transport {
@@ -82,7 +92,12 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if let (Some(watch), Poll::Ready(Ok(()))) = (&mut self.interim, &read) {
+            watch.received(&buffer.filled()[before..]).map_err(io::Error::other)?;
+        }
+        read
     }
 }
 
@@ -121,7 +136,8 @@ pub(super) async fn connect(
 ) -> Result<Connection, UpstreamError> {
     let began = Instant::now();
     let Opened { transport, local_address, tls } = dialer.open(address, Speak::Http1, greeting).await?;
-    let socket = Socket::new(transport, slot);
+    let requests = Requests::default();
+    let socket = Socket::http1(transport, slot, requests.clone());
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_BUFFER)
         .max_header_size(MAX_HEAD)
@@ -133,5 +149,5 @@ pub(super) async fn connect(
     // Its errors reach the exchange through the sender or the body; what happens to an idle connection is no news.
     let task = tokio::task::spawn_local(async move { connection.with_upgrades().await.ok() }).abort_handle();
     let (only_once, opened_in) = (greeting.is_some(), began.elapsed());
-    Ok(Connection { sender, task, local_address, tls, reused: false, only_once, opened_in })
+    Ok(Connection { sender, requests, task, local_address, tls, reused: false, only_once, opened_in })
 }

@@ -17,6 +17,7 @@ pub mod error;
 pub mod grpc;
 mod health;
 mod http2;
+mod interim;
 mod levels;
 pub mod limits;
 mod outlier;

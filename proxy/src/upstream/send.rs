@@ -20,6 +20,7 @@ use super::connect::{self, Connection};
 use super::endpoint::Endpoint;
 use super::error::{UpstreamError, UpstreamErrorKind};
 use super::http2;
+use super::interim::TooManyInterim;
 use super::outlier::Outcome;
 use super::pool::{Found, InVain};
 use crate::message::body::describe;
@@ -128,6 +129,7 @@ impl Upstream {
         let mut turn = Turn::new(endpoint);
         loop {
             let mut connection = http1_connection(&mut turn, greeting.as_deref()).await?;
+            connection.requests.begin();
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {
                     let lease = Lease { held: Held::Http1 { connection, progress }, turn };
@@ -214,7 +216,7 @@ fn classify(error: &hyper::Error, reused: bool, progress: Option<&Progress>) -> 
             BodyReason::Aborted,
             describe(error),
         ))
-    } else if error.is_parse() {
+    } else if error.is_parse() || TooManyInterim::is(error) {
         UpstreamErrorKind::Protocol
     } else {
         UpstreamErrorKind::Reset { reused }

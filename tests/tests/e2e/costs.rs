@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::{Method, Response};
 use meshgate_tests::{
-    Ask, Backend, Client, Meshgate, PREFACE, RawBackend, Socket, Wire, empty, frame, framed, full, kind,
-    streamed, within,
+    Ask, Backend, Client, END, END_HEADERS, Meshgate, PREFACE, RawBackend, Socket, Wire, empty, frame, framed, full, kind,
+    streamed, until, within,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -154,4 +154,106 @@ async fn streams_of_one_connection_are_limited() {
     };
     assert_eq!(refused, (5, vec![0, 0, 0, 7]), "REFUSED_STREAM for the third");
     one.wait_for_requests(2).await;
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_over_all_workers() {
+    let one = Backend::echo("one").await;
+    let setup = Meshgate::chain("").workers(2).listener("max_connections_per_address: 5").cluster("one", &[&one]);
+    let gate = setup.start().await;
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        let mut client = gate.client().await;
+        assert_eq!(client.get("/").await.status, 200);
+        open.push(client);
+    }
+    for _ in 0..5 {
+        assert_eq!(Socket::connect(gate.address()).await.end().await.bytes, b"", "one too many");
+    }
+    assert_eq!(gate.metrics().await.sum("meshgate_downstream_connections_crowded_total", &[]), 5.0);
+    // Another address has its own, and one that leaves makes room.
+    let other = tokio::net::TcpSocket::new_v4().unwrap();
+    other.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = other.connect(gate.address()).await.unwrap();
+    other.write_all(b"GET /other HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut said = String::new();
+    within("an answer", other.read_to_string(&mut said)).await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    open.pop();
+    until("there is room", || async {
+        let mut client = Client::try_http1(gate.address()).await.ok()?;
+        client.try_call(Ask::get("/again")).await.is_ok().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_closed_and_an_idle_one_is_not() {
+    let one = Backend::answering("one", |_, _| async { Ok(Response::new(full(vec![b'x'; 64 << 20]))) }).await;
+    let setup = Meshgate::chain("").listener("write_timeout: 200ms").cluster("one", &[&one]);
+    let gate = setup.start().await;
+    let mut idle = Wire::connect(gate.address()).await;
+    idle.write("HEAD / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    idle.read_head().await.unwrap();
+    let mut stuck = Wire::connect(gate.address()).await;
+    stuck.write("GET /stuck HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let entry = gate.access("/stuck").await;
+    assert_eq!(entry["response_flags"], "DC", "{entry}");
+    assert_eq!(gate.metrics().await.sum("meshgate_downstream_connections_timed_out_total", &[]), 1.0);
+    idle.write("HEAD / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(idle.read_head().await.is_some(), "it has nothing to take");
+}
+
+#[tokio::test]
+async fn interim_responses_are_bounded() {
+    for (count, status) in [(10, 200), (11, 502), (10_000, 502)] {
+        let backend = RawBackend::start(move |_, mut wire| async move {
+            while wire.read_head().await.is_some() {
+                wire.write(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(count)).await;
+                wire.write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            }
+        })
+        .await;
+        let gate = Meshgate::chain("").raw_cluster("one", &backend).start().await;
+        let mut client = gate.client().await;
+        for _ in 0..2 {
+            assert_eq!(client.get("/").await.status, status, "after {count}");
+        }
+        if status == 502 {
+            let entry = gate.access("/").await;
+            assert_eq!(entry["response_flags"], "UPE", "{entry}");
+        } else {
+            assert_eq!(backend.connections(), 1, "the connection is as good as before");
+        }
+    }
+}
+
+#[tokio::test]
+async fn interim_responses_over_http2_are_bounded() {
+    for (count, status) in [(10, 200), (11, 502)] {
+        let backend = RawBackend::start(move |_, mut wire| async move {
+            wire.write(frame(kind::SETTINGS, 0, 0, &[])).await;
+            wire.read(PREFACE.len()).await;
+            loop {
+                let head = wire.read(9).await;
+                let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+                wire.read(length).await;
+                if head[3] != kind::HEADERS {
+                    continue;
+                }
+                let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+                let interim = frame(kind::HEADERS, END_HEADERS, stream, &fields(&[(":status", "103")]));
+                wire.write(interim.repeat(count)).await;
+                wire.write(frame(kind::HEADERS, END_HEADERS | END, stream, &fields(&[(":status", "200")]))).await;
+            }
+        })
+        .await;
+        let setup = Meshgate::chain("").cluster_of("one", &[backend.address()], "protocol: http2");
+        let gate = setup.start().await;
+        let mut client = gate.client().await;
+        for _ in 0..2 {
+            assert_eq!(client.get("/").await.status, status, "after {count}");
+        }
+        assert_eq!(backend.connections(), 1, "the connection goes on");
+    }
 }

@@ -1,9 +1,13 @@
 //! One request on an HTTP/2 connection, and what became of it.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use bytes::Bytes;
-use h2::Reason;
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream};
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri, Version, request};
@@ -14,6 +18,7 @@ use super::body::Http2Body;
 use super::connections::{Connections, Room};
 use super::upload::Upload;
 use crate::message::{Body, BodyError, detach};
+use crate::upstream::interim::{MAX_INTERIM, TooManyInterim};
 use crate::upstream::error::{UpstreamError, UpstreamErrorKind};
 
 /// What an exchange holds of its connection. Dropped before the response's end, it resets the stream.
@@ -59,17 +64,34 @@ pub(in crate::upstream) async fn send(
     let (response, stream) = sent.map_err(|error| failed(kind(&error, reused), error.to_string()))?;
     let upload = (!whole).then(|| Upload::start(body, stream));
     let lease = Lease { upload, room };
-    match response.await {
+    match answer(response).await {
         Ok(response) => {
             let (head, stream) = response.into_parts();
             let body = Http2Body::new(stream, &head.headers);
             Ok((Response::from_parts(head, body), lease))
         }
-        Err(error) => {
+        Err(None) => Err(failed(UpstreamErrorKind::Protocol, TooManyInterim.to_string())),
+        Err(Some(error)) => {
             let kind = lease.failure().map_or_else(|| kind(&error, reused), UpstreamErrorKind::RequestBody);
             Err(failed(kind, error.to_string()))
         }
     }
+}
+
+/// Waits for the head of the response, past a few interim ones. `Err(None)`: past too many.
+async fn answer(mut response: ResponseFuture) -> Result<Response<RecvStream>, Option<h2::Error>> {
+    let mut interim = 0;
+    poll_fn(|cx| {
+        while let Poll::Ready(Some(one)) = response.poll_informational(cx) {
+            one.map_err(Some)?;
+            interim += 1;
+            if interim > MAX_INTERIM {
+                return Poll::Ready(Err(None));
+            }
+        }
+        Pin::new(&mut response).poll(cx).map_err(Some)
+    })
+    .await
 }
 
 /// The head in HTTP/2's form: the authority in the target, and no field that belongs to an HTTP/1.1 connection.
