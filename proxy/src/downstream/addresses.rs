@@ -98,7 +98,9 @@ mod tests {
         let all = Arc::new(ByAddress::default());
         let counted = |_| {
             let all = Arc::clone(&all);
-            std::thread::spawn(move || (0..1000).filter_map(|_| all.enter(ip("192.0.2.1"), 100)).collect::<Vec<_>>())
+            std::thread::spawn(move || {
+                (0..1000).filter_map(|_| all.enter(ip("192.0.2.1"), 100)).collect::<Vec<_>>()
+            })
         };
         let threads: Vec<_> = (0..4).map(counted).collect();
         let places: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use meshgate_wasm::{Address, Connection as Facts, Tls};
 use tokio::task::JoinHandle;
 
-use super::addresses::{ByAddress, Place};
 use super::accept::{Accepted, Bound, Listening};
+use super::addresses::{ByAddress, Place};
 use super::connection::{self, Connection, Serving};
 use super::handshake::{Handshake, Shaken};
 use super::hello::{self, Greeting};

@@ -34,8 +34,8 @@ use meshgate_config::ProxyProtocol;
 use crate::message::{Body, Peer};
 use crate::tls::{ServerTls, Transport};
 
-pub use addresses::ByAddress;
 pub use accept::{Bound, SocketFile, bind, bind_unix};
+pub use addresses::ByAddress;
 pub use listener::Acceptor;
 pub use listeners::Listeners;
 pub use stats::ListenerStats;

@@ -133,14 +133,21 @@ mod tests {
     fn a_few_pass_and_many_do_not() {
         let most = MAX_INTERIM as usize;
         for size in [1, 5, 1000] {
-            let answers =
-                [FINAL.to_vec(), [&INTERIM.repeat(most), FINAL].concat(), FINAL.to_vec(), INTERIM.repeat(most + 1)];
+            let answers = [
+                FINAL.to_vec(),
+                [&INTERIM.repeat(most), FINAL].concat(),
+                FINAL.to_vec(),
+                INTERIM.repeat(most + 1),
+            ];
             assert_eq!(watch(&answers, size), [true, true, true, false], "in pieces of {size}");
         }
         // What looks like heads in a body is none.
         let body = [FINAL, &INTERIM.repeat(50)].concat();
         assert_eq!(watch(&[body.clone(), body], 7), [true, true]);
         // Nor is what follows a change of protocol.
-        assert_eq!(watch(&[[&b"HTTP/1.1 101 Switching Protocols\r\n\r\n"[..], &INTERIM.repeat(50)].concat()], 7), [true]);
+        assert_eq!(
+            watch(&[[&b"HTTP/1.1 101 Switching Protocols\r\n\r\n"[..], &INTERIM.repeat(50)].concat()], 7),
+            [true]
+        );
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::{Method, Response};
 use meshgate_tests::{
-    Ask, Backend, Client, END, END_HEADERS, Meshgate, PREFACE, RawBackend, Socket, Wire, empty, frame, framed, full, kind,
-    streamed, until, within,
+    Ask, Backend, Client, END, END_HEADERS, Meshgate, PREFACE, RawBackend, Socket, Wire, empty, frame,
+    framed, full, kind, streamed, until, within,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -159,7 +159,8 @@ async fn streams_of_one_connection_are_limited() {
 #[tokio::test]
 async fn an_address_has_so_many_connections_over_all_workers() {
     let one = Backend::echo("one").await;
-    let setup = Meshgate::chain("").workers(2).listener("max_connections_per_address: 5").cluster("one", &[&one]);
+    let setup =
+        Meshgate::chain("").workers(2).listener("max_connections_per_address: 5").cluster("one", &[&one]);
     let gate = setup.start().await;
     let mut open = Vec::new();
     for _ in 0..5 {
@@ -244,7 +245,8 @@ async fn interim_responses_over_http2_are_bounded() {
                 let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
                 let interim = frame(kind::HEADERS, END_HEADERS, stream, &fields(&[(":status", "103")]));
                 wire.write(interim.repeat(count)).await;
-                wire.write(frame(kind::HEADERS, END_HEADERS | END, stream, &fields(&[(":status", "200")]))).await;
+                wire.write(frame(kind::HEADERS, END_HEADERS | END, stream, &fields(&[(":status", "200")])))
+                    .await;
             }
         })
         .await;

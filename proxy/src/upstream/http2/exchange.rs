@@ -18,8 +18,8 @@ use super::body::Http2Body;
 use super::connections::{Connections, Room};
 use super::upload::Upload;
 use crate::message::{Body, BodyError, detach};
-use crate::upstream::interim::{MAX_INTERIM, TooManyInterim};
 use crate::upstream::error::{UpstreamError, UpstreamErrorKind};
+use crate::upstream::interim::{MAX_INTERIM, TooManyInterim};
 
 /// What an exchange holds of its connection. Dropped before the response's end, it resets the stream.
 pub(in crate::upstream) struct Lease {
