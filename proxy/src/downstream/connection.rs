@@ -12,19 +12,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::TokioTimer;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::io::Socket;
 use super::preface::{self, Beginning, Protocol};
 use super::slots::{InFlight, Order, Phase, Slot};
 use super::{ConnectionLimits, ListenerStats, Serve};
-use crate::message::{Body, BodyError, Peer};
+use crate::message::{Body, BodyError, Duplex, Peer, Tunnel};
 use crate::socket::Socket as PlainSocket;
 use crate::tls::Transport;
 
@@ -148,19 +149,21 @@ impl<S: Serve> Connection<S> {
         self.slot.set_multiplexed();
         let frames = self.limits.max_control_frames;
         let socket = Socket::http2(stream, beginning, self.slot.clone(), frames);
-        let mut connection = std::pin::pin!(
-            http2::Builder::new(LocalExecutor)
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(self.limits.max_streams)
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .max_send_buf_size(MAX_SEND_BUFFER)
-                .max_header_list_size(u32::try_from(self.limits.max_header_bytes).unwrap_or(u32::MAX))
-                .max_local_error_reset_streams(MAX_ERROR_RESETS)
-                .keep_alive_interval(PING_INTERVAL)
-                .keep_alive_timeout(PING_TIMEOUT)
-                .serve_connection(socket, self.exchanges())
-        );
+        let mut builder = http2::Builder::new(LocalExecutor);
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.limits.max_streams)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(MAX_SEND_BUFFER)
+            .max_header_list_size(u32::try_from(self.limits.max_header_bytes).unwrap_or(u32::MAX))
+            .max_local_error_reset_streams(MAX_ERROR_RESETS)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT);
+        if self.limits.may_upgrade {
+            builder.enable_connect_protocol();
+        }
+        let mut connection = std::pin::pin!(builder.serve_connection(socket, self.exchanges()));
         let mut finishing = false;
         let end = poll_fn(|cx| {
             match self.slot.order(cx) {
@@ -190,10 +193,12 @@ impl<S: Serve> Connection<S> {
     > + use<S> {
         let (serving, peer, slot, stats) =
             (self.serving.clone(), self.peer.clone(), self.slot.clone(), self.stats.clone());
-        service_fn(move |request: Request<Incoming>| {
+        service_fn(move |mut request: Request<Incoming>| {
             stats.count_request();
             let in_flight = slot.begin();
             let closes = request.version() < Version::HTTP_2;
+            let connects = !closes && request.method() == Method::CONNECT;
+            let stream = connects.then(|| hyper::upgrade::on(&mut request));
             let (slot, peer, serve) = (slot.clone(), peer.clone(), serving.current());
             async move {
                 // An exchange takes kilobytes: made in its box, it is not moved again with what hyper keeps per request.
@@ -201,11 +206,16 @@ impl<S: Serve> Connection<S> {
                 let in_flight = in_flight.answered();
                 let mut response = response.map_err(Into::into)?;
                 if let Some(tunnel) = response.body_mut().take_tunnel() {
-                    slot.put_tunnel(tunnel);
+                    let Some(stream) = stream else {
+                        slot.put_tunnel(tunnel);
+                        return Ok(response.map(|body| ResponseBody { body, _in_flight: Some(in_flight) }));
+                    };
+                    tokio::task::spawn_local(carry(tunnel, stream, in_flight));
+                    return Ok(response.map(|body| ResponseBody { body, _in_flight: None }));
                 } else if closes && slot.is_leaving() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok(response.map(|body| ResponseBody { body, _in_flight: in_flight }))
+                Ok(response.map(|body| ResponseBody { body, _in_flight: Some(in_flight) }))
             }
         })
     }
@@ -289,6 +299,17 @@ pub(super) async fn linger(stream: Transport) {
     let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
+/// What goes on with a stream of HTTP/2 that changes its protocol; while it lasts, the connection is not idle.
+async fn carry(tunnel: Tunnel, stream: OnUpgrade, _busy: InFlight) {
+    // It fails if the client leaves before it has the response's head.
+    if let Ok(stream) = stream.await {
+        tunnel.carry(TokioIo::new(stream), Bytes::new()).await;
+    }
+}
+
+/// A stream of HTTP/2. There is no way to break it off: it ends with what was written.
+impl Duplex for TokioIo<Upgraded> {}
+
 /// Runs HTTP/2's streams on the worker's own thread.
 #[derive(Clone, Copy)]
 struct LocalExecutor;
@@ -306,7 +327,8 @@ where
 /// A response's body; while it lasts, so does the exchange.
 struct ResponseBody {
     body: Body,
-    _in_flight: InFlight,
+    /// None if something else lasts longer.
+    _in_flight: Option<InFlight>,
 }
 
 impl http_body::Body for ResponseBody {

@@ -127,6 +127,8 @@ pub struct ConnectionLimits {
     pub max_streams: u32,
     /// HTTP/2: most frames in a row that carry nothing.
     pub max_control_frames: u32,
+    /// HTTP/2: clients are told that a stream may go on in another protocol.
+    pub may_upgrade: bool,
 }
 
 impl Default for ConnectionLimits {
@@ -143,6 +145,7 @@ impl Default for ConnectionLimits {
             max_handshakes: 1000,
             max_streams: 100,
             max_control_frames: 1000,
+            may_upgrade: false,
         }
     }
 }
@@ -164,6 +167,7 @@ impl From<&meshgate_config::Listener> for ConnectionLimits {
             max_handshakes: handshakes.map_or(0, |(_, most)| most),
             max_streams: listener.max_streams,
             max_control_frames: listener.max_control_frames,
+            may_upgrade: !listener.upgrades.is_empty(),
         }
     }
 }

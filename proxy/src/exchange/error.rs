@@ -56,6 +56,8 @@ pub enum ExchangeError {
     NoCluster(String),
     /// The endpoint, or the way to it.
     Upstream(UpstreamError),
+    /// The client wants to go on in another protocol, and got a success that does not.
+    NotTaken,
     /// The route's timeout passed.
     Timeout,
     /// The request could not be written for the endpoint.
@@ -100,6 +102,12 @@ impl ExchangeError {
                 verdict(Route, StatusCode::SERVICE_UNAVAILABLE, Some(Flag::NoCluster), "cluster_not_found")
             }
             Self::Upstream(error) => upstream_verdict(error),
+            Self::NotTaken => verdict(
+                Fault::Upstream,
+                StatusCode::BAD_GATEWAY,
+                Some(Flag::UpstreamProtocolError),
+                "upgrade_not_taken",
+            ),
             Self::Timeout => verdict(
                 Fault::Upstream,
                 StatusCode::GATEWAY_TIMEOUT,
@@ -121,6 +129,7 @@ impl ExchangeError {
             Self::NoRoute => "no route".into(),
             Self::NoCluster(_) => "no such cluster".into(),
             Self::Upstream(error) => upstream_body(&error.kind).into(),
+            Self::NotTaken => "upstream does not change the protocol".into(),
             Self::Timeout => "upstream request timeout".into(),
             Self::Internal(_) => "internal error".into(),
         };
@@ -301,6 +310,7 @@ impl fmt::Display for ExchangeError {
             }
             Self::NoCluster(name) => write!(f, "cluster {name} does not exist"),
             Self::Upstream(error) => error.fmt(f),
+            Self::NotTaken => f.write_str("a success that does not take the offer of another protocol"),
             Self::Timeout => f.write_str("the route's timeout passed"),
             Self::Internal(what) => f.write_str(what),
         }

@@ -177,6 +177,7 @@ async fn attempt(
 async fn respond(exchange: &Rc<Exchange>, mut reply: Reply) -> Result<Response<Body>, Closed> {
     let stream = &exchange.stream;
     let mut above = stream.reached();
+    let mut misled = false;
     loop {
         let Reply { head, body, tunnel, mut deadline } = reply;
         exchange.show(head);
@@ -197,6 +198,15 @@ async fn respond(exchange: &Rc<Exchange>, mut reply: Reply) -> Result<Response<B
         if let Some(endpoint) = tunnel {
             stream.begin_response();
             return Ok(upgrade::switch(exchange, head, endpoint));
+        }
+        if exchange.offer.is_misled_by(head.status) {
+            if std::mem::replace(&mut misled, true) {
+                // What gRPC clients are answered with is a success, too.
+                return Err(Closed);
+            }
+            reply = exchange.instead(ExchangeError::NotTaken.into())?;
+            above = 0;
+            continue;
         }
         let mut download = Download::new(exchange, body, deadline);
         match download.frame(&mut head).await {

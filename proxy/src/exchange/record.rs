@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header, request};
 use http_body::{Body as _, Frame};
 use meshgate_config::Address;
 use meshgate_wasm::{LocalResponse, RequestHead, ResponseHead};
@@ -121,6 +121,13 @@ impl Exchange {
     ///
     /// # Errors
     /// The filters made it too large.
+    /// This is the status that the client gets.
+    pub(super) fn is_answered_by(&self, status: StatusCode) {
+        if let Some(response) = &mut self.stream.http().borrow_mut().response {
+            response.status = status;
+        }
+    }
+
     pub(super) fn response_head(&self) -> Result<ResponseHead, ExchangeError> {
         let mut http = self.stream.http().borrow_mut();
         match &mut http.response {

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, UPGRADE};
+use http::header::UPGRADE;
 use http::{HeaderMap, Response, StatusCode};
 use meshgate_config::ClusterProtocol;
 use meshgate_wasm::ResponseHead;
@@ -37,7 +37,7 @@ impl Offer {
         let Some(offered) = &self.upgrade else { return };
         let may = headers.contains_key(UPGRADE) && cluster.protocol() == ClusterProtocol::Http1;
         self.passed_on.set(may);
-        if may { offered.mark(headers) } else { upgrade::decline(headers) }
+        if may { offered.offer(headers) } else { upgrade::decline(headers) }
     }
 
     /// What follows an endpoint's head, if that changes the protocol.
@@ -59,11 +59,16 @@ impl Offer {
         UpstreamTunnel::after(response).await.map(Some).map_err(ExchangeError::Upstream)
     }
 
-    /// Says in a response's fields that the protocol changes.
-    fn mark(&self, headers: &mut HeaderMap) {
-        headers.remove(CONTENT_LENGTH);
+    /// Whether a response with this status and no other protocol behind it would be taken for one that has: to a client that
+    /// asks over HTTP/2, every success says that its offer is taken.
+    pub(super) fn is_misled_by(&self, status: StatusCode) -> bool {
+        status.is_success() && self.upgrade.as_ref().is_some_and(Upgrade::is_extended)
+    }
+
+    /// Says in a response's head that the protocol changes.
+    fn take(&self, head: &mut ResponseHead) {
         if let Some(upgrade) = &self.upgrade {
-            upgrade.mark(headers);
+            upgrade.take(&mut head.status, &mut head.headers);
         }
     }
 }
@@ -74,7 +79,8 @@ pub(super) fn switch(
     mut head: ResponseHead,
     endpoint: UpstreamTunnel,
 ) -> Response<Body> {
-    exchange.offer.mark(&mut head.headers);
+    exchange.offer.take(&mut head);
+    exchange.is_answered_by(head.status);
     let switched = Switched::new(exchange, endpoint);
     let mut response =
         Response::new(Body::tunnel(Tunnel::new(|client, ahead| switched.carry(client, ahead))));

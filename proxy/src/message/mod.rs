@@ -19,6 +19,7 @@ pub mod receive;
 pub mod request_id;
 pub mod tunnel;
 pub mod upgrade;
+mod websocket;
 
 pub use body::{Body, BodyError, BodyFault, BodyReason};
 pub use detach::detach;

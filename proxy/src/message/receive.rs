@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, request};
+use hyper::ext::Protocol;
 use meshgate_wasm::RequestHead;
 
 use super::forwarding::{Forwarding, Peer};
@@ -49,8 +50,11 @@ pub fn request_arrived(
     forwarding: &Forwarding,
     upgrades: &[String],
 ) -> Result<(RequestHead, Option<Upgrade>), (Rejection, HeaderMap)> {
-    let request::Parts { method, uri, version, mut headers, .. } = parts;
-    match accept(&method, uri, version, &mut headers, upgrades) {
+    let request::Parts { method, uri, version, mut headers, extensions, .. } = parts;
+    let connect = extensions.get::<Protocol>().filter(|_| method == Method::CONNECT).map(Protocol::as_str);
+    // In what follows, an offer over HTTP/2 reads as one over HTTP/1.1 does.
+    let method = if connect.is_some() { Method::GET } else { method };
+    match accept(&method, uri, version, &mut headers, Offers { connect, allowed: upgrades }) {
         Ok(Accepted { authority, .. }) if !peer.may_ask_for(&authority) => {
             let reason = "not the server that the TLS handshake asked for";
             Err((Rejection::new(StatusCode::MISDIRECTED_REQUEST, reason), headers))
@@ -58,7 +62,7 @@ pub fn request_arrived(
         Ok(Accepted { authority, path, claims, upgrade }) => {
             forwarding.mark(&mut headers, peer, claims);
             if let Some(upgrade) = &upgrade {
-                upgrade.mark(&mut headers);
+                upgrade.offer(&mut headers);
             }
             let scheme = peer.scheme.clone();
             Ok((RequestHead { method, scheme, authority, path, version, headers }, upgrade))
@@ -76,12 +80,18 @@ struct Accepted {
     upgrade: Option<Upgrade>,
 }
 
+/// Changes of the protocol: the one that an extended CONNECT asks for, if it is one, and those that may be.
+struct Offers<'a> {
+    connect: Option<&'a str>,
+    allowed: &'a [String],
+}
+
 fn accept(
     method: &Method,
     uri: Uri,
     version: Version,
     headers: &mut HeaderMap,
-    upgrades: &[String],
+    offers: Offers<'_>,
 ) -> Result<Accepted, Rejection> {
     check_method(method)?;
     let seen = Seen::of(headers);
@@ -90,7 +100,15 @@ fn accept(
     let path = take_path(method, uri)?;
     // With a body on its way, nobody could tell where that ends and the other protocol begins. HTTP/1.0 has no offers.
     let may_offer = seen.upgrade && version == Version::HTTP_11 && has_no_body(headers, &seen);
-    let upgrade = if may_offer { Upgrade::offered(headers, upgrades) } else { None };
+    let upgrade = match offers.connect {
+        Some(protocol) => {
+            let unknown =
+                Rejection::new(StatusCode::NOT_IMPLEMENTED, "CONNECT for a protocol that is not offered");
+            Some(Upgrade::extended(protocol, offers.allowed).ok_or(unknown)?)
+        }
+        None if may_offer => Upgrade::offered(headers, offers.allowed),
+        None => None,
+    };
     clean(headers, &seen)?;
     Ok(Accepted { authority, path, claims: seen.provenance, upgrade })
 }

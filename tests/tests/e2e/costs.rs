@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::{Method, Response};
 use meshgate_tests::{
-    Ask, Backend, Client, END, END_HEADERS, Meshgate, PREFACE, RawBackend, Socket, Wire, empty, frame,
-    framed, full, kind, streamed, until, within,
+    Ask, Backend, Client, END, END_HEADERS, Meshgate, PREFACE, RawBackend, Socket, Wire, empty, fields,
+    frame, framed, full, kind, streamed, until, within,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -19,6 +19,7 @@ mod discovery; // endpoints from DNS and from files, subsets, localities
 mod drain; // SIGTERM, once and twice
 mod envoy; // the same filters in Envoy, side by side, where it is installed
 mod examples; // every example's README, command by command
+mod extended_connect; // WebSocket and others over HTTP/2
 mod failures; // each way an exchange can fail: its status, its flag, and who notices
 mod forwarding; // fields that a proxy drops, adds or rewrites
 mod grpc; // HTTP/2 to endpoints, gRPC through the proxy and from filters
