@@ -146,7 +146,9 @@ async fn attempt(
     mut request: Request<Body>,
     deadline: &mut Deadline,
 ) -> Result<Response<UpstreamBody>, End> {
-    if let Some(client) = exchange.client().filter(|_| cluster.tells_clients()) {
+    if cluster.tells_clients()
+        && let Some(client) = exchange.client()
+    {
         request.extensions_mut().insert(client);
     }
     let stream = &exchange.stream;

@@ -23,7 +23,7 @@ impl Slots {
         order.sort_unstable_by_key(|(moment, _)| *moment);
         let (order, now, stats) = (Rc::<[_]>::from(order), Instant::now(), self.stats.clone());
         tokio::task::spawn_local(at_their_moments(order.clone(), now, move |slot| {
-            if slot.is_told_to_leave() {
+            if slot.tell_to_leave() {
                 stats.count_drained();
             }
         }));
@@ -51,7 +51,7 @@ impl Slot {
     }
 
     /// Its time has come: HTTP/2 says so at once, HTTP/1.1 with the next response. False: it knew.
-    fn is_told_to_leave(&self) -> bool {
+    fn tell_to_leave(&self) -> bool {
         if self.leaving.replace(true) {
             return false;
         }
