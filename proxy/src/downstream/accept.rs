@@ -85,6 +85,14 @@ fn remove_stale(file: &Path) -> io::Result<()> {
 }
 
 impl SocketFile {
+    /// Changes who may connect.
+    pub fn set_mode(&self, mode: SocketMode) {
+        let permissions = std::fs::Permissions::from_mode(mode.0);
+        if let Err(error) = std::fs::set_permissions(&self.path, permissions) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot change who may connect to a socket");
+        }
+    }
+
     fn of(path: &Path) -> io::Result<SocketFile> {
         let identity = identity(path)?;
         Ok(SocketFile { path: path.to_owned(), identity })

@@ -112,11 +112,17 @@ impl Rollout {
         self.0.shared.bounds().set(config.wasm.memory, config.wasm.exchange_instances);
     }
 
-    /// Nobody is to find the files of listeners that are gone.
+    /// Nobody is to find the files of listeners that are gone; who may connect to the others may have changed.
     fn keep_socket_files(&self, snapshot: &Snapshot, new: HashMap<String, SocketFile>) {
         let mut files = self.0.socket_files.borrow_mut();
-        files.retain(|name, _| snapshot.config.listeners.iter().any(|listener| listener.name == *name));
+        let listener = |name: &str| snapshot.config.listeners.iter().find(|listener| listener.name == name);
+        files.retain(|name, _| listener(name).is_some());
         files.extend(new);
+        for (name, file) in files.iter() {
+            if let Some(listener) = listener(name) {
+                file.set_mode(listener.socket_mode);
+            }
+        }
     }
 
     /// Removes the files of all Unix sockets: new clients are to see that nobody is there.

@@ -113,6 +113,12 @@ async fn a_socket_comes_and_goes_with_the_file() {
     gate.replace("meshgate.yaml", text);
     let after = gate.reloaded(&between).await;
     assert_eq!(Client::unix(&path, false).await.get("/").await.status, 200);
+    gate.replace(
+        "meshgate.yaml",
+        gate.setup().yaml().replace("name: local,", "name: local, socket_mode: \"0666\","),
+    );
+    let after = gate.reloaded(&after).await;
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
 
     // What a refused reload has bound is taken back.
     let other = path.with_file_name("other.sock");
