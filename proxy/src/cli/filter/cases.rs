@@ -112,7 +112,7 @@ async fn one(subject: &Subject, case: &Case, config: &Value) -> Result<Outcome> 
     let around = Around { filter: (&subject.name, &subject.module), config, clusters: &clusters };
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let gate = match Gate::start(&around, folder.path()).await? {
-        Started::Running(gate) => gate,
+        Started::Running(gate) => *gate,
         Started::Refused(said) => return Ok(refused(&case.expect, said)),
     };
     if case.expect.refused.is_some() {

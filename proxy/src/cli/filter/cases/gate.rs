@@ -27,7 +27,7 @@ pub(super) struct Gate {
 /// What came of starting it.
 pub(super) enum Started {
     /// It listens.
-    Running(Gate),
+    Running(Box<Gate>),
     /// It refused the configuration, and said so.
     Refused(String),
 }
@@ -77,7 +77,7 @@ impl Gate {
         let mut seen = Vec::new();
         let listening = tokio::time::timeout(START, listening(&mut log, &mut seen)).await;
         match listening.context("it did not begin to listen in time")?? {
-            Some(address) => Ok(Started::Running(Gate { child, address, log, seen })),
+            Some(address) => Ok(Started::Running(Box::new(Gate { child, address, log, seen }))),
             None => {
                 let status = child.wait().await?;
                 let said = seen.join("\n");
