@@ -160,6 +160,14 @@ impl Meshgate {
         std::fs::read_dir(self.proc().join("fd")).expect("the process lives").count()
     }
 
+    /// Lets it have files open with numbers below this one only.
+    pub fn limit_open_files(&self, files: u64) {
+        use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        prlimit(Some(self.pid()), Resource::Nofile, Rlimit { current: Some(files), maximum })
+            .expect("prlimit");
+    }
+
     /// Asks the process to end, as `kill` does.
     pub fn terminate(&self) {
         let _ = rustix::process::kill_process(self.pid(), Signal::TERM);

@@ -4,7 +4,9 @@ use std::net::{SocketAddr, TcpListener};
 
 use http::Response;
 use http_body_util::BodyExt;
-use meshgate_tests::{Ask, Backend, Client, Meshgate, RawBackend, Reply, Wire, full, streamed, within};
+use meshgate_tests::{
+    Ask, Backend, Client, Meshgate, RawBackend, Reply, Wire, full, streamed, until, within,
+};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
@@ -223,4 +225,31 @@ async fn idle_client_is_let_go() {
     wire.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(wire.read_reply().await.body, b"ok");
     assert!(wire.read_to_end().await.is_empty());
+}
+
+#[tokio::test]
+async fn want_of_files_holds_up_new_connections_and_nothing_else() {
+    let one = Backend::echo("one").await;
+    let gate = Meshgate::chain("").cluster("one", &[&one]).start().await;
+    let mut kept = gate.client().await;
+    assert_eq!(kept.get("/before").await.status, 200);
+    let open = gate.open_files();
+    gate.limit_open_files(open as u64 + 5);
+
+    let mut waiting = Vec::new();
+    for _ in 0..30 {
+        waiting.push(Wire::connect(gate.address()).await);
+    }
+    let complaint = "cannot accept connections";
+    gate.log().wait(complaint, |line| line.contains(complaint).then_some(())).await;
+    for _ in 0..10 {
+        assert_eq!(kept.get("/meanwhile").await.status, 200, "who is there is served");
+    }
+    drop(waiting);
+    until("new connections are accepted", || async {
+        let mut client = Client::try_http1(gate.address()).await.ok()?;
+        client.try_call(Ask::get("/after")).await.is_ok().then_some(())
+    })
+    .await;
+    assert!(gate.metrics().await.sum("meshgate_downstream_accept_errors_total", &[]) >= 1.0);
 }
