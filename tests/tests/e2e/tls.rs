@@ -292,7 +292,7 @@ async fn a_client_that_does_not_read_is_left() {
     })
     .await;
     let (setup, _) = one(&authority);
-    let gate = setup.listener("idle_timeout: 300ms").cluster("one", &[&backend]).start().await;
+    let gate = setup.listener("write_timeout: 300ms").cluster("one", &[&backend]).start().await;
     let mut secured = TlsClient::new("a.example.com", &authority).connect(gate.address()).await;
     secured.stream.write_all(b"GET / HTTP/1.1\r\nhost: a.example.com\r\n\r\n").await.unwrap();
     until("the connection is closed", || async {
