@@ -46,8 +46,8 @@ pub struct Watch {
     settled: u64,
     /// There are directories without a watch.
     blind: bool,
-    /// The next look is our own wish.
-    nudged: AtomicBool,
+    /// The system has given notice since the last look, which may also be our own wish.
+    told: Arc<AtomicBool>,
     look: Option<Interval>,
 }
 
@@ -65,13 +65,14 @@ impl Watch {
     pub fn start() -> Self {
         let mut watch = Self::only_looking();
         let (relevant, touched) = (Arc::clone(&watch.relevant), Arc::clone(&watch.touched));
-        let written = Arc::clone(&watch.written);
+        let (written, told) = (Arc::clone(&watch.written), Arc::clone(&watch.told));
         let noticed = move |event: notify::Result<Event>| {
             if is_relevant(&event, &relevant.lock().unwrap_or_else(PoisonError::into_inner)) {
                 if !is_renaming(&event) {
                     written.fetch_add(1, Relaxed);
                 }
-                // After the count, which whoever is woken is to see.
+                told.store(true, Relaxed);
+                // After these, which whoever is woken is to see.
                 touched.notify_one();
             }
         };
@@ -94,7 +95,7 @@ impl Watch {
             written: Arc::default(),
             settled: 0,
             blind: false,
-            nudged: AtomicBool::new(false),
+            told: Arc::default(),
             look: None,
         }
     }
@@ -134,7 +135,6 @@ impl Watch {
 
     /// Makes the next [`touched`](Self::touched) return at once, as if something had been found by looking.
     pub fn touch(&self) {
-        self.nudged.store(true, Relaxed);
         self.touched.notify_one();
     }
 
@@ -153,7 +153,7 @@ impl Watch {
         loop {
             tokio::select! {
                 () = self.touched.notified() => {
-                    return if self.nudged.swap(false, Relaxed) { Notice::Found } else { Notice::Told };
+                    return if self.told.swap(false, Relaxed) { Notice::Told } else { Notice::Found };
                 }
                 _ = look.tick() => if loaded.is_doubtful() { return Notice::Found },
             }
@@ -170,8 +170,8 @@ impl Watch {
     pub async fn goes_on(&mut self, began: Instant) -> bool {
         let (quiet, latest) = (Instant::now() + QUIET, began + LONGEST_BURST);
         let written = self.written.load(Relaxed);
-        self.nudged.store(false, Relaxed);
         let goes_on = timeout_at(quiet.min(latest), self.touched.notified()).await.is_ok();
+        self.told.store(false, Relaxed);
         if !goes_on && quiet <= latest {
             self.settled = written;
         }
