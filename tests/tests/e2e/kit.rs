@@ -106,6 +106,28 @@ cases:
     }
 }
 
+#[tokio::test]
+async fn calls_delays_and_the_log_are_seen() {
+    let module = repository().join("target/examples/caching-auth.wasm").display().to_string();
+    let cases = "examples/caching-auth/cases.yaml";
+    let finished = run(filter(&["test", cases, "--module", &module], &repository())).await;
+    assert!(finished.stdout.ends_with("4 passed\n"), "{finished:?}");
+
+    let folder = TempDir::new().unwrap();
+    let text = std::fs::read_to_string(repository().join(cases)).unwrap();
+    let text = text.replace("tokens: none", "tokens: {}").replace("took too long]", "took no time]");
+    std::fs::write(folder.path().join("cases.yaml"), text).unwrap();
+    let finished = run(filter(&["test", "cases.yaml", "--module", &module], folder.path())).await;
+    for part in [
+        "cluster tokens: 1 requests were expected, 0 came: none",
+        "log: no line contains \"the call took no time\"",
+        "WARN the call took too long",
+        "2 passed, 2 failed",
+    ] {
+        assert!(finished.stdout.contains(part), "{part} is not in\n{}", finished.stdout);
+    }
+}
+
 /// A crate outside of this repository's workspace. What was compiled for it is kept for the next run.
 struct Author {
     folder: PathBuf,
