@@ -8,16 +8,16 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
+use crate::Diagnostics;
 use crate::address::Address;
 use crate::cluster::{Endpoint, EndpointForm};
 use crate::diagnostic::Report;
+use crate::document::read_checked;
 use crate::files::Files;
-use crate::load::read;
 use crate::references::{self, lasting, position_of};
 use crate::schema::Checker;
 use crate::tree::{Kind, Node};
 use crate::units::{DurationText, parse_duration};
-use crate::{Diagnostics, Source, yaml};
 
 /// Where a cluster's endpoints come from.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -223,30 +223,12 @@ pub(crate) fn check(cluster: &Node, report: &mut Report<'_>) {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load_endpoints(path: &Path) -> Result<Vec<Endpoint>, Diagnostics> {
-    let name = path.display().to_string();
-    let text = match read(path, "file of endpoints") {
-        Ok(text) => text,
-        Err((message, at)) => return Err(Source::new(name, "").diagnostic(at, message, None).into()),
-    };
-    let source = Source::new(name, text);
-    let mut report = Report::new(&source);
-    let Some(root) = yaml::parse(&source, &mut report) else { return Err(report.finish()) };
-    check_form(&root, &mut report);
-    let endpoints = references::endpoints_of(&root, &mut Default::default(), &mut report);
-    if report.is_clean() { Ok(endpoints) } else { Err(report.finish()) }
-}
-
-fn check_form(root: &Node, report: &mut Report<'_>) {
     static CHECKER: OnceLock<Result<Checker, String>> = OnceLock::new();
-    match CHECKER.get_or_init(|| Checker::new(schemars::schema_for!(Vec<EndpointForm>).to_value())) {
-        Ok(checker) => {
-            for problem in checker.check(root, "the list of endpoints") {
-                report.push(problem.at, &problem.message, problem.hint.as_deref());
-            }
-        }
-        Err(error) => report.error(crate::Position::default(), format!("the schema of endpoints {error}")),
-    }
-    references::endpoint_numbers(root, report);
+    let checker = CHECKER.get_or_init(|| Checker::new(schemars::schema_for!(Vec<EndpointForm>).to_value()));
+    read_checked(path, ["file of endpoints", "the list of endpoints"], checker, |root, report| {
+        references::endpoint_numbers(root, report);
+        Some(references::endpoints_of(root, &mut Default::default(), report))
+    })
 }
 
 /// The endpoints in a cluster's file, when the configuration is loaded. Mistakes in it are mistakes of the whole; and a file
