@@ -171,8 +171,9 @@ impl Watch {
         let (quiet, latest) = (Instant::now() + QUIET, began + LONGEST_BURST);
         let written = self.written.load(Relaxed);
         let goes_on = timeout_at(quiet.min(latest), self.touched.notified()).await.is_ok();
-        self.told.store(false, Relaxed);
-        if !goes_on && quiet <= latest {
+        if goes_on {
+            self.told.store(false, Relaxed);
+        } else if quiet <= latest {
             self.settled = written;
         }
         goes_on
