@@ -97,13 +97,14 @@ fn refused(what: &str, name: &str, status: Status) -> Refused {
 
 /// A copy of a header map's fields: of the exchange ([`Headers::pairs`]) or of a call's response.
 ///
-/// ```no_run
-/// # let exchange_headers: meshgate_sdk::Headers = unimplemented!();
-/// let pairs = exchange_headers.pairs();
-/// for (name, value) in pairs.iter() {
-///     println!("{name}: {}", String::from_utf8_lossy(value));
+/// ```
+/// fn cookies(headers: &meshgate_sdk::Headers) -> usize {
+///     let pairs = headers.pairs();
+///     for (name, value) in pairs.iter() {
+///         println!("{name}: {}", String::from_utf8_lossy(value));
+///     }
+///     pairs.all("set-cookie").count()
 /// }
-/// let all_cookies: Vec<&[u8]> = pairs.all("set-cookie").collect();
 /// ```
 #[derive(Clone, Default)]
 pub struct Pairs {
