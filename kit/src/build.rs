@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::package::{Package, cargo};
 use crate::toolchain::{TARGET, Toolchain};
@@ -63,7 +63,7 @@ impl Build<'_> {
         // A folder of its own: cargo locks one, and other compilers' results would push each other out.
         command.env("CARGO_TARGET_DIR", modules(first));
         toolchain.apply(&mut command, &first.root)?;
-        commands::run(&mut command).context("the filter did not compile")?;
+        ensure!(commands::succeeds(&mut command)?, "the filter did not compile");
         self.manifests(first)
     }
 
@@ -82,7 +82,8 @@ impl Build<'_> {
             command.args(["--package", &package.name]);
         }
         command.args(["--", "meshgate_manifest"]).env("MESHGATE_MANIFEST", &folder).stdout(Stdio::null());
-        commands::run(&mut command).context("the filter's manifest could not be made")
+        ensure!(commands::succeeds(&mut command)?, "the filter's manifest could not be made");
+        Ok(())
     }
 
     fn cargo(&self, verb: &str, first: &Package) -> Command {

@@ -19,6 +19,15 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command that says itself what is wrong, and returns whether it succeeded.
+///
+/// # Errors
+/// It cannot be started.
+pub fn succeeds(command: &mut Command) -> Result<bool> {
+    let status = command.status().with_context(|| format!("cannot run {}", describe(command)))?;
+    Ok(status.success())
+}
+
 /// Runs a command and returns what it printed, trimmed.
 ///
 /// # Errors

@@ -56,7 +56,7 @@ pub use imports::without_imports;
 pub use lines::Lines;
 pub use load::{Load, Tally, Unanswered};
 pub use meshgate::{Meshgate, Stopped};
-pub use modules::{example, filter, foreign_guest, guest, with_custom_section};
+pub use modules::{example, filter, foreign_example, foreign_guest, guest, with_custom_section};
 pub use readme::{Shown, shown_commands};
 pub use setup::Setup;
 pub use socket::{Ended, Socket, SocketBackend};

@@ -11,8 +11,17 @@ pub fn guest(name: &str) -> Vec<u8> {
 
 /// A guest in a language whose compiler a machine may lack. `None`: it does, which is said aloud; in CI that fails the test.
 pub fn foreign_guest(name: &str) -> Option<Vec<u8>> {
-    let reason = repository().join("target/guests").join(name).with_extension("missing");
-    let Ok(reason) = std::fs::read_to_string(reason) else { return Some(guest(name)) };
+    foreign("guests", name)
+}
+
+/// An example in such a language.
+pub fn foreign_example(name: &str) -> Option<Vec<u8>> {
+    foreign("examples", name)
+}
+
+fn foreign(folder: &str, name: &str) -> Option<Vec<u8>> {
+    let reason = repository().join("target").join(folder).join(name).with_extension("missing");
+    let Ok(reason) = std::fs::read_to_string(reason) else { return Some(module(folder, name)) };
     assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "{reason}");
     #[expect(clippy::print_stderr, reason = "a test that cannot run says so")]
     {

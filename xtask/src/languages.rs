@@ -1,5 +1,5 @@
-//! Guests in other languages than Rust, so that the tests meet other compilers' idea of the ABI: `tests/languages/*` to
-//! `target/guests/scenario-*.wasm`. Used by `setup`, `filters` and `test`.
+//! Modules in other languages than Rust: guests, so that the tests meet other compilers' idea of the ABI (`tests/languages/*` to
+//! `target/guests/scenario-*.wasm`), and examples. Used by `setup`, `filters` and `test`.
 //!
 //! A compiler that is neither there nor can be installed is no error here: the reason is left in a file beside the module's
 //! place, and the test that misses the module says it.
@@ -16,6 +16,8 @@ use crate::workspace::{self, Group};
 
 const NPM_LIMIT: Duration = Duration::from_secs(300);
 
+const ASSEMBLYSCRIPT_COMPILER: &str = "node_modules/assemblyscript/bin/asc.js";
+
 const CPP_BY_HAND: &str = "clang++ and wasm-ld: `apt-get install clang lld` (Debian, as root)";
 const ASSEMBLYSCRIPT_BY_HAND: &str =
     "Node.js 18 or later, npm and a network: `apt-get install nodejs npm` (Debian, as root)";
@@ -31,23 +33,48 @@ pub(crate) enum Missing {
 
 /// Builds what changed, and prints each module's name and size.
 pub(crate) fn build(missing: Missing) -> Result<()> {
-    guest("scenario-cpp", CPP_BY_HAND, missing, cpp)?;
-    guest("scenario-assemblyscript", ASSEMBLYSCRIPT_BY_HAND, missing, |install| {
+    module(Group::Guests, "scenario-cpp", CPP_BY_HAND, missing, cpp)?;
+    module(Group::Guests, "scenario-assemblyscript", ASSEMBLYSCRIPT_BY_HAND, missing, |install| {
         assemblyscript("scenario", &["--use", "abort=scenario/scenario/abortOfItsOwn"], install)
     })?;
-    guest("scenario-assemblyscript-imports", ASSEMBLYSCRIPT_BY_HAND, missing, |install| {
+    module(Group::Guests, "scenario-assemblyscript-imports", ASSEMBLYSCRIPT_BY_HAND, missing, |install| {
         assemblyscript("scenario-with-imports", &[], install)
+    })?;
+    module(Group::Examples, "c", CPP_BY_HAND, missing, |install| {
+        if find_clang(install)? { example("c", None).map(Some) } else { Ok(None) }
+    })?;
+    module(Group::Examples, "assemblyscript", ASSEMBLYSCRIPT_BY_HAND, missing, |install| {
+        let folder = workspace::target().join("assemblyscript");
+        let compiler = format!("node {}", folder.join(ASSEMBLYSCRIPT_COMPILER).display());
+        if find_assemblyscript(&folder, install)? {
+            example("assemblyscript", Some(&compiler)).map(Some)
+        } else {
+            Ok(None)
+        }
     })
 }
 
+/// What an example's own script makes of it, with this compiler for AssemblyScript.
+fn example(name: &str, compiler: Option<&str>) -> Result<Vec<u8>> {
+    let built = workspace::target().join(format!("example-{name}.wasm"));
+    let mut command = Command::new("sh");
+    command.arg(workspace::root().join("examples").join(name).join("build.sh")).arg(&built);
+    if let Some(compiler) = compiler {
+        command.env("ASC", compiler);
+    }
+    commands::run(&mut command).with_context(|| format!("the example {name} did not compile"))?;
+    Ok(fs::read(&built)?)
+}
+
 /// Builds one module. The compiler answers `None` if it cannot be had.
-fn guest(
+fn module(
+    group: Group,
     name: &str,
     needed: &str,
     missing: Missing,
     compile: impl FnOnce(bool) -> Result<Option<Vec<u8>>>,
 ) -> Result<()> {
-    let folder = workspace::artifacts(Group::Guests);
+    let folder = workspace::artifacts(group);
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let (path, reason) = (folder.join(format!("{name}.wasm")), folder.join(format!("{name}.missing")));
     let in_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
@@ -78,11 +105,7 @@ fn source(name: &str) -> PathBuf {
 
 /// C++ without a library, by clang.
 fn cpp(install: bool) -> Result<Option<Vec<u8>>> {
-    let is_there = || commands::exists("clang++") && commands::exists("wasm-ld");
-    if !is_there() && install {
-        packages::install(&["clang", "lld"])?;
-    }
-    if !is_there() {
+    if !find_clang(install)? {
         return Ok(None);
     }
     let built = workspace::target().join("scenario-cpp.wasm");
@@ -93,6 +116,15 @@ fn cpp(install: bool) -> Result<Option<Vec<u8>>> {
     command.arg(source("cpp/scenario.cpp"));
     commands::run(&mut command).context("the guest in C++ did not compile")?;
     Ok(Some(fs::read(&built)?))
+}
+
+/// Whether clang can compile to WebAssembly; installs it if need be.
+fn find_clang(install: bool) -> Result<bool> {
+    let is_there = || commands::exists("clang++") && commands::exists("wasm-ld");
+    if !is_there() && install {
+        packages::install(&["clang", "lld"])?;
+    }
+    Ok(is_there())
 }
 
 /// AssemblyScript, by its compiler from npm: the scenario without imports beside the ABI's, or with the usual ones.
@@ -117,7 +149,7 @@ fn assemblyscript(name: &str, options: &[&str], install: bool) -> Result<Option<
     }
     if changed {
         let mut command = Command::new("node");
-        command.arg("node_modules/assemblyscript/bin/asc.js").arg(format!("{name}/{name}.ts"));
+        command.arg(ASSEMBLYSCRIPT_COMPILER).arg(format!("{name}/{name}.ts"));
         command.args(["-O3", "--runtime", "incremental", "--outFile"]).arg(&built).args(options);
         command.current_dir(&folder);
         commands::run(&mut command).context("the guest in AssemblyScript did not compile")?;

@@ -1,5 +1,6 @@
 //! `meshgate filter …`: what an author of filters needs, from a new crate to figures.
 
+mod bench;
 mod cases;
 mod dev;
 mod inspect;
@@ -44,6 +45,8 @@ pub(crate) enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Measure a module, callback by callback: time, and what is copied, for the exchange of a case
+    Bench(bench::Measured),
     /// Say what is in a module, and what Meshgate offers of what it asks for: exit code 0 if it could run, 2 if not
     Inspect {
         /// The module
@@ -86,6 +89,7 @@ pub(crate) fn run(command: Command) -> Result<std::process::ExitCode> {
             say(&format!("{}: {} KiB", built.path.display(), built.size.div_ceil(1024)));
         }
         Command::Test(tested) => return test(tested),
+        Command::Bench(measured) => return bench::run(&subject(measured.module.as_deref())?, &measured),
         Command::Dev { package, config } => return dev::dev(&Package::find(&package.folder)?, config),
         Command::Inspect { file, manifest } => return inspect::inspect(&file, manifest),
     }
@@ -103,25 +107,24 @@ fn new(name: &str, folder: &Path, sdk: Option<PathBuf>) -> Result<()> {
     template::create(name, folder, &sdk)?;
     let folder = folder.display();
     say(&format!(
-        "{folder} is a filter. Next:\n  cd {folder}\n  cargo test\n  meshgate filter build\n  meshgate run meshgate.yaml"
+        "{folder} is a filter. Next:\n  cd {folder}\n  cargo test\n  meshgate filter test\n  meshgate filter dev"
     ));
     Ok(())
 }
 
 fn test(tested: Tested) -> Result<std::process::ExitCode> {
-    let subject = match tested.module {
-        Some(module) => {
-            let module =
-                module.canonicalize().with_context(|| format!("cannot find {}", module.display()))?;
-            let name = module.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-            cases::Subject { name: name.unwrap_or_default(), module }
-        }
-        None => {
-            let package = Package::find(Path::new("."))?;
-            cases::Subject { name: package.filter().to_owned(), module: build(&package, None)?.path }
-        }
+    cases::run(&subject(tested.module.as_deref())?, &tested.cases)
+}
+
+/// The module that was named, or what the crate in this folder is compiled to.
+fn subject(module: Option<&Path>) -> Result<cases::Subject> {
+    let Some(module) = module else {
+        let package = Package::find(Path::new("."))?;
+        return Ok(cases::Subject { name: package.filter().to_owned(), module: build(&package, None)?.path });
     };
-    cases::run(&subject, &tested.cases)
+    let module = module.canonicalize().with_context(|| format!("cannot find {}", module.display()))?;
+    let name = module.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    Ok(cases::Subject { name: name.unwrap_or_default(), module })
 }
 
 fn build(package: &Package, output: Option<PathBuf>) -> Result<Built> {

@@ -105,6 +105,12 @@ impl StreamContext {
         self.vm.is_poisoned()
     }
 
+    /// Bytes that the last callback of its VM copied between guest and host.
+    pub fn copied(&self) -> u64 {
+        let left = self.vm.with_state(|state| state.running.copied_left());
+        left.map_or(0, |left| self.plugin.core.spec.limits.copied.saturating_sub(left))
+    }
+
     /// `proxy_on_request_headers`
     ///
     /// # Errors

@@ -10,8 +10,8 @@ use bytes::BytesMut;
 use http::{HeaderName, HeaderValue, Response};
 use http_body_util::BodyExt;
 use meshgate_tests::{
-    Backend, Meshgate, Shown, WebSocketBackend, framed, full, messages, repository, run, shown_commands,
-    streamed,
+    Backend, Meshgate, Shown, WebSocketBackend, foreign_example, framed, full, messages, repository, run,
+    shown_commands, streamed,
 };
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -42,6 +42,23 @@ async fn caching_auth() {
 }
 
 #[tokio::test]
+async fn c() {
+    other_language("c").await;
+}
+
+#[tokio::test]
+async fn assemblyscript() {
+    other_language("assemblyscript").await;
+}
+
+/// A filter whose compiler may not be there.
+async fn other_language(example: &str) {
+    if foreign_example(example).is_some() {
+        assert!(run_readme(example).await >= 3);
+    }
+}
+
+#[tokio::test]
 async fn tcp() {
     assert!(run_readme("tcp").await >= 3);
 }
@@ -59,7 +76,17 @@ async fn no_example_is_left_out() {
     names.sort();
     assert_eq!(
         names,
-        ["caching-auth", "gateway", "grpc", "hello-filter", "quickstart", "tcp", "websocket"],
+        [
+            "assemblyscript",
+            "c",
+            "caching-auth",
+            "gateway",
+            "grpc",
+            "hello-filter",
+            "quickstart",
+            "tcp",
+            "websocket"
+        ],
         "each has a test here"
     );
 }

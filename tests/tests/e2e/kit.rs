@@ -128,6 +128,83 @@ async fn calls_delays_and_the_log_are_seen() {
     }
 }
 
+#[tokio::test]
+async fn bench_measures_every_callback_of_a_case() {
+    let folder = TempDir::new().unwrap();
+    let cases = r#"
+cases:
+  - name: refused
+    config: {reqest: {}}
+    expect: {refused: reqest}
+  - name: fields are set
+    config: {request: {set: {x-team: web}}, response: {set: {x-by: us}}}
+    request: {method: PUT, body: abc}
+    upstream: {body: made}
+    expect: {}
+"#;
+    std::fs::write(folder.path().join("some.yaml"), cases).unwrap();
+    let headers = standard("headers");
+    let measure = |arguments: &[&str]| {
+        let arguments = [&["bench", &headers, "--cases", "some.yaml", "--seconds", "1"], arguments].concat();
+        filter(&arguments, folder.path())
+    };
+    let finished = run(measure(&[])).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let lines: Vec<&str> = finished.stdout.lines().collect();
+    assert!(lines[0].starts_with("headers: fields are set (some.yaml), "), "{finished:?}");
+    for callback in
+        ["context_create ", "request_headers ", "response_headers ", "done, log, delete ", "the exchange "]
+    {
+        assert!(
+            lines.iter().any(|line| line.starts_with(callback)),
+            "{callback} is not in\n{}",
+            finished.stdout
+        );
+    }
+    // The filter looks at no body, and calls nobody.
+    for callback in ["request_body", "response_body", "http_call_response", "tick"] {
+        assert!(!finished.stdout.contains(callback), "{callback} is in\n{}", finished.stdout);
+    }
+    for part in ["KiB a VM when it was warm", "compiled in", "started and configured in"] {
+        assert!(finished.stdout.contains(part), "{part} is not in\n{}", finished.stdout);
+    }
+
+    let finished = run(measure(&["--case", "no such"])).await;
+    assert!(
+        finished.code == Some(1) && finished.stderr.contains("there is no case \"no such\""),
+        "{finished:?}"
+    );
+    let finished = run(measure(&["--case", "refused"])).await;
+    assert!(finished.code == Some(1) && finished.stderr.contains("reqest"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn bench_answers_calls_and_lets_time_pass() {
+    let module = repository().join("target/examples/caching-auth.wasm").display().to_string();
+    let cases = "examples/caching-auth/cases.yaml";
+    let arguments =
+        ["bench", &module, "--seconds", "1", "--cases", cases, "--case", "the service takes too long"];
+    let finished = run(filter(&arguments, &repository())).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(finished.stdout.contains("answered by the filter itself: "), "{finished:?}");
+    assert_eq!(often(&finished, "http_call_response"), "1.00", "{finished:?}");
+
+    // Two sleeps, each ended by one tick: nobody waits for them.
+    let folder = TempDir::new().unwrap();
+    let cases = "config: {}\ncases: [{name: it sleeps, request: {headers: {x-do: sleep}}, expect: {}}]\n";
+    std::fs::write(folder.path().join("some.yaml"), cases).unwrap();
+    let module = repository().join("target/guests/suite.wasm").display().to_string();
+    let arguments = ["bench", &module, "--seconds", "1", "--cases", "some.yaml"];
+    let finished = run(filter(&arguments, folder.path())).await;
+    assert_eq!(often(&finished, "tick"), "2.00", "{finished:?}");
+}
+
+/// How often this callback ran in one exchange.
+fn often<'a>(finished: &'a Finished, callback: &str) -> &'a str {
+    let line = finished.stdout.lines().find_map(|line| line.strip_prefix(callback));
+    line.and_then(|line| line.split_whitespace().next()).unwrap_or_default()
+}
+
 /// A crate outside of this repository's workspace. What was compiled for it is kept for the next run.
 struct Author {
     folder: PathBuf,

@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use form::{Answer, Case, Expected, File, Request, Several};
+pub(super) use form::{Answer, Case};
+use form::{Expected, File, Request, Several};
 use gate::{Around, Gate, Started};
 use http_body_util::Full;
 use judge::Differences;
 use serde_json::Value;
-use servers::{Answering, Server};
+pub(super) use servers::Answering;
+use servers::Server;
 
 use crate::cli::{FAILED, print, refuse};
 
@@ -40,9 +42,9 @@ pub(super) fn run(subject: &Subject, cases: &Path) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut tally = Tally::default();
     for path in &files {
-        let file: File = match meshgate_config::load_document(path, "file of cases") {
+        let file = match load(path) {
             Ok(file) => file,
-            Err(diagnostics) => return Ok(refuse(&diagnostics)),
+            Err(refused) => return Ok(refused),
         };
         tally.text.push_str(&format!("{}\n", path.display()));
         for case in &file.cases {
@@ -55,7 +57,13 @@ pub(super) fn run(subject: &Subject, cases: &Path) -> Result<ExitCode> {
     tally.finish()
 }
 
-fn files(cases: &Path) -> Result<Vec<PathBuf>> {
+/// Reads a file of cases. What is wrong with it has been said.
+pub(super) fn load(path: &Path) -> Result<File, ExitCode> {
+    meshgate_config::load_document(path, "file of cases").map_err(|diagnostics| refuse(&diagnostics))
+}
+
+/// The files in a folder of cases, or the one file.
+pub(super) fn files(cases: &Path) -> Result<Vec<PathBuf>> {
     if cases.is_file() {
         return Ok(vec![cases.to_owned()]);
     }
@@ -167,7 +175,8 @@ async fn exchange(
     servers: &[(String, Server)],
     differences: &mut Differences,
 ) -> Result<()> {
-    let asked = tokio::time::timeout(EXCHANGE, servers::ask(gate.address(), written(request)?)).await;
+    let asked =
+        tokio::time::timeout(EXCHANGE, servers::ask(gate.address(), written(request)?.map(Full::new))).await;
     match asked.context("the exchange took too long")? {
         Ok(response) => {
             if let Some(expected) = &expected.response {
@@ -190,7 +199,8 @@ async fn exchange(
     Ok(())
 }
 
-fn written(request: &Request) -> Result<http::Request<Full<Bytes>>> {
+/// The request as it is sent.
+pub(super) fn written(request: &Request) -> Result<http::Request<Bytes>> {
     let mut written = http::Request::builder().method(request.method.as_str()).uri(&request.path);
     if !request.headers.contains_key("host") {
         written = written.header("host", AUTHORITY);
@@ -198,16 +208,16 @@ fn written(request: &Request) -> Result<http::Request<Full<Bytes>>> {
     for (name, value) in fields(&request.headers) {
         written = written.header(name, value);
     }
-    written.body(Full::new(Bytes::from(request.body.clone()))).context("the request cannot be sent")
+    written.body(Bytes::from(request.body.clone())).context("the request cannot be sent")
 }
 
-fn answering(answer: &Answer) -> Result<Answering> {
+/// What a server does with a request.
+pub(super) fn answering(answer: &Answer) -> Result<Answering> {
     let mut response = http::Response::builder().status(answer.status);
     for (name, value) in fields(&answer.headers) {
         response = response.header(name, value);
     }
-    let response =
-        response.body(Full::new(Bytes::from(answer.body.clone()))).context("the answer cannot be sent")?;
+    let response = response.body(Bytes::from(answer.body.clone())).context("the answer cannot be sent")?;
     let delay =
         answer.delay.as_deref().map(meshgate_config::parse_duration).transpose().context("`delay`")?;
     Ok(Answering { response, delay: delay.unwrap_or_default(), fails: answer.fails })

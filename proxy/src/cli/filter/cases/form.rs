@@ -9,69 +9,69 @@ use serde_json::Value;
 /// A file of cases.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct File {
+pub(crate) struct File {
     /// The filter's configuration, for cases without one of their own. Default: none.
     #[serde(default)]
-    pub(super) config: Value,
+    pub(crate) config: Value,
     /// The cases. Each has a Meshgate of its own, so that none sees what another left.
     #[schemars(length(min = 1))]
-    pub(super) cases: Vec<Case>,
+    pub(crate) cases: Vec<Case>,
 }
 
 /// One case: an exchange, or several after each other.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Case {
+pub(crate) struct Case {
     /// What it shows.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The filter's configuration.
     #[serde(default)]
-    pub(super) config: Option<Value>,
+    pub(crate) config: Option<Value>,
     /// What the client asks. Default: GET /.
     #[serde(default)]
-    pub(super) request: Request,
+    pub(crate) request: Request,
     /// What the upstream, where the request goes in the end, answers. Default: 200, with nothing in it.
     #[serde(default)]
-    pub(super) upstream: Answer,
+    pub(crate) upstream: Answer,
     /// What other clusters answer, by name: those that the filter calls, or sends requests to.
     #[serde(default)]
-    pub(super) clusters: BTreeMap<String, Answer>,
+    pub(crate) clusters: BTreeMap<String, Answer>,
     /// What should come of it.
-    pub(super) expect: Expected,
+    pub(crate) expect: Expected,
     /// Exchanges after the first, in the same Meshgate.
     #[serde(default)]
-    pub(super) then: Vec<Step>,
+    pub(crate) then: Vec<Step>,
 }
 
 /// A further exchange.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Step {
+pub(crate) struct Step {
     /// What the client asks. Default: GET /.
     #[serde(default)]
-    pub(super) request: Request,
+    pub(crate) request: Request,
     /// What the upstream answers. Default: 200, with nothing in it.
     #[serde(default)]
-    pub(super) upstream: Answer,
+    pub(crate) upstream: Answer,
     /// What other clusters answer, by name. They are those of the case.
     #[serde(default)]
-    pub(super) clusters: BTreeMap<String, Answer>,
+    pub(crate) clusters: BTreeMap<String, Answer>,
     /// What should come of it.
-    pub(super) expect: Expected,
+    pub(crate) expect: Expected,
 }
 
 /// A request.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Request {
+pub(crate) struct Request {
     /// Default: GET.
-    pub(super) method: String,
+    pub(crate) method: String,
     /// The path, with its query. Default: /.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// Fields. The authority is `host`; default: `filter.test`.
-    pub(super) headers: BTreeMap<String, Several>,
+    pub(crate) headers: BTreeMap<String, Several>,
     /// The body. Default: none.
-    pub(super) body: String,
+    pub(crate) body: String,
 }
 
 impl Default for Request {
@@ -83,19 +83,19 @@ impl Default for Request {
 /// What a server answers.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// Default: 200.
     #[schemars(range(min = 200, max = 599))]
-    pub(super) status: u16,
+    pub(crate) status: u16,
     /// Fields.
-    pub(super) headers: BTreeMap<String, Several>,
+    pub(crate) headers: BTreeMap<String, Several>,
     /// The body. Default: empty.
-    pub(super) body: String,
+    pub(crate) body: String,
     /// How long it takes to answer, such as 50ms. Default: nothing.
     #[schemars(with = "String", extend("format" = "duration"))]
-    pub(super) delay: Option<String>,
+    pub(crate) delay: Option<String>,
     /// It closes the connection instead of answering.
-    pub(super) fails: bool,
+    pub(crate) fails: bool,
 }
 
 impl Default for Answer {
@@ -107,7 +107,7 @@ impl Default for Answer {
 /// A field's value, or several for the same field.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub(super) enum Several {
+pub(crate) enum Several {
     /// One.
     One(String),
     /// Each in a line of its own.
@@ -115,7 +115,7 @@ pub(super) enum Several {
 }
 
 impl Several {
-    pub(super) fn values(&self) -> &[String] {
+    pub(crate) fn values(&self) -> &[String] {
         match self {
             Several::One(value) => std::slice::from_ref(value),
             Several::Many(values) => values,
@@ -126,43 +126,43 @@ impl Several {
 /// What should come of an exchange. What is not said is not looked at.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Expected {
+pub(crate) struct Expected {
     /// The configuration is refused, and the message contains this. Then nothing else can be expected.
     #[schemars(with = "String")]
-    pub(super) refused: Option<String>,
+    pub(crate) refused: Option<String>,
     /// What the client gets.
     #[schemars(with = "ExpectedResponse")]
-    pub(super) response: Option<ExpectedResponse>,
+    pub(crate) response: Option<ExpectedResponse>,
     /// What the upstream gets.
     #[schemars(with = "Calls")]
-    pub(super) upstream: Option<Calls>,
+    pub(crate) upstream: Option<Calls>,
     /// What other clusters get, by name.
-    pub(super) clusters: BTreeMap<String, Calls>,
+    pub(crate) clusters: BTreeMap<String, Calls>,
     /// What stands in the log: for each of these, a line contains it.
-    pub(super) log: Vec<String>,
+    pub(crate) log: Vec<String>,
 }
 
 /// What a client should get.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct ExpectedResponse {
+pub(crate) struct ExpectedResponse {
     /// The status.
     #[schemars(with = "u16", range(min = 100, max = 599))]
-    pub(super) status: Option<u16>,
+    pub(crate) status: Option<u16>,
     /// Fields; null: it must not be there.
-    pub(super) headers: BTreeMap<String, Option<Several>>,
+    pub(crate) headers: BTreeMap<String, Option<Several>>,
     /// The whole body.
     #[schemars(with = "String")]
-    pub(super) body: Option<String>,
+    pub(crate) body: Option<String>,
     /// A part of the body.
     #[schemars(with = "String")]
-    pub(super) body_contains: Option<String>,
+    pub(crate) body_contains: Option<String>,
 }
 
 /// What a server should get: `none`, one request, or several in their order.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub(super) enum Calls {
+pub(crate) enum Calls {
     /// None at all.
     None(Nothing),
     /// One.
@@ -172,7 +172,7 @@ pub(super) enum Calls {
 }
 
 impl Calls {
-    pub(super) fn requests(&self) -> &[ExpectedRequest] {
+    pub(crate) fn requests(&self) -> &[ExpectedRequest] {
         match self {
             Calls::None(Nothing::None) => &[],
             Calls::One(request) => std::slice::from_ref(request),
@@ -184,7 +184,7 @@ impl Calls {
 /// No request.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Nothing {
+pub(crate) enum Nothing {
     /// None.
     None,
 }
@@ -192,19 +192,19 @@ pub(super) enum Nothing {
 /// What a request should be like.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct ExpectedRequest {
+pub(crate) struct ExpectedRequest {
     /// The method.
     #[schemars(with = "String")]
-    pub(super) method: Option<String>,
+    pub(crate) method: Option<String>,
     /// The path, with its query.
     #[schemars(with = "String")]
-    pub(super) path: Option<String>,
+    pub(crate) path: Option<String>,
     /// Fields, the authority as `host`; null: it must not be there.
-    pub(super) headers: BTreeMap<String, Option<Several>>,
+    pub(crate) headers: BTreeMap<String, Option<Several>>,
     /// The whole body.
     #[schemars(with = "String")]
-    pub(super) body: Option<String>,
+    pub(crate) body: Option<String>,
     /// A part of the body.
     #[schemars(with = "String")]
-    pub(super) body_contains: Option<String>,
+    pub(crate) body_contains: Option<String>,
 }

@@ -93,7 +93,7 @@ impl Gate {
         self.address
     }
 
-    /// Ends it. Its log: what the filter wrote, and everything else.
+    /// Ends it. Its log: what the filter wrote, and what went wrong.
     pub(super) async fn stop(mut self) -> Result<Vec<String>> {
         if let Some(id) =
             self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
@@ -107,7 +107,7 @@ impl Gate {
             anyhow::Ok(())
         };
         tokio::time::timeout(END, rest).await.context("it did not end in time")??;
-        Ok(self.seen.iter().map(|line| spoken(line)).collect())
+        Ok(self.seen.iter().filter_map(|line| spoken(line)).collect())
     }
 }
 
@@ -128,9 +128,12 @@ async fn listening<R: AsyncRead + Unpin>(
     Ok(None)
 }
 
-/// A line of the log as people read it.
-fn spoken(line: &str) -> String {
-    let Ok(Value::Object(event)) = serde_json::from_str(line) else { return line.to_owned() };
+/// A line of the log as people read it; none if it is Meshgate's own about its life.
+fn spoken(line: &str) -> Option<String> {
+    let Ok(Value::Object(event)) = serde_json::from_str(line) else { return Some(line.to_owned()) };
+    if event.get("level").is_some_and(|level| level == "INFO") && !event.contains_key("filter") {
+        return None;
+    }
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let mut text = event.get("level").map(word).unwrap_or_default();
     if let Some(message) = event.get("message") {
@@ -141,5 +144,5 @@ fn spoken(line: &str) -> String {
             text = format!("{text} {key}={}", word(value));
         }
     }
-    text
+    Some(text)
 }

@@ -28,10 +28,10 @@ pub(super) struct Message {
 
 /// What a server does with the next requests.
 #[derive(Clone, Debug)]
-pub(super) struct Answering {
-    pub(super) response: Response<Full<Bytes>>,
-    pub(super) delay: Duration,
-    pub(super) fails: bool,
+pub(crate) struct Answering {
+    pub(crate) response: Response<Bytes>,
+    pub(crate) delay: Duration,
+    pub(crate) fails: bool,
 }
 
 /// A server; it ends with its runtime.
@@ -95,7 +95,7 @@ async fn answer(request: Request<Incoming>, state: Rc<State>) -> Result<Response
     let answering = state.answering.borrow().clone();
     let answering = answering.filter(|answering| !answering.fails).ok_or("it is to fail")?;
     tokio::time::sleep(answering.delay).await;
-    Ok(answering.response)
+    Ok(answering.response.map(Full::new))
 }
 
 /// Asks the proxy, on a connection of its own.
