@@ -13,7 +13,7 @@ use meshgate_wasm::ResponseHead;
 use super::error::ExchangeError;
 use super::record::Exchange;
 use super::tunnel::{self, End, Side, Sides};
-use crate::message::{Body, Duplex, ResponseFlag, Tunnel, Upgrade, upgrade};
+use crate::message::{Body, Duplex, Rejection, ResponseFlag, Tunnel, Upgrade, upgrade};
 use crate::upstream::{
     Cluster, UpstreamBody, UpstreamError, UpstreamErrorKind, UpstreamTunnel, switched_unasked,
 };
@@ -31,13 +31,24 @@ impl Offer {
         Offer { upgrade, passed_on: Cell::new(false) }
     }
 
-    /// Passes the offer on in a request's fields, unless a filter took it out of them or the endpoint's protocol has no
-    /// words for it.
-    pub(super) fn pass_on(&self, cluster: &Cluster, headers: &mut HeaderMap) {
-        let Some(offered) = &self.upgrade else { return };
-        let may = headers.contains_key(UPGRADE) && cluster.protocol() == ClusterProtocol::Http1;
+    /// Passes the offer on in a request's fields, in the words of HTTP/1.1, unless a filter took it out of them.
+    ///
+    /// # Errors
+    /// The client's question is missing, and an endpoint that speaks HTTP/2 does not ask for it.
+    pub(super) fn pass_on(&self, cluster: &Cluster, headers: &mut HeaderMap) -> Result<(), ExchangeError> {
+        let Some(offered) = &self.upgrade else { return Ok(()) };
+        let may = headers.contains_key(UPGRADE);
         self.passed_on.set(may);
-        if may { offered.offer(headers) } else { upgrade::decline(headers) }
+        if !may {
+            upgrade::decline(headers);
+            return Ok(());
+        }
+        offered.offer(headers);
+        if cluster.protocol() == ClusterProtocol::Http2 && offered.lacks_key(headers) {
+            let reason = "a WebSocket offer without its key";
+            return Err(ExchangeError::Head(Rejection { status: StatusCode::BAD_REQUEST, reason }));
+        }
+        Ok(())
     }
 
     /// What follows an endpoint's head, if that changes the protocol.

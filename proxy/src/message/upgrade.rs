@@ -3,7 +3,7 @@
 use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::websocket::Challenge;
+use super::websocket::{self, Challenge};
 
 /// A protocol that a client offers to change to, and may.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +68,11 @@ impl Upgrade {
         if self.challenge.is_some() {
             Challenge::forget(headers);
         }
+    }
+
+    /// Whether it is for WebSocket, and a request's fields do not hold the one key that this needs.
+    pub fn lacks_key(&self, headers: &HeaderMap) -> bool {
+        self.protocol == "websocket" && headers.get_all(websocket::KEY).iter().count() != 1
     }
 
     fn mark(&self, headers: &mut HeaderMap) {

@@ -1,11 +1,14 @@
 //! The question and the answer by which WebSocket begins over HTTP/1.1 (RFC 6455 section 4). A client that asks over HTTP/2 has
-//! neither (RFC 8441 section 5): then the proxy asks its endpoint, and looks at the answer.
+//! neither (RFC 8441 section 5): then the proxy asks its endpoint, and looks at the answer. An endpoint that speaks HTTP/2 has neither
+//! either: then the proxy answers its client.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
-const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
+/// The question.
+pub const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
+/// The answer to it.
+pub const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 
 /// What an answer is made with, besides the key.
 const SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -25,7 +28,7 @@ impl Challenge {
 
     fn of(nonce: [u8; 16]) -> Challenge {
         let key = base64(&nonce);
-        let accept = base64(digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{SUFFIX}").as_bytes()).as_ref());
+        let accept = accept(key.as_bytes());
         // Base64 is made of letters that a field's value can have.
         let key = HeaderValue::from_str(&key).unwrap_or_else(|_| HeaderValue::from_static(""));
         Challenge { key, accept }
@@ -46,6 +49,12 @@ impl Challenge {
     pub(super) fn forget(headers: &mut HeaderMap) {
         headers.remove(ACCEPT);
     }
+}
+
+/// The only answer to a key.
+pub fn accept(key: &[u8]) -> String {
+    let question = [key, SUFFIX.as_bytes()].concat();
+    base64(digest(&SHA1_FOR_LEGACY_USE_ONLY, &question).as_ref())
 }
 
 /// RFC 4648 section 4.

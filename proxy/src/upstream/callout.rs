@@ -134,6 +134,7 @@ async fn exchange(
             | UpstreamErrorKind::StreamReset { .. }
             | UpstreamErrorKind::Refused
             | UpstreamErrorKind::Protocol
+            | UpstreamErrorKind::NoUpgrades
             | UpstreamErrorKind::RequestBody(_) => CallFailure::Reset,
         }),
     }

@@ -45,6 +45,8 @@ pub enum UpstreamErrorKind {
         /// so an idempotent request without a body is worth a second try at once.
         reused: bool,
     },
+    /// The request offers another protocol, and the endpoint has not said that its HTTP/2 streams may change it.
+    NoUpgrades,
     /// The endpoint's answer is not HTTP, or exceeds the limits.
     Protocol,
     /// The request's own body broke; the endpoint is not to blame.
@@ -69,6 +71,7 @@ impl UpstreamError {
                 | UpstreamErrorKind::ConnectFailed
                 | UpstreamErrorKind::ConnectTimeout
                 | UpstreamErrorKind::TlsFailed
+                | UpstreamErrorKind::NoUpgrades
         )
     }
 }
@@ -85,6 +88,7 @@ impl fmt::Display for UpstreamError {
             UpstreamErrorKind::StreamReset { .. } => "stream reset before a response",
             UpstreamErrorKind::Reset { reused: false } => "connection ended before a response",
             UpstreamErrorKind::Reset { reused: true } => "reused connection ended before a response",
+            UpstreamErrorKind::NoUpgrades => "its streams do not change their protocol",
             UpstreamErrorKind::Protocol => "response is not valid HTTP",
             UpstreamErrorKind::RequestBody(_) => "request body broke",
         };

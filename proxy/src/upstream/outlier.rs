@@ -44,6 +44,7 @@ impl Outcome {
             | UpstreamErrorKind::NoEndpoint
             | UpstreamErrorKind::Overflow
             | UpstreamErrorKind::Refused
+            | UpstreamErrorKind::NoUpgrades
             | UpstreamErrorKind::RequestBody(_) => None,
             _ => Some(Outcome::NoAnswer),
         }

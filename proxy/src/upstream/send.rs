@@ -64,7 +64,7 @@ impl Upstream {
         attempt.0.replace(Some((Rc::clone(&endpoint), sent)));
         let response = match protocol {
             ClusterProtocol::Http1 => self.send_http1(cluster, &endpoint, request).await,
-            ClusterProtocol::Http2 => self.send_http2(&endpoint, request).await,
+            ClusterProtocol::Http2 => self.send_http2(&endpoint, request, false).await,
         };
         attempt.0.take();
         // Nobody asked for another protocol.
@@ -101,7 +101,7 @@ impl Upstream {
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         match cluster.protocol() {
             ClusterProtocol::Http1 => self.send_http1(cluster, endpoint, request).await,
-            ClusterProtocol::Http2 => self.send_http2(endpoint, request).await,
+            ClusterProtocol::Http2 => self.send_http2(endpoint, request, true).await,
         }
     }
 
@@ -109,9 +109,11 @@ impl Upstream {
         &self,
         endpoint: &Rc<Endpoint>,
         request: Request<Body>,
+        may_change: bool,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let mut turn = Turn::new(endpoint);
-        let (response, lease) = http2::send(endpoint.http2(), request, || turn.activate()).await?;
+        let sending = http2::send(endpoint.http2(), request, may_change, || turn.activate());
+        let (response, lease) = sending.await?;
         let lease = Lease { held: Held::Http2(lease), turn };
         Ok(accept(response.map(Source::Http2), lease))
     }
@@ -346,6 +348,8 @@ pub struct UpstreamBody {
 enum Source {
     Http1(Incoming),
     Http2(http2::Http2Body),
+    /// Taken: HTTP is over on it.
+    Gone,
 }
 
 impl UpstreamBody {
@@ -374,6 +378,17 @@ impl UpstreamBody {
         self.lease.take()
     }
 
+    /// The HTTP/2 stream that has changed its protocol, if it is one.
+    pub(super) fn take_stream(&mut self) -> Option<http2::Stream> {
+        if !matches!(self.source, Source::Http2(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut self.source, Source::Gone) {
+            Source::Http2(body) => body.into_stream(),
+            Source::Http1(_) | Source::Gone => None,
+        }
+    }
+
     fn release(&mut self) {
         if let Some(lease) = self.lease.take() {
             lease.release();
@@ -399,6 +414,7 @@ impl http_body::Body for UpstreamBody {
             Source::Http1(incoming) => ready!(Pin::new(incoming).poll_frame(cx))
                 .map(|frame| frame.map_err(|error| BodyError::upstream(&error))),
             Source::Http2(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Source::Gone => None,
         };
         match frame {
             Some(Ok(frame)) => {
@@ -420,6 +436,7 @@ impl http_body::Body for UpstreamBody {
         match &self.source {
             Source::Http1(incoming) => incoming.is_end_stream(),
             Source::Http2(body) => body.is_end_stream(),
+            Source::Gone => true,
         }
     }
 
@@ -427,6 +444,7 @@ impl http_body::Body for UpstreamBody {
         match &self.source {
             Source::Http1(incoming) => incoming.size_hint(),
             Source::Http2(body) => body.size_hint(),
+            Source::Gone => SizeHint::with_exact(0),
         }
     }
 }

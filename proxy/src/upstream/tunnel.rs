@@ -1,4 +1,5 @@
-//! A connection to an endpoint that has changed its protocol: HTTP is over on it, and it never goes back to the pool.
+//! A connection to an endpoint, or a stream of HTTP/2, that has changed its protocol: HTTP is over on it. A connection never goes
+//! back to the pool.
 
 use bytes::Bytes;
 use http::Response;
@@ -32,6 +33,9 @@ impl UpstreamTunnel {
     pub async fn after(response: &mut Response<UpstreamBody>) -> Result<UpstreamTunnel, UpstreamError> {
         let endpoint = response.body().endpoint();
         let lease = response.body_mut().take_lease();
+        if let Some(stream) = response.body_mut().take_stream() {
+            return Ok(UpstreamTunnel { stream: Box::new(stream), ahead: Bytes::new(), lease });
+        }
         let failed = |details: String| {
             UpstreamError::new(UpstreamErrorKind::Reset { reused: false }, Some(endpoint), details)
         };

@@ -1,4 +1,5 @@
-//! Streams of HTTP/2 that go on in another protocol (RFC 8441): WebSocket and others, over HTTP/1.1 to endpoints.
+//! Streams of HTTP/2 that go on in another protocol (RFC 8441): WebSocket and others, over HTTP/1.1 to endpoints. For endpoints
+//! that speak HTTP/2 see `extended_connect_upstream`.
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -18,12 +19,12 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 /// An HTTP/2 connection.
-struct Client {
+pub(crate) struct Client {
     sender: SendRequest<Full<Bytes>>,
 }
 
 impl Client {
-    async fn connect(gate: &Meshgate) -> Client {
+    pub(crate) async fn connect(gate: &Meshgate) -> Client {
         let stream = TcpStream::connect(gate.address()).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -34,7 +35,7 @@ impl Client {
         client
     }
 
-    async fn get(&mut self, path: &str) -> StatusCode {
+    pub(crate) async fn get(&mut self, path: &str) -> StatusCode {
         let request = Request::get(format!("http://a{path}")).body(Full::default()).unwrap();
         let response = within("a response", self.sender.send_request(request)).await.unwrap();
         let status = response.status();
@@ -42,7 +43,7 @@ impl Client {
         status
     }
 
-    async fn ask(&mut self, protocol: &'static str, path: &str) -> Response<Incoming> {
+    pub(crate) async fn ask(&mut self, protocol: &'static str, path: &str) -> Response<Incoming> {
         let request = Request::builder().method(Method::CONNECT).uri(format!("http://a{path}"));
         let request = request.header("sec-websocket-version", "13").header("origin", "http://a.example");
         let request = request.extension(Protocol::from_static(protocol)).body(Full::default()).unwrap();
@@ -50,7 +51,11 @@ impl Client {
     }
 
     /// What goes on behind a head that takes the offer.
-    async fn tunnel(&mut self, protocol: &'static str, path: &str) -> (TokioIo<Upgraded>, Response<()>) {
+    pub(crate) async fn tunnel(
+        &mut self,
+        protocol: &'static str,
+        path: &str,
+    ) -> (TokioIo<Upgraded>, Response<()>) {
         let response = self.ask(protocol, path).await;
         assert_eq!(response.status(), 200);
         let (head, body) = response.into_parts();

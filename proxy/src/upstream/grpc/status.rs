@@ -50,6 +50,7 @@ pub(super) fn of_upstream(error: &UpstreamError) -> GrpcStatus {
         UpstreamErrorKind::Refused => GrpcStatus::new(UNAVAILABLE, "upstream refused the request"),
         UpstreamErrorKind::Reset { .. } => GrpcStatus::new(UNAVAILABLE, "upstream connection ended"),
         UpstreamErrorKind::StreamReset { code } => of_reset(code),
+        UpstreamErrorKind::NoUpgrades => internal("upstream does not change the protocol"),
         UpstreamErrorKind::Protocol => internal("the response is not valid HTTP"),
         UpstreamErrorKind::RequestBody(_) => internal("the request broke"),
     }

@@ -4,11 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::RecvStream;
+use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body::{Frame, SizeHint};
 
+use super::change::Stream;
 use crate::message::BodyError;
 
 /// A response's body. What is taken from it makes room for as much more on its way; what is not taken holds the peer back.
@@ -17,6 +18,8 @@ pub(in crate::upstream) struct Http2Body {
     /// Bytes still to come if the length was announced.
     remaining: Option<u64>,
     only_trailers: bool,
+    /// The other direction of a stream that has changed its protocol.
+    upward: Option<SendStream<Bytes>>,
 }
 
 impl Http2Body {
@@ -24,7 +27,17 @@ impl Http2Body {
         let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         // A response without a body may say how long it would have been.
         let remaining = if stream.is_end_stream() { Some(0) } else { announced };
-        Http2Body { stream, remaining, only_trailers: false }
+        Http2Body { stream, remaining, only_trailers: false, upward: None }
+    }
+
+    /// The stream has changed its protocol.
+    pub(super) fn goes_on_with(&mut self, upward: SendStream<Bytes>) {
+        self.upward = Some(upward);
+    }
+
+    /// The stream itself, if it has changed its protocol.
+    pub(in crate::upstream) fn into_stream(self) -> Option<Stream> {
+        self.upward.map(|upward| Stream::new(upward, self.stream))
     }
 }
 

@@ -14,6 +14,7 @@ use meshgate_wasm::{Address as Seen, Tls};
 use tokio::sync::Notify;
 
 use crate::message::http2_frames::{FrameBudget, Watched};
+use crate::overload;
 use crate::tls::Speak;
 use crate::upstream::connect::{MAX_HEAD, Socket};
 use crate::upstream::dial::{Dialer, Opened};
@@ -24,6 +25,8 @@ use crate::upstream::limits::ConnectionSlot;
 pub(super) const MAX_STREAMS: usize = 256;
 /// Bytes in flight per response.
 const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same when memory is short.
+const SMALL_WINDOW: u32 = 16 * 1024;
 /// Bytes in flight per connection: enough that responses whose clients do not read never stop the others.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW;
 /// Bytes buffered per request that the peer does not take yet.
@@ -107,7 +110,7 @@ impl Connection {
             unwanted: Notify::new(),
             crowd: Rc::clone(crowd),
         });
-        let driver = Driver { connection, watch: Rc::clone(&watch), allowed: 0 };
+        let driver = Driver { connection, watch: Rc::clone(&watch), allowed: 0, is_small: false };
         tokio::task::spawn_local(driver.run());
         let connection = Rc::new(Connection {
             sender: RefCell::new(sender),
@@ -138,6 +141,11 @@ impl Connection {
     /// Whether it may carry another request now.
     pub(super) fn has_room(&self) -> bool {
         self.streams.get() < self.sender.borrow().current_max_send_streams().min(MAX_STREAMS)
+    }
+
+    /// Whether the peer lets streams change their protocol.
+    pub(super) fn may_change_protocols(&self) -> bool {
+        self.sender.borrow().is_extended_connect_protocol_enabled()
     }
 
     /// Whether it is of no use any more: closed, broken, or on its way to that by the peer's GOAWAY.
@@ -179,6 +187,8 @@ struct Driver {
     watch: Rc<Watch>,
     /// Streams the peer allowed when somebody was last told.
     allowed: usize,
+    /// The peer was told to send less ahead.
+    is_small: bool,
 }
 
 impl Driver {
@@ -195,6 +205,12 @@ impl Driver {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let small = overload::holds();
+        if small != self.is_small {
+            let window = if small { SMALL_WINDOW } else { STREAM_WINDOW };
+            // It fails while the peer has not acknowledged the settings before: the next time, then.
+            self.is_small = self.connection.set_initial_window_size(window).map_or(self.is_small, |()| small);
+        }
         // What went wrong is told to each request on it.
         let ended = Pin::new(&mut self.connection).poll(cx).is_ready();
         let allowed = self.connection.max_concurrent_send_streams();

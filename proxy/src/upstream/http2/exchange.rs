@@ -15,11 +15,12 @@ use http_body::Body as _;
 use meshgate_wasm::{Address as Seen, Tls};
 
 use super::body::Http2Body;
+use super::change::Offer;
 use super::connections::{Connections, Room};
 use super::upload::Upload;
 use crate::message::{Body, BodyError, detach};
 use crate::upstream::error::{UpstreamError, UpstreamErrorKind};
-use crate::upstream::interim::{MAX_INTERIM, TooManyInterim};
+use crate::upstream::interim::TooManyInterim;
 
 /// What an exchange holds of its connection. Dropped before the response's end, it resets the stream.
 pub(in crate::upstream) struct Lease {
@@ -46,31 +47,59 @@ impl Lease {
 
 /// Sends a request, whose target is in origin form and which has a `host`, and waits for the head of its response.
 /// `admit` has the last word before it is sent. Dropping the future resets the stream.
+///
+/// With `may_change`, a protocol that the request offers is offered to the endpoint, and the response may have the status 101:
+/// then its body is the changed stream.
 pub(in crate::upstream) async fn send(
     connections: &Rc<Connections>,
     request: Request<Body>,
+    may_change: bool,
     admit: impl FnOnce() -> Result<(), UpstreamError>,
 ) -> Result<(Response<Http2Body>, Lease), UpstreamError> {
     let endpoint = connections.address();
     let failed = |kind, details: String| UpstreamError::new(kind, Some(endpoint), details);
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    let offer = if may_change { Offer::of(&mut head) } else { None };
     let request = Request::from_parts(translated(head, connections), ());
-    let whole = body.is_end_stream();
+    let whole = body.is_end_stream() && offer.is_none();
     let room = connections.room().await?;
+    if offer.is_some() && !room.connection.may_change_protocols() {
+        return Err(failed(UpstreamErrorKind::NoUpgrades, "no extended CONNECT in its settings".to_owned()));
+    }
     admit()?;
     let reused = room.connection.used.replace(true);
     // The connection was looked at just now, and nothing has been waited for since: it takes the request.
     let sent = room.connection.sender().send_request(request, whole);
     let (response, stream) = sent.map_err(|error| failed(kind(&error, reused), error.to_string()))?;
-    let upload = (!whole).then(|| Upload::start(body, stream));
+    let mut upward = None;
+    let mut upload = None;
+    if offer.is_some() {
+        // There is no body behind an offer.
+        upward = Some(stream);
+    } else if !whole {
+        upload = Some(Upload::start(body, stream));
+    }
     let lease = Lease { upload, room };
-    match answer(response).await {
+    let most = connections.limits().interim_responses().most();
+    match answer(response, most).await {
         Ok(response) => {
-            let (head, stream) = response.into_parts();
-            let body = Http2Body::new(stream, &head.headers);
+            let (mut head, stream) = response.into_parts();
+            let mut body = Http2Body::new(stream, &head.headers);
+            if let (Some(offer), Some(mut upward)) = (offer, upward) {
+                if head.status.is_success() {
+                    offer.take(&mut head);
+                    body.goes_on_with(upward);
+                } else {
+                    // What the endpoint says instead is an ordinary response, to a request that ends here.
+                    let _ = upward.send_data(Bytes::new(), true);
+                }
+            }
             Ok((Response::from_parts(head, body), lease))
         }
-        Err(None) => Err(failed(UpstreamErrorKind::Protocol, TooManyInterim.to_string())),
+        Err(None) => {
+            connections.limits().count_interim_overflow();
+            Err(failed(UpstreamErrorKind::Protocol, TooManyInterim(most).to_string()))
+        }
         Err(Some(error)) => {
             let kind = lease.failure().map_or_else(|| kind(&error, reused), UpstreamErrorKind::RequestBody);
             Err(failed(kind, error.to_string()))
@@ -79,13 +108,16 @@ pub(in crate::upstream) async fn send(
 }
 
 /// Waits for the head of the response, past a few interim ones. `Err(None)`: past too many.
-async fn answer(mut response: ResponseFuture) -> Result<Response<RecvStream>, Option<h2::Error>> {
+async fn answer(
+    mut response: ResponseFuture,
+    most: usize,
+) -> Result<Response<RecvStream>, Option<h2::Error>> {
     let mut interim = 0;
     poll_fn(|cx| {
         while let Poll::Ready(Some(one)) = response.poll_informational(cx) {
             one.map_err(Some)?;
             interim += 1;
-            if interim > MAX_INTERIM {
+            if interim > most {
                 return Poll::Ready(Err(None));
             }
         }

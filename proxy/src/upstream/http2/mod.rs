@@ -6,12 +6,14 @@
 //! the peer can be reset) gets lost in hyper's client.
 
 mod body;
+mod change;
 mod connection;
 mod connections;
 mod exchange;
 mod upload;
 
 pub(super) use body::Http2Body;
+pub(super) use change::Stream;
 pub(super) use connections::Connections;
 pub(super) use exchange::{Lease, send};
 
