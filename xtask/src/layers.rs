@@ -13,7 +13,7 @@ use crate::workspace;
 
 /// The proxy's folders and files by layer; a request runs from high to low. What is not listed is refused, so that a new
 /// part gets its place on purpose.
-const LAYERS: [(&str, u8); 19] = [
+const LAYERS: [(&str, u8); 20] = [
     ("main", 6),
     ("cli", 6),
     ("server", 5),
@@ -31,6 +31,7 @@ const LAYERS: [(&str, u8); 19] = [
     ("telemetry", 0),
     ("tls", 0),
     ("drain", 0),
+    ("overload", 0),
     ("files", 0),
     ("socket", 0),
 ];

@@ -26,6 +26,7 @@ use super::preface::{self, Beginning, Protocol};
 use super::slots::{InFlight, Order, Phase, Slot};
 use super::{ConnectionLimits, ListenerStats, Serve};
 use crate::message::{Body, BodyError, Duplex, Peer, Tunnel};
+use crate::overload;
 use crate::socket::Socket as PlainSocket;
 use crate::tls::Transport;
 
@@ -34,6 +35,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// HTTP/2: bytes of one response that wait for the client.
 const MAX_SEND_BUFFER: usize = 256 * 1024;
+/// HTTP/2: the same of connections that open when memory is short. A connection's window cannot be smaller.
+const SMALL_WINDOW: u32 = 65_535;
+const SMALL_SEND_BUFFER: usize = 32 * 1024;
 /// HTTP/2: streams that we had to reset for the client's mistakes before the connection is closed.
 const MAX_ERROR_RESETS: usize = 128;
 /// HTTP/2: a ping after so much silence, and so long to answer it.
@@ -150,12 +154,17 @@ impl<S: Serve> Connection<S> {
         let frames = self.limits.max_control_frames;
         let socket = Socket::http2(stream, beginning, self.slot.clone(), frames);
         let mut builder = http2::Builder::new(LocalExecutor);
+        let (stream_window, connection_window, send_buffer) = if overload::holds() {
+            (SMALL_WINDOW, SMALL_WINDOW, SMALL_SEND_BUFFER)
+        } else {
+            (STREAM_WINDOW, CONNECTION_WINDOW, MAX_SEND_BUFFER)
+        };
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.limits.max_streams)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(MAX_SEND_BUFFER)
+            .initial_stream_window_size(stream_window)
+            .initial_connection_window_size(connection_window)
+            .max_send_buf_size(send_buffer)
             .max_header_list_size(u32::try_from(self.limits.max_header_bytes).unwrap_or(u32::MAX))
             .max_local_error_reset_streams(MAX_ERROR_RESETS)
             .keep_alive_interval(PING_INTERVAL)
@@ -208,14 +217,14 @@ impl<S: Serve> Connection<S> {
                 if let Some(tunnel) = response.body_mut().take_tunnel() {
                     let Some(stream) = stream else {
                         slot.put_tunnel(tunnel);
-                        return Ok(response.map(|body| ResponseBody { body, _in_flight: Some(in_flight) }));
+                        return Ok(response.map(|body| ResponseBody { body, in_flight: Some(in_flight) }));
                     };
                     tokio::task::spawn_local(carry(tunnel, stream, in_flight));
-                    return Ok(response.map(|body| ResponseBody { body, _in_flight: None }));
+                    return Ok(response.map(|body| ResponseBody { body, in_flight: None }));
                 } else if closes && slot.is_leaving() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok(response.map(|body| ResponseBody { body, _in_flight: Some(in_flight) }))
+                Ok(response.map(|body| ResponseBody { body, in_flight: Some(in_flight) }))
             }
         })
     }
@@ -328,7 +337,7 @@ where
 struct ResponseBody {
     body: Body,
     /// None if something else lasts longer.
-    _in_flight: Option<InFlight>,
+    in_flight: Option<InFlight>,
 }
 
 impl http_body::Body for ResponseBody {
@@ -339,6 +348,9 @@ impl http_body::Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.in_flight.as_ref().is_some_and(|in_flight| in_flight.must_wait(cx)) {
+            return Poll::Pending;
+        }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

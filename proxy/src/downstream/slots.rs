@@ -14,15 +14,21 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use self::leaving::DRAIN_LINGER;
 use super::{ConnectionLimits, ListenerStats};
 use crate::message::Tunnel;
+use crate::overload;
 
 /// The sweep looks this often within the shortest timeout.
 const SWEEPS_PER_TIMEOUT: u32 = 8;
 const SHORTEST_TICK: Duration = Duration::from_millis(10);
 const LONGEST_TICK: Duration = Duration::from_secs(1);
+
+/// When connections are closed for want of memory: how often some are, and which share of them.
+const SHED_PERIOD: Duration = Duration::from_millis(20);
+const SHED_SHARE: usize = 8;
 
 /// HTTP/2: a client that takes back so many requests, and at least half of all it makes, makes them to be taken back.
 /// Each costs us a whole exchange and the client a few bytes.
@@ -75,6 +81,12 @@ pub(super) struct Slot {
     cancelled: Cell<u32>,
     /// Bytes wait to be written and the socket takes none.
     stuck: Cell<bool>,
+    /// Bodies of responses that are not asked for more until it does.
+    held: RefCell<Vec<Waker>>,
+    /// It was so when memory was found short last, and has taken nothing since.
+    was_stuck: Cell<bool>,
+    /// It was told to close for want of memory.
+    shed: Cell<bool>,
     /// HTTP/2 has its own framing: bytes between exchanges need not be a head.
     multiplexed: Cell<bool>,
     /// It counts among the handshakes.
@@ -126,6 +138,9 @@ impl Slots {
             begun: Cell::new(0),
             cancelled: Cell::new(0),
             stuck: Cell::new(false),
+            held: RefCell::default(),
+            was_stuck: Cell::new(false),
+            shed: Cell::new(false),
             multiplexed: Cell::new(false),
             shakes: Cell::new(false),
             handshake_ticks: limits.handshake_timeout.map_or(0, |timeout| ticks(timeout, period)),
@@ -183,6 +198,14 @@ impl Slots {
         self.period.get()
     }
 
+    /// Closes a few connections for want of memory, those that hold most of it for nothing first.
+    fn shed(&self) {
+        let open = self.open.borrow();
+        let most = open.len() / SHED_SHARE + 1;
+        let (stuck, others) = open.values().partition::<Vec<_>, _>(|slot| slot.stuck.get());
+        stuck.into_iter().chain(others).filter(|slot| slot.shed()).take(most).for_each(drop);
+    }
+
     /// Breaks all connections off.
     pub(super) fn abort(&self) {
         for slot in self.open.borrow().values() {
@@ -212,9 +235,23 @@ fn ticks(timeout: Duration, period: Duration) -> u32 {
 /// Runs while connections are open; `Slots::open` starts it again.
 async fn sweep(slots: Weak<Slots>) {
     let mut period = slots.upgrade().map_or(LONGEST_TICK, |slots| slots.period.get());
+    let mut due = Instant::now() + period;
     loop {
-        tokio::time::sleep(period).await;
+        let changed = overload::changed();
+        let pause = if overload::closes() { Instant::now() + SHED_PERIOD } else { due };
+        tokio::select! {
+            () = tokio::time::sleep_until(pause.min(due)) => {}
+            () = changed => {}
+        }
         let Some(slots) = slots.upgrade() else { return };
+        if overload::closes() {
+            slots.shed();
+        } else if !overload::holds() {
+            slots.open.borrow().values().for_each(|slot| slot.release_held());
+        }
+        if Instant::now() < due {
+            continue;
+        }
         let now = slots.tick.get().wrapping_add(1);
         slots.tick.set(now);
         if slots.open.borrow().is_empty() {
@@ -222,6 +259,7 @@ async fn sweep(slots: Weak<Slots>) {
             return;
         }
         period = slots.period.get();
+        due = Instant::now() + period;
         for slot in slots.open.borrow().values() {
             slot.check(now);
         }
@@ -260,6 +298,44 @@ impl Slot {
         };
         if late {
             self.give(Order::Late(phase));
+        }
+    }
+
+    /// Memory is short: closes the connection if it has nothing to do, or if it holds what its client does not take. False if it
+    /// goes on, or has been told.
+    fn shed(&self) -> bool {
+        let is_stuck = self.stuck.get();
+        let order = match self.phase.get() {
+            // Not one that has just begun to be: its client may be about to take what there is.
+            _ if is_stuck && self.was_stuck.replace(true) => Order::Late(Phase::Busy),
+            Phase::Idle if !is_stuck => Order::Finish,
+            _ => return false,
+        };
+        if self.shed.replace(true) {
+            return false;
+        }
+        overload::count_closed();
+        self.give(order);
+        true
+    }
+
+    /// Whether the body of a response is to wait: memory is short, and the client does not take what there is. The task is woken
+    /// when that may have changed.
+    pub(super) fn must_wait(&self, cx: &Context<'_>) -> bool {
+        if !self.stuck.get() || !overload::holds() {
+            return false;
+        }
+        let mut held = self.held.borrow_mut();
+        if !held.iter().any(|waker| waker.will_wake(cx.waker())) {
+            held.push(cx.waker().clone());
+            overload::count_held();
+        }
+        true
+    }
+
+    fn release_held(&self) {
+        for waker in self.held.take() {
+            waker.wake();
         }
     }
 
@@ -352,6 +428,8 @@ impl Slot {
     pub(super) fn has_written(&self, progress: bool) {
         if progress {
             self.stuck.set(false);
+            self.was_stuck.set(false);
+            self.release_held();
             if self.phase.get() != Phase::Head {
                 self.since.set(self.tick.get());
             }
@@ -388,6 +466,11 @@ impl InFlight {
     pub(super) fn answered(mut self) -> InFlight {
         self.answered = true;
         self
+    }
+
+    /// As [`Slot::must_wait`].
+    pub(super) fn must_wait(&self, cx: &Context<'_>) -> bool {
+        self.slot.must_wait(cx)
     }
 }
 

@@ -18,6 +18,7 @@ use super::Exchange;
 use super::deadline::Deadline;
 use super::error::ExchangeError;
 use super::pace::Pace;
+use super::room::Room;
 use crate::filter::{FilteredBody, First, Stream};
 use crate::message::{Body, BodyError, BodyFault, BodyReason, ResponseFlag, grpc};
 
@@ -28,6 +29,8 @@ pub(super) struct Received {
     left: u64,
     /// None: it may take its time.
     pace: Option<Pace>,
+    /// Whether it may be read. One that begins when memory is short waits.
+    room: Room,
 }
 
 impl Received {
@@ -36,7 +39,8 @@ impl Received {
         let may_pause = body.is_end_stream() || grpc::is_grpc(&stream.http().borrow().request.headers);
         let pace = (!may_pause).then(|| Pace::new(listener.body_timeout, listener.min_body_rate));
         let left = listener.max_request_body.unwrap_or(u64::MAX);
-        Received { body, stream: Rc::clone(stream), left, pace }
+        let room = if body.is_end_stream() { Room::Given } else { Room::new(listener.body_timeout) };
+        Received { body, stream: Rc::clone(stream), left, pace, room }
     }
 
     /// Nothing has come. That must not go on for too long, unless the response has begun: then they talk to each other.
@@ -59,6 +63,11 @@ impl http_body::Body for Received {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        if !this.room.is_given()
+            && let Err(error) = ready!(this.room.poll(cx))
+        {
+            return Poll::Ready(Some(Err(error)));
+        }
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             return this.poll_late(cx).map(|late| Some(Err(late)));
         };

@@ -18,6 +18,9 @@ pub(super) const REQUEST_BODY_TIMEOUT: &str = "request_body_timeout";
 /// What gRPC calls a timeout. By its HTTP status it would be UNAVAILABLE, which invites to try again.
 const DEADLINE_EXCEEDED: i32 = 4;
 
+/// What clients are told when memory is short.
+const OVERLOAD_WORDS: &str = "overloaded";
+
 /// Says that the request was refused because of a cluster's limits: to send it again would make things worse. Envoy's name,
 /// which other proxies and clients know.
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
@@ -60,6 +63,8 @@ pub enum ExchangeError {
     NotTaken,
     /// The route's timeout passed.
     Timeout,
+    /// The process is short of memory.
+    Overloaded,
     /// The request could not be written for the endpoint.
     Internal(String),
 }
@@ -114,6 +119,7 @@ impl ExchangeError {
                 Some(Flag::UpstreamTimeout),
                 "upstream_response_timeout",
             ),
+            Self::Overloaded => overload_verdict(),
             Self::Internal(_) => verdict(Internal, StatusCode::INTERNAL_SERVER_ERROR, None, "internal_error"),
         }
     }
@@ -131,6 +137,7 @@ impl ExchangeError {
             Self::Upstream(error) => upstream_body(&error.kind).into(),
             Self::NotTaken => "upstream does not change the protocol".into(),
             Self::Timeout => "upstream request timeout".into(),
+            Self::Overloaded => OVERLOAD_WORDS.into(),
             Self::Internal(_) => "internal error".into(),
         };
         let mut headers = HeaderMap::new();
@@ -157,6 +164,10 @@ impl ExchangeError {
 
 fn verdict(fault: Fault, status: StatusCode, flag: Option<ResponseFlag>, details: &'static str) -> Verdict {
     Verdict { fault, status, flag, details }
+}
+
+fn overload_verdict() -> Verdict {
+    verdict(Fault::Internal, StatusCode::SERVICE_UNAVAILABLE, Some(ResponseFlag::Overload), "overload")
 }
 
 fn filter_verdict(failure: &FilterFailure) -> Verdict {
@@ -203,6 +214,11 @@ fn is_limit(error: &VmError) -> bool {
 fn retry_after(error: &ExchangeError) -> Option<Duration> {
     match error {
         ExchangeError::Filter(FilterFailure { fault: FilterFault::Vm(error), .. }) => error.retry_after(),
+        ExchangeError::Overloaded => Some(Duration::ZERO),
+        ExchangeError::RequestBody(error)
+        | ExchangeError::Upstream(UpstreamError { kind: UpstreamErrorKind::RequestBody(error), .. }) => {
+            (error.reason == BodyReason::Overload).then_some(Duration::ZERO)
+        }
         _ => None,
     }
 }
@@ -241,6 +257,9 @@ fn upstream_verdict(error: &UpstreamError) -> Verdict {
             Flag::UpstreamTermination,
             "upstream_reset_before_response",
         ),
+        UpstreamErrorKind::NoUpgrades => {
+            upstream(StatusCode::BAD_GATEWAY, Flag::UpstreamProtocolError, "upstream_upgrade_unsupported")
+        }
         UpstreamErrorKind::Protocol => {
             upstream(StatusCode::BAD_GATEWAY, Flag::UpstreamProtocolError, "upstream_protocol_error")
         }
@@ -266,6 +285,7 @@ fn body_verdict(error: &BodyError) -> Verdict {
             Some(ResponseFlag::DownstreamTermination),
             "downstream_body_broken",
         ),
+        (_, BodyReason::Overload) => overload_verdict(),
         _ => verdict(
             Fault::Internal,
             StatusCode::BAD_GATEWAY,
@@ -285,6 +305,7 @@ fn upstream_body(kind: &UpstreamErrorKind) -> &'static str {
         UpstreamErrorKind::Refused => "upstream refused the request",
         UpstreamErrorKind::StreamReset { .. } => "upstream reset the request before a response",
         UpstreamErrorKind::Reset { .. } => "upstream connection ended before a response",
+        UpstreamErrorKind::NoUpgrades => "upstream does not change the protocol",
         UpstreamErrorKind::Protocol => "upstream response is not valid HTTP",
         UpstreamErrorKind::RequestBody(error) => request_body_words(error),
     }
@@ -294,6 +315,7 @@ fn request_body_words(error: &BodyError) -> &'static str {
     match error.reason {
         BodyReason::TooLarge => "request body too large",
         BodyReason::Timeout => "request body too slow",
+        BodyReason::Overload => OVERLOAD_WORDS,
         _ => "request body broke",
     }
 }
@@ -312,6 +334,7 @@ impl fmt::Display for ExchangeError {
             Self::Upstream(error) => error.fmt(f),
             Self::NotTaken => f.write_str("a success that does not take the offer of another protocol"),
             Self::Timeout => f.write_str("the route's timeout passed"),
+            Self::Overloaded => f.write_str("memory is short"),
             Self::Internal(what) => f.write_str(what),
         }
     }

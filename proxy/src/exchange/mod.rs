@@ -6,6 +6,7 @@ mod error;
 mod pace;
 mod record;
 mod reply;
+mod room;
 mod tunnel;
 mod upgrade;
 
@@ -28,6 +29,7 @@ use self::reply::Reply;
 use self::upgrade::Offer;
 use crate::filter::{FilteredBody, Interrupted, Stop, Stream, StreamParts};
 use crate::message::{Body, BodyError, Peer, call_depth, detach, request_arrived, upstream_request};
+use crate::overload;
 use crate::snapshot::Listener;
 use crate::upstream::{Cluster, UpstreamBody, UpstreamErrorKind};
 
@@ -53,7 +55,7 @@ pub async fn serve(
     respond(&exchange, reply).await
 }
 
-/// Takes the request's head in. A head that is not acceptable is answered here and runs through no filter.
+/// Takes the request's head in. One that is not acceptable, or finds no memory left, is answered here and runs through no filter.
 fn open(
     listener: Rc<Listener>,
     peer: &Peer,
@@ -62,11 +64,15 @@ fn open(
     let (mut parts, body) = arrived.into_parts();
     let depth = call_depth::take(&mut parts.headers);
     let raw = Arrived::of(&parts);
+    if overload::refuses() {
+        overload::count_refused();
+        return Err(Box::new(raw.reject(&listener, peer, &ExchangeError::Overloaded, &parts.headers)));
+    }
     let arrived = request_arrived(parts, peer, &listener.forwarding, &listener.config.upgrades);
     let (head, upgrade) = match arrived {
         Ok(arrived) => arrived,
         Err((rejection, headers)) => {
-            return Err(Box::new(raw.reject(&listener, peer, rejection, &headers)));
+            return Err(Box::new(raw.reject(&listener, peer, &ExchangeError::Head(rejection), &headers)));
         }
     };
     let mut attributes = Attributes::new(Rc::clone(&peer.connection));
@@ -120,7 +126,7 @@ async fn forward(
         return Err(ExchangeError::RequestBody(error).into());
     }
     let mut headers = std::mem::take(&mut head.headers);
-    exchange.offer.pass_on(cluster, &mut headers);
+    exchange.offer.pass_on(cluster, &mut headers)?;
     let idempotent = head.method.is_idempotent();
     let may_be_sent_again = idempotent || cluster.protocol() == ClusterProtocol::Http2;
     let spare = (upload.is_end_stream() && may_be_sent_again).then(|| headers.clone());

@@ -17,7 +17,7 @@ use super::{Closed, End};
 use crate::filter::{FilterFailure, FilterFault, Stop, Stream};
 use crate::message::forwarding::{X_FORWARDED_FOR, X_REQUEST_ID};
 use crate::message::proxy_protocol::Addresses;
-use crate::message::{Body, Peer, Rejection, ResponseFlag, grpc, local_response};
+use crate::message::{Body, Peer, ResponseFlag, failpoint, grpc, local_response};
 use crate::snapshot::Listener;
 use crate::socket::seen;
 use crate::telemetry::AccessRecord;
@@ -67,6 +67,7 @@ impl Exchange {
     /// What the filters decided, or the listener's default.
     pub(super) fn destination(&self) -> Result<Destination, ExchangeError> {
         let listener = &self.listener;
+        failpoint::reach(self.stream.http().borrow().request.path.as_str());
         let (name, timeout) = match self.stream.decision() {
             Some(decision) => match decision.direct {
                 Some(response) => return Ok(Destination::Direct(response)),
@@ -367,22 +368,21 @@ impl Arrived {
         self.uri.path_and_query().map_or(b"", |path| path.as_str().as_bytes())
     }
 
-    /// Answers and logs a request whose head is not acceptable. No filter sees it.
+    /// Answers and logs a request whose head is not acceptable, or that is not to be served now. No filter sees it.
     pub(super) fn reject(
         &self,
         listener: &Listener,
         peer: &Peer,
-        rejection: Rejection,
+        error: &ExchangeError,
         headers: &HeaderMap,
     ) -> Response<Body> {
-        let error = ExchangeError::Head(rejection);
         let Verdict { flag, details, .. } = error.verdict();
         let mut response = local_response(&self.method, headers, error.response());
         let status = response.status().as_u16();
         let flags = flag.map_or("", ResponseFlag::letters);
         listener.metrics.begin();
         listener.metrics.end(status, flags);
-        tracing::debug!(listener = %listener.name, reason = rejection.reason, "request refused");
+        tracing::debug!(listener = %listener.name, %error, "request refused");
         if listener.access_log.is_on() {
             listener.access_log.write(&AccessRecord {
                 start: SystemTime::now(),
@@ -409,7 +409,7 @@ impl Arrived {
                 listener: &listener.name,
             });
         }
-        if self.version < Version::HTTP_2 {
+        if self.version < Version::HTTP_2 && matches!(error, ExchangeError::Head(_)) {
             // Where this message ends and the next begins may be what is wrong with it.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -170,6 +170,8 @@ pub enum BodyReason {
     },
     /// Somebody decided that this body must not go on.
     Aborted,
+    /// There was no memory for it.
+    Overload,
 }
 
 /// Why a body ended before its end. Small and cheap to clone, so that it can travel through hyper and back.
@@ -243,6 +245,7 @@ impl fmt::Display for BodyError {
             BodyReason::Timeout => "timed out",
             BodyReason::Reset { .. } => "reset before its end",
             BodyReason::Aborted => "aborted",
+            BodyReason::Overload => "no memory",
         };
         write!(f, "{fault} body {reason}: {}", self.details)
     }

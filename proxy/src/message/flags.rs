@@ -30,6 +30,8 @@ pub enum ResponseFlag {
     UpstreamProtocolError,
     /// NC: the decided cluster does not exist.
     NoCluster,
+    /// OM: the process is short of memory.
+    Overload,
     /// WT: a filter trapped.
     WasmTrap,
     /// WL: a filter used more than its limits allow.
@@ -37,7 +39,7 @@ pub enum ResponseFlag {
 }
 
 impl ResponseFlag {
-    const ALL: [ResponseFlag; 15] = [
+    const ALL: [ResponseFlag; 16] = [
         ResponseFlag::NoHealthyUpstream,
         ResponseFlag::UpstreamTimeout,
         ResponseFlag::LocalReset,
@@ -51,6 +53,7 @@ impl ResponseFlag {
         ResponseFlag::DownstreamProtocolError,
         ResponseFlag::UpstreamProtocolError,
         ResponseFlag::NoCluster,
+        ResponseFlag::Overload,
         ResponseFlag::WasmTrap,
         ResponseFlag::WasmLimit,
     ];
@@ -71,6 +74,7 @@ impl ResponseFlag {
             Self::DownstreamProtocolError => 0x4_0000,
             Self::UpstreamProtocolError => 0x80_0000,
             Self::NoCluster => 0x100_0000,
+            Self::Overload => 0x200_0000,
             Self::WasmTrap => 1 << 40,
             Self::WasmLimit => 1 << 41,
         }
@@ -92,6 +96,7 @@ impl ResponseFlag {
             Self::DownstreamProtocolError => "DPE",
             Self::UpstreamProtocolError => "UPE",
             Self::NoCluster => "NC",
+            Self::Overload => "OM",
             Self::WasmTrap => "WT",
             Self::WasmLimit => "WL",
         }

@@ -33,17 +33,21 @@ impl Collector for Process {
         let uptime = self.started.elapsed().as_secs_f64();
         gauge("meshgate_uptime_seconds", "Time since the process started.", Some(uptime))?;
         gauge("process_start_time_seconds", "Start time since the Unix epoch.", Some(self.start_time))?;
-        gauge("process_resident_memory_bytes", "Resident memory.", resident_memory())?;
+        gauge(
+            "process_resident_memory_bytes",
+            "Resident memory.",
+            resident_memory().map(|bytes| bytes as f64),
+        )?;
         gauge("process_open_fds", "Open file descriptors.", open_files())
     }
 }
 
 /// Bytes; `None` where there is no `/proc`.
-fn resident_memory() -> Option<f64> {
+pub fn resident_memory() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u32 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(f64::from(kibibytes) * 1024.0)
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 /// One of them is the directory being read, which is closed again when this returns.

@@ -1,0 +1,186 @@
+//! A process that is short of memory: what it leaves undone, stage by stage, and that it is back to normal afterwards.
+
+use bytes::Bytes;
+use http::{Method, Response};
+use meshgate_tests::{
+    Ask, Backend, Client, END, Frames, Meshgate, Wire, full, kind, streamed, until, within,
+};
+
+/// Whatever the process uses, it is more than one percent of this, and less than a hundred.
+const PLENTY: &str = "memory: 1GiB";
+
+/// Has the proxy run with these keys of `overload`, and waits until memory is so short.
+async fn short(gate: &Meshgate, keys: &str, stage: u8) {
+    let before = gate.reload().await;
+    let setup = gate.setup().clone();
+    let setup = if keys.is_empty() { setup } else { setup.top(&format!("overload: {{{PLENTY}, {keys}}}")) };
+    gate.replace("meshgate.yaml", setup.yaml());
+    gate.reloaded(&before).await;
+    until(format!("stage {stage}"), || async {
+        (gate.metrics().await.sum("meshgate_overload_stage", &[]) == f64::from(stage)).then_some(())
+    })
+    .await;
+}
+
+async fn count(gate: &Meshgate, name: &str) -> f64 {
+    gate.metrics().await.sum(&format!("meshgate_overload_{name}_total"), &[])
+}
+
+#[tokio::test]
+async fn new_requests_are_refused_and_those_under_way_are_finished() {
+    let one = Backend::echo("one").await;
+    let gate = Meshgate::chain("").cluster("one", &[&one]).start().await;
+    let mut client = gate.client().await;
+    assert_eq!(client.get("/before").await.status, 200);
+    let (mut sender, body) = streamed();
+    let mut busy = gate.client().await;
+    let answer = busy.begin(Ask::new(Method::POST, "/under-way", body)).await.unwrap();
+    sender.send_data("first".into()).await.unwrap();
+    one.wait_for_requests(2).await;
+
+    short(&gate, "hold_at: 1, refuse_at: 1", 2).await;
+    let refused = client.get("/refused").await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.header("retry-after"), refused.text().trim()),
+        (503, "1", "overloaded")
+    );
+    let entry = gate.access("/refused").await;
+    assert_eq!(
+        (&entry["response_flags"], &entry["response_code_details"]),
+        (&"OM".into(), &"overload".into())
+    );
+    let call = Ask::new(Method::POST, "/call", full("x")).header("content-type", "application/grpc");
+    let call = Client::http2(gate.address()).await.call(call).await;
+    assert_eq!((call.status.as_u16(), call.header("grpc-status")), (200, "14"));
+    let ready = gate.admin("/ready").await;
+    assert_eq!((ready.status.as_u16(), ready.text().trim()), (503, "overloaded"));
+    assert_eq!(count(&gate, "refused").await, 2.0);
+    assert_eq!(one.requests(), 2);
+
+    sender.send_data("last".into()).await.unwrap();
+    drop(sender);
+    let answer = within("an answer", answer).await.unwrap();
+    assert_eq!(answer.status(), 200, "what was begun is finished");
+
+    short(&gate, "", 0).await;
+    assert_eq!(client.get("/after").await.status, 200, "on the same connection");
+    assert_eq!(gate.admin("/ready").await.status, 200);
+}
+
+#[tokio::test]
+async fn bodies_of_new_requests_wait_and_others_go_on() {
+    let one = Backend::echo("one").await;
+    let gate = Meshgate::chain("").cluster("one", &[&one]).start().await;
+    short(&gate, "hold_at: 1", 1).await;
+    let mut client = gate.client().await;
+    let answer = client.begin(Ask::post("/waits", "body")).await.unwrap();
+    let mut answer = tokio::spawn(answer);
+    until("the body waits", || async { (count(&gate, "held_bodies").await > 0.0).then_some(()) }).await;
+    assert_eq!(gate.get("/without-a-body").await.status, 200);
+    assert_eq!(gate.admin("/ready").await.status, 200);
+    assert!(!answer.is_finished());
+    short(&gate, "", 0).await;
+    assert_eq!(within("an answer", &mut answer).await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_body_does_not_wait_for_ever() {
+    let one = Backend::echo("one").await;
+    let gate = Meshgate::chain("").listener("body_timeout: 300ms").cluster("one", &[&one]).start().await;
+    short(&gate, "hold_at: 1", 1).await;
+    let refused = gate.call(Ask::post("/waits", "body")).await;
+    assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (503, "1"));
+    assert_eq!(gate.access("/waits").await["response_flags"], "OM");
+}
+
+/// A backend whose every response is so many bytes.
+async fn large(length: usize) -> Backend {
+    Backend::answering("large", move |_, _| {
+        let (mut sender, body) = streamed();
+        tokio::spawn(async move {
+            let chunk = Bytes::from(vec![b'x'; 64 * 1024]);
+            for _ in 0..length / chunk.len() {
+                if sender.send_data(chunk.clone()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        std::future::ready(Ok(Response::new(body)))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_response_that_is_not_taken_waits_and_arrives_whole() {
+    const LENGTH: usize = 48 << 20;
+    let large = large(LENGTH).await;
+    let gate = Meshgate::chain("").cluster("one", &[&large]).start().await;
+    short(&gate, "hold_at: 1", 1).await;
+    let mut wire = Wire::connect(gate.address()).await;
+    wire.write("GET /over-http1 HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    until("the response waits", || async { (count(&gate, "held_bodies").await > 0.0).then_some(()) }).await;
+    assert_eq!(gate.admin("/ready").await.status, 200);
+    assert_eq!(wire.read_reply().await.body.len(), LENGTH);
+
+    let before = count(&gate, "held_bodies").await;
+    let mut frames = Frames::connect(gate.address()).await;
+    // As much as it likes may be on its way to this client, which then reads nothing.
+    frames.send(kind::SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]).await;
+    frames.send(kind::WINDOW_UPDATE, 0, 0, &0x4000_0000_u32.to_be_bytes()).await;
+    let head = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/over-http2")];
+    frames.ask(1, true, &head).await;
+    until("the response waits", || async { (count(&gate, "held_bodies").await > before).then_some(()) })
+        .await;
+    let mut length = 0;
+    loop {
+        let data = frames.next_of(&[kind::DATA]).await;
+        length += data.payload.len();
+        if data.flags & END != 0 {
+            break;
+        }
+    }
+    assert_eq!(length, LENGTH);
+}
+
+#[tokio::test]
+async fn connections_are_closed_that_are_idle_or_take_nothing() {
+    let large = large(usize::MAX).await;
+    let one = Backend::echo("one").await;
+    let routing = "- routing: {routes: [{name: large, match: {path: /large}, to: large}, {name: one, match: {path: /**}, to: one}]}";
+    let gate = Meshgate::chain(routing).cluster("one", &[&one]).cluster("large", &[&large]).start().await;
+    let mut idle = Vec::new();
+    for _ in 0..5 {
+        let mut client = gate.client().await;
+        assert_eq!(client.get("/").await.status, 200);
+        idle.push(client);
+    }
+    let mut multiplexed = Client::http2(gate.address()).await;
+    assert_eq!(multiplexed.get("/").await.status, 200);
+    let (mut sender, body) = streamed();
+    let mut busy = gate.client().await;
+    let answer = busy.begin(Ask::new(Method::POST, "/under-way", body)).await.unwrap();
+    sender.send_data("first".into()).await.unwrap();
+    one.wait_for_requests(7).await;
+    let mut deaf = Wire::connect(gate.address()).await;
+    deaf.write("GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    large.wait_for_requests(1).await;
+
+    short(&gate, "hold_at: 1, refuse_at: 1, close_at: 1", 3).await;
+    for client in idle.iter().chain([&multiplexed]) {
+        until("it is closed", || async { client.is_closed().then_some(()) }).await;
+    }
+    // It is found to take nothing only when there is no room for more on the way.
+    until("only the busy one is left", || async {
+        (gate.metrics().await.sum("meshgate_downstream_connections_active", &[]) == 1.0).then_some(())
+    })
+    .await;
+    assert!(count(&gate, "closed_connections").await >= 7.0);
+    assert_eq!(Wire::connect(gate.address()).await.read_to_end().await, b"", "new ones are closed, too");
+    assert_eq!(gate.admin("/ready").await.status, 503);
+    sender.send_data("last".into()).await.unwrap();
+    drop(sender);
+    assert_eq!(within("an answer", answer).await.unwrap().status(), 200);
+
+    short(&gate, "", 0).await;
+    assert_eq!(gate.get("/after").await.status, 200);
+}
