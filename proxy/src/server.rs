@@ -2,10 +2,13 @@
 
 mod build;
 mod expiry;
+mod inherited;
+mod pressure;
 mod rollout;
 mod signals;
 mod summary;
 mod systemd;
+mod upgrade;
 
 use std::cell::RefCell;
 use std::io;
@@ -20,15 +23,19 @@ use meshgate_config::Drain;
 use meshgate_wasm::Engine;
 use tokio::net::TcpListener;
 use tokio::runtime;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
 pub use self::build::{Builder, Built};
+use self::inherited::Predecessor;
 use self::rollout::Rollout;
 use self::signals::{Asked, Signals};
 use self::systemd::{ActivationSockets, Notifier};
+use self::upgrade::Upgrade;
 use crate::admin::{self, Readiness};
 use crate::downstream::Listeners;
 use crate::drain::{DrainTrigger, DrainWatch};
+use crate::overload;
 use crate::reload::{FirstLoad, Reloader};
 use crate::telemetry::{AccessLogTarget, AccessLogWriter, ExchangeMetrics, Registry};
 use crate::worker::{Parts, Worker};
@@ -95,8 +102,10 @@ async fn serve(options: Options) -> Result<(), ServerError> {
     let began = SystemTime::now();
     let mut signals = Signals::new().map_err(system("watch for signals"))?;
     let systemd = Rc::new(Notifier::from_environment());
+    let predecessor = Predecessor::take().map_err(system("take the place of another process"))?.map(Rc::new);
     let activation = ActivationSockets::take();
     let process = Process::new();
+    let upgrade = Upgrade::new(&process.registry);
     let mut builder = Builder::new(options.configuration.clone())?;
     let Built { outcome, files } = builder.build().await;
     let snapshot = outcome.map_err(ServerError::Configuration)?;
@@ -107,9 +116,15 @@ async fn serve(options: Options) -> Result<(), ServerError> {
     let (drain, watch) = DrainTrigger::new();
     let count = options.workers.map(usize::from).or(snapshot.config.workers).unwrap_or_else(cores);
     let workers = process.start_workers(count, builder.engine(), &access_log, watch)?;
-    if let Some(admin) = &snapshot.config.admin {
-        let socket = bind_admin(admin.address).await?;
-        tokio::spawn(admin::serve(socket, Arc::clone(&process.state)));
+    let mut admin = match &snapshot.config.admin {
+        Some(admin) => Some(bind_admin(admin.address, predecessor.as_deref(), &upgrade).await?),
+        None => None,
+    };
+    let mut serving_admin = None;
+    if predecessor.is_none() {
+        // Whoever asks meanwhile is told that this process starts; another one that is there says what it does.
+        serving_admin =
+            admin.take().map(|socket| tokio::spawn(admin::serve(socket, Arc::clone(&process.state))));
     }
 
     let rollout = Rollout::new(rollout::Parts {
@@ -120,6 +135,7 @@ async fn serve(options: Options) -> Result<(), ServerError> {
         shared: Arc::clone(&process.shared),
         file: options.configuration,
         activation,
+        predecessor: predecessor.clone(),
         systemd: Rc::clone(&systemd),
         running: RefCell::new(None),
         socket_files: RefCell::default(),
@@ -131,31 +147,54 @@ async fn serve(options: Options) -> Result<(), ServerError> {
     let (reloader, handle) = Reloader::new(rollout.clone(), first, &process.registry);
     process.state.set_reload(handle);
     let reloading = tokio::task::spawn_local(reloader.run());
+    // It goes on in the drain: what is finished there takes memory, too.
+    tokio::task::spawn_local(pressure::watch(Arc::clone(&process.state), rollout.clone()));
     let watching = tokio::task::spawn_local(expiry::watch(Arc::clone(&process.state)));
+    let (requests, mut asked) = mpsc::channel(1);
+    process.state.set_upgrade(requests);
     process.state.set_readiness(Readiness::Ready);
+    if let Some(predecessor) = &predecessor {
+        predecessor.tell_ready().map_err(system("tell the process before this one"))?;
+    }
+    if let Some(socket) = admin {
+        serving_admin = Some(tokio::spawn(admin::serve(socket, Arc::clone(&process.state))));
+    }
     systemd.ready();
     tracing::info!(%version, workers = count, "ready");
 
-    tokio::select! {
-        () = wait_for_end(&mut signals, &rollout) => {}
-        () = systemd.keep_alive() => {}
+    let end = tokio::select! {
+        end = wait_for_end(&mut signals, &mut asked, &rollout, &upgrade) => end,
+        never = systemd.keep_alive() => match never {},
+    };
+    // Whoever asks from now on is told that this is not the time.
+    drop(asked);
+    let mut how = rollout.drain();
+    match end {
+        Ended::Told => systemd.stopping(how.delay + how.timeout),
+        Ended::Replaced(pid) => {
+            systemd.replaced_by(pid);
+            rollout.leave_socket_files();
+            if let Some(serving) = serving_admin {
+                serving.abort();
+            }
+            // New connections are served, if not by this process.
+            how.delay = Duration::ZERO;
+        }
     }
-    let Drain { delay, timeout, .. } = rollout.drain();
-    systemd.stopping(delay + timeout);
     process.state.set_readiness(Readiness::Draining);
     reloading.abort();
     watching.abort();
-    finish(drain, &mut signals, rollout).await;
+    finish(drain, how, &mut signals, rollout).await;
     Ok(())
 }
 
 /// Finishes what is in flight, within the time the configuration gives, and writes the access log's last lines.
-async fn finish(drain: DrainTrigger, signals: &mut Signals, rollout: Rollout) {
-    let Drain { delay, timeout, spread } = rollout.drain();
+async fn finish(drain: DrainTrigger, how: Drain, signals: &mut Signals, rollout: Rollout) {
+    let Drain { delay, timeout, spread } = how;
     tracing::info!(?delay, ?timeout, ?spread, "draining: requests in flight are finished");
     tokio::select! {
         () = drained(&drain, &rollout, delay, timeout) => {}
-        () = wait_for_end(signals, &rollout) => tracing::warn!("told to stop a second time: not waiting any longer"),
+        () = told_again(signals, &rollout) => tracing::warn!("told to stop a second time: not waiting any longer"),
     }
     rollout.remove_socket_files();
     // What is left is broken off, and logged.
@@ -194,6 +233,7 @@ impl Process {
         let shared = meshgate_wasm::Shared::new();
         let filters = Arc::clone(shared.metrics());
         registry.append(move |out| filters.render(out));
+        registry.append(overload::metrics);
         Process {
             state: admin::State::new(Arc::clone(&registry), Arc::clone(&shared)),
             listeners: Listeners::register(&registry),
@@ -229,17 +269,77 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-async fn bind_admin(address: SocketAddr) -> Result<TcpListener, ServerError> {
-    let bind = |error| ServerError::Bind { what: "the admin API", address, error };
-    let socket = TcpListener::bind(address).await.map_err(bind)?;
+/// The admin API's socket: the one that the process before this one has, or one of our own.
+async fn bind_admin(
+    configured: SocketAddr,
+    predecessor: Option<&Predecessor>,
+    upgrade: &Upgrade,
+) -> Result<TcpListener, ServerError> {
+    let bind = |error| ServerError::Bind { what: "the admin API", address: configured, error };
+    let name = configured.to_string();
+    let socket = match predecessor.and_then(|predecessor| predecessor.admin(&name)) {
+        Some(given) => TcpListener::from_std(given),
+        None => TcpListener::bind(configured).await,
+    };
+    let socket = socket.map_err(bind)?;
     let address = socket.local_addr().map_err(bind)?;
+    upgrade.note_admin(&name, &socket).map_err(bind)?;
     tracing::info!(%address, "admin listening");
     Ok(socket)
 }
 
-/// Waits for a signal that ends; obeys the others.
-async fn wait_for_end(signals: &mut Signals, rollout: &Rollout) {
-    while signals.next().await == Asked::Reopen {
-        rollout.reopen_access_log();
+/// Why the process ends.
+enum Ended {
+    /// A signal told it to.
+    Told,
+    /// A new process, with this id, has taken its place.
+    Replaced(u32),
+}
+
+/// Where somebody waits for what becomes of an upgrade.
+type Upgraded = oneshot::Sender<Result<u32, String>>;
+
+/// Waits for a signal that ends, or for another process to take over; obeys the other signals.
+async fn wait_for_end(
+    signals: &mut Signals,
+    asked: &mut mpsc::Receiver<Upgraded>,
+    rollout: &Rollout,
+    upgrade: &Upgrade,
+) -> Ended {
+    loop {
+        let waiting = tokio::select! {
+            signal = signals.next() => match signal {
+                Asked::End => return Ended::Told,
+                Asked::Reopen => {
+                    rollout.reopen_access_log();
+                    continue;
+                }
+                Asked::Upgrade => None,
+            },
+            Some(waiting) = asked.recv() => Some(waiting),
+        };
+        let outcome = tokio::select! {
+            outcome = upgrade.attempt(rollout) => outcome,
+            // What was started meanwhile is ended with it.
+            () = told_again(signals, rollout) => return Ended::Told,
+        };
+        let end = outcome.as_ref().ok().map(|pid| Ended::Replaced(*pid));
+        if let Some(waiting) = waiting {
+            let _ = waiting.send(outcome);
+        }
+        if let Some(end) = end {
+            return end;
+        }
+    }
+}
+
+/// Waits for a signal that ends, while the process ends or is being replaced.
+async fn told_again(signals: &mut Signals, rollout: &Rollout) {
+    loop {
+        match signals.next().await {
+            Asked::End => return,
+            Asked::Reopen => rollout.reopen_access_log(),
+            Asked::Upgrade => {}
+        }
     }
 }

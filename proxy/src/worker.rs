@@ -80,6 +80,11 @@ pub enum Command {
     },
     /// Let go of what was prepared.
     Abandon,
+    /// Give other handles to the sockets that are accepted from.
+    Handles {
+        /// Each with its listener's name.
+        reply: oneshot::Sender<io::Result<Vec<ListenerSocket>>>,
+    },
 }
 
 /// A running worker, as the server holds it.
@@ -129,6 +134,17 @@ impl Worker {
     /// Has the worker let go of what it prepared.
     pub async fn abandon(&self) {
         let _ = self.commands.send(Command::Abandon).await;
+    }
+
+    /// Other handles to the sockets that it accepts from.
+    ///
+    /// # Errors
+    /// There are too many open files, or the worker is gone, or accepts no more.
+    pub async fn handles(&self) -> io::Result<Vec<ListenerSocket>> {
+        let gone = || io::Error::other("a worker thread has ended");
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Handles { reply }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
     }
 
     /// Whether the thread has ended.
@@ -226,6 +242,13 @@ impl Running {
                 let _ = reply.send(());
             }
             Command::Abandon => self.abandon(),
+            Command::Handles { reply } => {
+                let asked = self.acceptors.iter().map(|(name, acceptor)| (name.clone(), acceptor.handles()));
+                let asked: Vec<_> = asked.collect();
+                task::spawn_local(async move {
+                    let _ = reply.send(handles(asked).await);
+                });
+            }
         }
     }
 
@@ -279,6 +302,12 @@ impl Running {
         }
         for ListenerSocket { name, socket } in sockets {
             let Some(listener) = snapshot.listeners.get(&name) else { continue };
+            if let Some(acceptor) = self.acceptors.get_mut(&name) {
+                if let Err(error) = acceptor.also(socket, self.drain.clone()) {
+                    tracing::error!(listener = %name, %error, "cannot accept connections");
+                }
+                continue;
+            }
             let addresses = self.listeners.addresses(&name);
             match Acceptor::start(socket, Rc::clone(listener), addresses, self.drain.clone()) {
                 Ok(acceptor) => {
@@ -291,4 +320,15 @@ impl Running {
         // The old snapshot goes when its last exchange ends.
         self.current = Some(snapshot);
     }
+}
+
+async fn handles(
+    asked: Vec<(String, impl Future<Output = io::Result<Vec<Bound>>>)>,
+) -> io::Result<Vec<ListenerSocket>> {
+    let mut all = Vec::new();
+    for (name, handles) in asked {
+        let handles = handles.await?.into_iter();
+        all.extend(handles.map(|socket| ListenerSocket { name: name.clone(), socket }));
+    }
+    Ok(all)
 }

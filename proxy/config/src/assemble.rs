@@ -21,6 +21,7 @@ use crate::units::DurationText;
 use crate::{Position, Source, discovery, references};
 
 pub(crate) const DRAIN: Duration = Duration::from_secs(30);
+const UPGRADE: Duration = Duration::from_secs(60);
 const DRAIN_SPREAD: Duration = Duration::from_secs(5);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -92,6 +93,8 @@ pub(crate) fn assemble(
         workers: file.workers,
         node: file.node.map(node).unwrap_or_default(),
         drain: drain(file.drain),
+        upgrade_timeout: or(file.upgrade.and_then(|upgrade| upgrade.timeout), UPGRADE),
+        overload: file.overload.resolve(),
         listeners,
         services: resolved.services,
         wasm: file.wasm.resolve(),

@@ -14,6 +14,7 @@ use crate::health::HealthCheckEntry;
 use crate::isolation::{Capabilities, Isolation};
 use crate::limits::{LimitsEntry, WasmEntry};
 use crate::model::{AccessLogFormat, ClusterProtocol, Direction, Metadata, OnError, Protocol, ProxyVersion};
+use crate::overload::OverloadEntry;
 use crate::passthrough::PassthroughEntry;
 use crate::range::AddressRange;
 use crate::tls::{ClusterTlsEntry, ListenerTlsEntry, Mtls};
@@ -44,6 +45,14 @@ pub(crate) struct File {
     #[serde(default)]
     #[schemars(with = "DrainEntry")]
     pub(crate) drain: Option<DrainEntry>,
+    /// How another binary takes the place of this one.
+    #[serde(default)]
+    #[schemars(with = "UpgradeEntry")]
+    pub(crate) upgrade: Option<UpgradeEntry>,
+    /// What happens when memory runs short.
+    #[serde(default)]
+    #[schemars(with = "OverloadEntry")]
+    pub(crate) overload: OverloadEntry,
     /// How long before a certificate ends the log warns of it. Default: 720h and 168h, which are 30 days and 7.
     #[serde(default)]
     #[schemars(with = "Vec<DurationText>")]
@@ -133,6 +142,16 @@ pub(crate) struct DrainEntry {
     #[serde(default)]
     #[schemars(with = "DurationText")]
     pub(crate) delay: Option<DurationText>,
+}
+
+/// `upgrade: {timeout: 60s}`
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpgradeEntry {
+    /// How long the new process may need until it is ready; then it is given up. Default: 60s.
+    #[serde(default)]
+    #[schemars(with = "DurationText")]
+    pub(crate) timeout: Option<DurationText>,
 }
 
 /// `- {name: web, address: 0.0.0.0:8080, chain: web}`

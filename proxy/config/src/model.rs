@@ -15,8 +15,8 @@ use crate::health::HealthCheck;
 use crate::passthrough::Passthrough;
 use crate::tls::{ClusterTls, ListenerTls};
 use crate::{
-    Address, AddressRange, Capabilities, Compatibility, FilterLimits, Isolation, ModuleSource, Position,
-    SocketMode, Source, WasmBounds,
+    Address, AddressRange, Capabilities, Compatibility, FilterLimits, Isolation, ModuleSource, Overload,
+    Position, SocketMode, Source, WasmBounds,
 };
 
 /// A whole configuration.
@@ -34,6 +34,10 @@ pub struct Config {
     pub node: NodeFacts,
     /// What happens at shutdown.
     pub drain: Drain,
+    /// How long a process that is to take this one's place may need until it is ready.
+    pub upgrade_timeout: Duration,
+    /// What happens when memory runs short.
+    pub overload: Overload,
     /// Sockets to accept on, in the file's order.
     pub listeners: Vec<Listener>,
     /// The named chains, and the sub-chains found in filters' configurations. [`ChainId`] indexes it.

@@ -14,4 +14,6 @@ mod state;
 mod tests;
 
 pub use serve::serve;
-pub use state::{CertificateSummary, ClusterSummary, FilterSummary, Readiness, SnapshotSummary, State};
+pub use state::{
+    CertificateSummary, ClusterSummary, FilterSummary, Readiness, SnapshotSummary, State, UpgradeRequests,
+};

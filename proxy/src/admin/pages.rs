@@ -20,6 +20,7 @@ const INDEX: &str = "\
 /certificates every certificate in use, and until when it is good
 /filters      every filter with its module, and how much it runs
 /reload       GET: the last reload; POST: reload now
+/upgrade      POST: have a new process take over, and drain
 ";
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -31,6 +32,8 @@ pub(super) async fn answer(request: &Parts, state: &State) -> Response<String> {
     match request.uri.path() {
         "/reload" if request.method == Method::POST => reload(request, state).await,
         "/reload" if !reading => not_allowed("GET, HEAD, POST"),
+        "/upgrade" if request.method == Method::POST => upgrade(request, state).await,
+        "/upgrade" => not_allowed("POST"),
         "/" | "/ready" | "/metrics" | "/config" | "/clusters" | "/certificates" | "/filters" if !reading => {
             not_allowed("GET, HEAD")
         }
@@ -51,6 +54,7 @@ pub(super) async fn answer(request: &Parts, state: &State) -> Response<String> {
 
 fn ready(state: &State) -> Response<String> {
     match state.readiness() {
+        Readiness::Ready if state.is_overloaded() => text(StatusCode::SERVICE_UNAVAILABLE, "overloaded\n"),
         Readiness::Ready => text(StatusCode::OK, "ready\n"),
         Readiness::Starting => starting(),
         Readiness::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
@@ -74,8 +78,7 @@ fn configuration(state: &State) -> Response<String> {
 
 async fn reload(request: &Parts, state: &State) -> Response<String> {
     if request.headers.contains_key(ORIGIN) {
-        // Only browsers send it with a POST: a page that somebody on this machine is looking at must not command the proxy.
-        return text(StatusCode::FORBIDDEN, "not from a browser\n");
+        return from_a_browser();
     }
     let Some(reload) = state.reload() else { return starting() };
     match reload.reload().await {
@@ -84,6 +87,24 @@ async fn reload(request: &Parts, state: &State) -> Response<String> {
         None => {
             text(StatusCode::SERVICE_UNAVAILABLE, "too many reloads are waiting, or the process is ending\n")
         }
+    }
+}
+
+/// Only browsers send an origin with a POST: a page that somebody on this machine is looking at must not command the proxy.
+fn from_a_browser() -> Response<String> {
+    text(StatusCode::FORBIDDEN, "not from a browser\n")
+}
+
+async fn upgrade(request: &Parts, state: &State) -> Response<String> {
+    if request.headers.contains_key(ORIGIN) {
+        return from_a_browser();
+    }
+    match state.upgrade().await {
+        Some(Ok(pid)) => json_page(StatusCode::OK, &json!({"result": "ok", "pid": pid})),
+        Some(Err(reason)) => {
+            json_page(StatusCode::UNPROCESSABLE_ENTITY, &json!({"result": "failed", "errors": reason}))
+        }
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "not now: the process starts, ends, or is at it\n"),
     }
 }
 

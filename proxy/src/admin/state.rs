@@ -6,16 +6,20 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use meshgate_wasm::{Plugin, PluginSpec, PluginStats, Shared};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::reload::ReloadHandle;
 use crate::telemetry::Registry;
 use crate::tls::{Held, TlsFailures};
 use crate::upstream::SharedCluster;
+
+/// Where requests go that a new process should take over. The answer is its id, or why there is none.
+pub type UpgradeRequests = mpsc::Sender<oneshot::Sender<Result<u32, String>>>;
 
 /// Whether traffic should be sent here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,8 +142,10 @@ impl PluginTotals {
 pub struct State {
     registry: Arc<Registry>,
     readiness: AtomicU8,
+    overloaded: AtomicBool,
     snapshot: RwLock<Option<Arc<SnapshotSummary>>>,
     reload: OnceLock<ReloadHandle>,
+    upgrade: OnceLock<UpgradeRequests>,
     plugins: Mutex<HashMap<Arc<PluginSpec>, Vec<Weak<PluginStats>>>>,
     shared: Arc<Shared>,
 }
@@ -151,8 +157,10 @@ impl State {
         let state = Arc::new(Self {
             registry,
             readiness: AtomicU8::new(Readiness::Starting as u8),
+            overloaded: AtomicBool::new(false),
             snapshot: RwLock::default(),
             reload: OnceLock::new(),
+            upgrade: OnceLock::new(),
             plugins: Mutex::default(),
             shared,
         });
@@ -182,6 +190,16 @@ impl State {
         }
     }
 
+    /// Says whether requests are refused for want of memory.
+    pub fn set_overloaded(&self, overloaded: bool) {
+        self.overloaded.store(overloaded, Ordering::Release);
+    }
+
+    /// What [`set_overloaded`](Self::set_overloaded) said last.
+    pub(super) fn is_overloaded(&self) -> bool {
+        self.overloaded.load(Ordering::Acquire)
+    }
+
     /// Shows another snapshot, after the workers have swapped.
     pub fn publish(&self, snapshot: SnapshotSummary) {
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(snapshot));
@@ -200,6 +218,18 @@ impl State {
 
     pub(super) fn reload(&self) -> Option<&ReloadHandle> {
         self.reload.get()
+    }
+
+    /// Makes `/upgrade` work. Others are ignored: there is one who upgrades.
+    pub fn set_upgrade(&self, requests: UpgradeRequests) {
+        let _ = self.upgrade.set(requests);
+    }
+
+    /// Has a new process take over. None: that cannot be asked for now.
+    pub(super) async fn upgrade(&self) -> Option<Result<u32, String>> {
+        let (reply, answer) = oneshot::channel();
+        self.upgrade.get()?.try_send(reply).ok()?;
+        answer.await.ok()
     }
 
     /// What the filters' VMs share: counters by filter, and what is in use.

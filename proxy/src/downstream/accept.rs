@@ -1,6 +1,7 @@
 //! Sockets that accept: bound to an IP address for each worker, or to a path for all of them.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -93,7 +94,26 @@ impl SocketFile {
         }
     }
 
-    fn of(path: &Path) -> io::Result<SocketFile> {
+    /// The file of a socket that somebody else has bound and leaves to us.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn adopt(path: meshgate_config::UnixPath, mode: SocketMode) -> io::Result<SocketFile> {
+        let file = SocketFile::of(Path::new(path.as_str()))?;
+        file.set_mode(mode);
+        Ok(file)
+    }
+
+    /// Leaves the file to somebody else.
+    pub fn leave(mut self) {
+        self.path = PathBuf::new();
+    }
+
+    /// The file of a socket, as it is.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn of(path: &Path) -> io::Result<SocketFile> {
         let identity = identity(path)?;
         Ok(SocketFile { path: path.to_owned(), identity })
     }
@@ -133,6 +153,14 @@ impl Bound {
         match self {
             Bound::Ip(socket) => socket.try_clone().map(Bound::Ip),
             Bound::Unix(socket, address) => Ok(Bound::Unix(socket.try_clone()?, *address)),
+        }
+    }
+
+    /// The socket itself.
+    pub fn into_fd(self) -> OwnedFd {
+        match self {
+            Bound::Ip(socket) => socket.into(),
+            Bound::Unix(socket, _) => socket.into(),
         }
     }
 
@@ -180,6 +208,16 @@ impl Listening {
             Listening::Unix(socket, address) => {
                 let (socket, _) = socket.accept().await?;
                 Ok(local(socket, *address))
+            }
+        }
+    }
+
+    /// Another handle to it.
+    pub(super) fn handle(&self) -> io::Result<Bound> {
+        match self {
+            Listening::Ip(socket) => Ok(Bound::Ip(socket.as_fd().try_clone_to_owned()?.into())),
+            Listening::Unix(socket, address) => {
+                Ok(Bound::Unix(socket.as_fd().try_clone_to_owned()?.into(), *address))
             }
         }
     }

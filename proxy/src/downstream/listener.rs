@@ -1,5 +1,6 @@
 //! Sockets at work: surviving what accepting can fail with, drained to the last connection.
 
+use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meshgate_wasm::{Address, Connection as Facts, Tls};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::accept::{Accepted, Bound, Listening};
@@ -21,6 +23,7 @@ use super::{ConnectionLimits, ListenerStats, Serve, proxied};
 use crate::drain::{DrainTrigger, DrainWatch};
 use crate::message::Peer;
 use crate::message::proxy_protocol::Addresses;
+use crate::overload;
 use crate::socket::Socket;
 use crate::tls::Transport;
 
@@ -31,15 +34,23 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Unique in the process; taken once per connection.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// A listening socket at work on its worker, with its connections. Dropping it closes the socket; the connections leave, one
-/// by one, and finish what is under way.
+/// A listener at work on its worker: one or several sockets, with their connections. Dropping it closes the sockets; the
+/// connections leave, one by one, and finish what is under way.
 pub struct Acceptor<S> {
-    serving: Rc<Serving<S>>,
-    slots: Rc<Slots>,
-    stats: Arc<ListenerStats>,
+    open: Rc<Opener<S>>,
     stop: DrainTrigger,
-    task: JoinHandle<()>,
+    stopped: DrainWatch,
+    loops: Vec<Loop>,
 }
+
+/// One of its sockets at work.
+struct Loop {
+    task: JoinHandle<()>,
+    asks: mpsc::Sender<AskedForHandle>,
+}
+
+/// Where another handle to a socket goes.
+type AskedForHandle = oneshot::Sender<io::Result<Bound>>;
 
 impl<S: Serve> Acceptor<S> {
     /// Begins to accept, until the drain starts.
@@ -52,43 +63,82 @@ impl<S: Serve> Acceptor<S> {
         addresses: Arc<ByAddress>,
         drain: DrainWatch,
     ) -> io::Result<Acceptor<S>> {
-        let socket = Listening::new(socket)?;
         let serving = Serving::new(serve);
         let stats = Arc::new(ListenerStats::default());
         let slots = Slots::new(stats.clone());
-        let open = Opener { serving: serving.clone(), stats: stats.clone(), slots: slots.clone(), addresses };
         let (stop, stopped) = DrainTrigger::new();
-        let task = tokio::task::spawn_local(accept(socket, open, drain, stopped));
-        Ok(Acceptor { serving, slots, stats, stop, task })
+        let open = Rc::new(Opener { serving, stats, slots, addresses });
+        let mut acceptor = Acceptor { open, stop, stopped, loops: Vec::new() };
+        acceptor.also(socket, drain)?;
+        Ok(acceptor)
+    }
+
+    /// Accepts from another socket, too.
+    ///
+    /// # Errors
+    /// The runtime cannot watch it.
+    pub fn also(&mut self, socket: Bound, drain: DrainWatch) -> io::Result<()> {
+        let socket = Listening::new(socket)?;
+        let (asks, asked) = mpsc::channel(1);
+        let accepting = accept(socket, Rc::clone(&self.open), asked, drain, self.stopped.clone());
+        self.loops.push(Loop { task: tokio::task::spawn_local(accepting), asks });
+        Ok(())
     }
 
     /// Gives requests to `serve` from now on, those on open connections too. If these were let in by other terms than hold
     /// now, they leave, little by little.
     pub fn swap(&self, serve: Rc<S>) {
-        let leave = !serve.has_the_terms_of(&self.serving.current());
+        let Opener { serving, slots, .. } = &*self.open;
+        let leave = !serve.has_the_terms_of(&serving.current());
         let window = serve.drain_spread();
-        self.serving.swap(serve);
+        serving.swap(serve);
         if leave {
-            self.slots.leave(window);
+            slots.leave(window);
         }
     }
 
     /// Its counts on this worker.
     pub fn stats(&self) -> &Arc<ListenerStats> {
-        &self.stats
+        &self.open.stats
+    }
+
+    /// Other handles to its sockets, for a process that is to accept from them too.
+    pub fn handles(&self) -> impl Future<Output = io::Result<Vec<Bound>>> + use<S> {
+        let ask = |one: &Loop| {
+            let (reply, answer) = oneshot::channel();
+            one.asks.try_send(reply).map(|()| answer).map_err(|_| leaving())
+        };
+        let answers: Vec<_> = self.loops.iter().map(ask).collect();
+        async move {
+            let mut handles = Vec::with_capacity(answers.len());
+            for answer in answers {
+                handles.push(answer?.await.map_err(|_| leaving())??);
+            }
+            Ok(handles)
+        }
     }
 
     /// Stops accepting. What it gives back ends when its last connection is closed.
     pub fn leave(self) -> JoinHandle<()> {
         self.stop.start();
-        self.task
+        tokio::task::spawn_local(async move {
+            for one in self.loops {
+                // It fails only if the task panicked, which the runtime has told.
+                let _ = one.task.await;
+            }
+        })
     }
+}
+
+fn leaving() -> io::Error {
+    io::Error::other("the listener does not accept any more")
 }
 
 /// Accepts until one of the two drains starts, then waits for the open connections.
 async fn accept<S: Serve>(
     socket: Listening,
-    open: Opener<S>,
+    open: Rc<Opener<S>>,
+    mut asked: mpsc::Receiver<AskedForHandle>,
     mut drain: DrainWatch,
     mut stopped: DrainWatch,
 ) {
@@ -96,6 +146,10 @@ async fn accept<S: Serve>(
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
+            Some(reply) = asked.recv() => {
+                let _ = reply.send(socket.handle());
+                continue;
+            }
             () = drain.draining() => break,
             () = stopped.draining() => break,
         };
@@ -161,6 +215,16 @@ impl<S: Serve> Opener<S> {
     fn connection(&self, Accepted { socket, source, destination }: Accepted) {
         let serve = self.serving.current();
         let limits = serve.limits();
+        if overload::closes() {
+            overload::count_closed();
+            self.stats.count_rejected();
+            return;
+        }
+        if overload::refuses() && serve.is_tcp() {
+            overload::count_refused();
+            self.stats.count_rejected();
+            return;
+        }
         if self.slots.len() >= limits.max_connections {
             self.stats.count_rejected();
             return;

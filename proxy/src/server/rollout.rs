@@ -4,16 +4,19 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshgate_config::{AccessLog, Address, Config, Drain, Listener};
+use meshgate_config::{AccessLog, Address, Config, Drain, Listener, Overload};
 
 use super::build::{Builder, Built};
+use super::inherited::{Inherited, Predecessor};
 use super::summary::summarize;
 use super::systemd::{ActivationSockets, Notifier};
+use super::upgrade::{PATIENCE, Passed};
 use crate::admin;
 use crate::downstream::{self, Bound, SocketFile};
 use crate::reload::{Rebuild, ReloadOutcome};
@@ -36,6 +39,8 @@ pub(super) struct Parts {
     pub(super) file: PathBuf,
     /// Sockets that need not be bound.
     pub(super) activation: ActivationSockets,
+    /// The process whose place this one takes, if it takes one.
+    pub(super) predecessor: Option<Rc<Predecessor>>,
     pub(super) systemd: Rc<Notifier>,
     pub(super) running: RefCell<Option<Arc<Snapshot>>>,
     /// The files of Unix sockets, by their listener.
@@ -49,6 +54,30 @@ struct Sockets {
     lists: Vec<Vec<ListenerSocket>>,
     /// The files of those on a path, removed again if nothing comes of it.
     files: HashMap<String, SocketFile>,
+}
+
+impl Sockets {
+    /// Takes over what another process listens on. Each of its sockets goes on being accepted from: with more sockets than
+    /// workers some have several, with fewer some share one.
+    fn adopt(&mut self, listener: &Listener, inherited: Inherited) -> io::Result<()> {
+        let Inherited { sockets: mut given, file } = inherited;
+        let mut address = listener.address;
+        if let Some(first) = given.first()
+            && let meshgate_wasm::Address::Ip(chosen) = first.address()?
+        {
+            address = chosen.into();
+        }
+        for index in given.len()..self.lists.len() {
+            given.push(given[index % given.len()].try_clone()?);
+        }
+        tracing::info!(listener = %listener.name, %address, "listening");
+        self.files.extend(file.map(|file| (listener.name.clone(), file)));
+        let workers = self.lists.len();
+        for (index, socket) in given.into_iter().enumerate() {
+            self.lists[index % workers].push(ListenerSocket { name: listener.name.clone(), socket });
+        }
+        Ok(())
+    }
 }
 
 impl Rollout {
@@ -68,6 +97,38 @@ impl Rollout {
     /// How the process ends, by the configuration in force.
     pub(super) fn drain(&self) -> Drain {
         self.0.running.borrow().as_ref().map(|running| running.config.drain).unwrap_or_default()
+    }
+
+    /// What happens when memory runs short, by the configuration in force.
+    pub(super) fn overload(&self) -> Overload {
+        self.0.running.borrow().as_ref().map(|running| running.config.overload).unwrap_or_default()
+    }
+
+    /// How long a process that is to take this one's place may need until it is ready.
+    pub(super) fn upgrade_timeout(&self) -> Duration {
+        self.0.running.borrow().as_ref().map_or(PATIENCE, |running| running.config.upgrade_timeout)
+    }
+
+    /// Other handles to all sockets that are accepted from, for another process.
+    pub(super) async fn sockets(&self) -> Result<Vec<(Passed, OwnedFd)>, String> {
+        let running = self.0.running.borrow().clone().ok_or("nothing runs yet")?;
+        let mut all = Vec::new();
+        for worker in &self.0.workers {
+            let handles = worker.handles().await.map_err(|error| error.to_string())?;
+            for ListenerSocket { name, socket } in handles {
+                let listener = running.config.listeners.iter().find(|listener| listener.name == name);
+                let Some(listener) = listener else { continue };
+                let owns_file = self.0.socket_files.borrow().contains_key(&name);
+                let address = listener.address.to_string();
+                all.push((Passed { listener: Some(name), address, owns_file }, socket.into_fd()));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Leaves the files of all Unix sockets to the process that takes this one's place.
+    pub(super) fn leave_socket_files(&self) {
+        self.0.socket_files.borrow_mut().drain().for_each(|(_, file)| file.leave());
     }
 
     /// Puts a snapshot into force. An error has touched nothing.
@@ -190,6 +251,11 @@ impl Rollout {
     }
 
     fn bind_one(&self, listener: &Listener, sockets: &mut Sockets) -> io::Result<()> {
+        if let Some(predecessor) = &self.0.predecessor
+            && let Some(inherited) = predecessor.sockets_for(listener)?
+        {
+            return sockets.adopt(listener, inherited);
+        }
         let mut address = listener.address;
         let mut bound: Vec<Bound> = Vec::with_capacity(sockets.lists.len());
         let mut file = None;

@@ -4,11 +4,12 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT end the process, SIGHUP reopens the access log.
+/// SIGTERM and SIGINT end the process, SIGHUP reopens the access log, SIGUSR2 has a new process take over.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    upgrade: Signal,
 }
 
 /// What a signal asks for.
@@ -18,6 +19,8 @@ pub(super) enum Asked {
     End,
     /// Reopen the access log's file.
     Reopen,
+    /// Have a new process take this one's place.
+    Upgrade,
 }
 
 impl Signals {
@@ -26,6 +29,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -35,6 +39,7 @@ impl Signals {
             _ = self.terminate.recv() => Asked::End,
             _ = self.interrupt.recv() => Asked::End,
             _ = self.hangup.recv() => Asked::Reopen,
+            _ = self.upgrade.recv() => Asked::Upgrade,
         }
     }
 }

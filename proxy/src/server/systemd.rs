@@ -1,6 +1,7 @@
 //! What systemd tells a service and wants to hear from it: sockets that it has bound already, and the state of the process.
 //! Without systemd, none of it does anything.
 
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -53,7 +54,7 @@ impl ActivationSockets {
 }
 
 /// One of them, if it is of TCP or a Unix socket.
-fn take(given: &mut ListenFd, index: usize) -> io::Result<Option<(Address, Bound)>> {
+pub(super) fn take(given: &mut ListenFd, index: usize) -> io::Result<Option<(Address, Bound)>> {
     if let Ok(Some(socket)) = given.take_unix_listener(index) {
         let address = socket.local_addr()?;
         let path = address.as_pathname().and_then(|path| path.to_str());
@@ -96,6 +97,11 @@ impl Notifier {
         self.say(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 
+    /// Another process takes this one's place.
+    pub(super) fn replaced_by(&self, pid: u32) {
+        self.say(&format!("MAINPID={pid}\nREADY=1"));
+    }
+
     /// The drain begins, which may take so long.
     pub(super) fn stopping(&self, patience: Duration) {
         let micros = patience.as_micros().saturating_add(5_000_000);
@@ -103,7 +109,7 @@ impl Notifier {
     }
 
     /// Says that the process lives, again and again, if systemd wants to hear it. Never ends.
-    pub(super) async fn keep_alive(&self) {
+    pub(super) async fn keep_alive(&self) -> Infallible {
         let Some(interval) = self.watchdog.filter(|_| self.socket.is_some()) else {
             return std::future::pending().await;
         };
