@@ -160,6 +160,8 @@ pub struct ClusterLimits {
     pub active_requests: usize,
     /// Requests that are sent again.
     pub retries: usize,
+    /// Interim responses to one request.
+    pub interim_responses: usize,
 }
 
 impl Default for ClusterLimits {
@@ -298,6 +300,10 @@ pub(crate) struct ClusterLimitsEntry {
     #[serde(default)]
     #[schemars(with = "usize", range(min = 0, max = 1_000_000))]
     retries: Option<usize>,
+    /// Most interim responses (1xx) to one request; with one more it is answered with 502. Default: 10.
+    #[serde(default)]
+    #[schemars(with = "usize", range(min = 0, max = 1_000_000))]
+    interim_responses: Option<usize>,
 }
 
 impl ClusterLimitsEntry {
@@ -308,6 +314,7 @@ impl ClusterLimitsEntry {
             pending_timeout: self.pending_timeout.map_or(Duration::from_secs(30), |written| written.0),
             active_requests: self.active_requests.unwrap_or(1024),
             retries: self.retries.unwrap_or(3),
+            interim_responses: self.interim_responses.unwrap_or(10),
         }
     }
 }

@@ -27,6 +27,7 @@ mod load;
 mod manifest;
 mod model;
 mod modules;
+mod overload;
 mod passthrough;
 mod range;
 mod references;
@@ -60,6 +61,7 @@ pub use model::{
     ProxyProtocol, ProxyVersion, Surroundings,
 };
 pub use modules::{ModuleSource, Modules};
+pub use overload::Overload;
 pub use passthrough::Passthrough;
 pub use range::AddressRange;
 pub use source::{Position, Source};

@@ -11,7 +11,7 @@ use crate::discovery::Locality;
 use crate::files::Files;
 use crate::tree::{Kind, Node};
 use crate::words::quoted;
-use crate::{Position, assemble, discovery, formats, health, limits, units};
+use crate::{Position, assemble, discovery, formats, health, limits, overload, units};
 
 /// The names of the clusters and of their subsets; a name given twice is reported.
 pub(crate) fn clusters<'n>(root: &'n Node, report: &mut Report<'_>) -> BTreeSet<&'n str> {
@@ -310,7 +310,11 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
             );
         }
     }
+    if let Some(upgrade) = root.get("upgrade") {
+        lasting(upgrade, "timeout", report);
+    }
     limits::bounds(root, report);
+    overload::check(root, report);
     whole(root, "workers", report);
 }
 
@@ -321,7 +325,7 @@ fn cluster_numbers(cluster: &Node, report: &mut Report<'_>) {
     }
     if let Some(limits) = cluster.get("limits") {
         lasting(limits, "pending_timeout", report);
-        for key in ["connections", "pending_requests", "active_requests", "retries"] {
+        for key in ["connections", "pending_requests", "active_requests", "retries", "interim_responses"] {
             whole(limits, key, report);
         }
     }

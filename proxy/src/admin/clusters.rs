@@ -87,11 +87,12 @@ fn endpoint(cluster: &ClusterSummary, member: &Member, now: Instant) -> Value {
 type Limit = fn(&Limits) -> &Usage;
 
 /// The limits by the names of their keys.
-const LIMITS: [(&str, Limit); 4] = [
+const LIMITS: [(&str, Limit); 5] = [
     ("connections", Limits::connections),
     ("pending_requests", Limits::pending),
     ("active_requests", Limits::requests),
     ("retries", Limits::retries),
+    ("interim_responses", Limits::interim_responses),
 ];
 
 /// Appends what clusters do to `/metrics`.

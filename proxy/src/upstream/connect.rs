@@ -68,17 +68,18 @@ pub(super) struct Socket {
     stream: Transport,
     /// Over HTTP/1.1; over HTTP/2 others count.
     interim: Option<InterimWatch>,
-    _slot: ConnectionSlot,
+    slot: ConnectionSlot,
 }
 
 impl Socket {
     pub(super) fn new(stream: Transport, slot: ConnectionSlot) -> Socket {
-        Socket { stream, interim: None, _slot: slot }
+        Socket { stream, interim: None, slot }
     }
 
     /// As `new`, for HTTP/1.1 with these requests.
     fn http1(stream: Transport, slot: ConnectionSlot, requests: Requests) -> Socket {
-        Socket { stream, interim: Some(InterimWatch::new(requests)), _slot: slot }
+        let most = slot.limits().interim_responses().most();
+        Socket { stream, interim: Some(InterimWatch::new(requests, most)), slot }
     }
 
     pub(super) fn stream(&self) -> &Transport {
@@ -94,8 +95,11 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if let (Some(watch), Poll::Ready(Ok(()))) = (&mut self.interim, &read) {
-            watch.received(&buffer.filled()[before..]).map_err(io::Error::other)?;
+        if let (Some(watch), Poll::Ready(Ok(()))) = (&mut self.interim, &read)
+            && let Err(error) = watch.received(&buffer.filled()[before..])
+        {
+            self.slot.limits().count_interim_overflow();
+            return Poll::Ready(Err(io::Error::other(error)));
         }
         read
     }

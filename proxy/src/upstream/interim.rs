@@ -4,13 +4,10 @@ use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// Most interim responses to one request. Real ones come once or twice.
-pub(super) const MAX_INTERIM: u32 = 10;
-
 /// The error that ends a connection whose endpoint sends more.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("more than {MAX_INTERIM} interim responses")]
-pub(super) struct TooManyInterim;
+#[error("more than {0} interim responses")]
+pub(super) struct TooManyInterim(pub(super) usize);
 
 impl TooManyInterim {
     /// Whether that is what an error of a connection says.
@@ -44,6 +41,8 @@ impl Requests {
 #[derive(Debug)]
 pub(super) struct InterimWatch {
     requests: Requests,
+    /// Most of one request.
+    most: usize,
     /// The request that the head belongs to, and the last one whose answer has begun.
     current: u32,
     answered: u32,
@@ -52,15 +51,15 @@ pub(super) struct InterimWatch {
     code: [u8; 3],
     /// In an interim head behind its status code: bytes of the line so far.
     line: Option<usize>,
-    count: u32,
+    count: usize,
 }
 
 /// Where the status code is in `HTTP/1.1 100 Continue`.
 const CODE: std::ops::Range<usize> = 9..12;
 
 impl InterimWatch {
-    pub(super) fn new(requests: Requests) -> InterimWatch {
-        InterimWatch { requests, current: 0, answered: 0, at: 0, code: [0; 3], line: None, count: 0 }
+    pub(super) fn new(requests: Requests, most: usize) -> InterimWatch {
+        InterimWatch { requests, most, current: 0, answered: 0, at: 0, code: [0; 3], line: None, count: 0 }
     }
 
     /// Bytes came from the endpoint.
@@ -92,8 +91,8 @@ impl InterimWatch {
                     }
                 }
             }
-            if self.count > MAX_INTERIM {
-                return Err(TooManyInterim);
+            if self.count > self.most {
+                return Err(TooManyInterim(self.most));
             }
         }
         Ok(())
@@ -115,13 +114,14 @@ impl InterimWatch {
 mod tests {
     use super::*;
 
+    const MOST: usize = 10;
     const INTERIM: &[u8] = b"HTTP/1.1 103 Early Hints\r\nlink: </a>; rel=preload\r\n\r\n";
     const FINAL: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 26\r\n\r\nHTTP/1.1 100 \n\nHTTP/1.1 100";
 
     /// How the answers to requests fare, each in pieces of `size` bytes.
     fn watch(answers: &[Vec<u8>], size: usize) -> Vec<bool> {
         let requests = Requests::default();
-        let mut watch = InterimWatch::new(requests.clone());
+        let mut watch = InterimWatch::new(requests.clone(), MOST);
         let one = |answer: &Vec<u8>| {
             requests.begin();
             answer.chunks(size).all(|piece| watch.received(piece).is_ok())
@@ -131,13 +131,12 @@ mod tests {
 
     #[test]
     fn a_few_pass_and_many_do_not() {
-        let most = MAX_INTERIM as usize;
         for size in [1, 5, 1000] {
             let answers = [
                 FINAL.to_vec(),
-                [&INTERIM.repeat(most), FINAL].concat(),
+                [&INTERIM.repeat(MOST), FINAL].concat(),
                 FINAL.to_vec(),
-                INTERIM.repeat(most + 1),
+                INTERIM.repeat(MOST + 1),
             ];
             assert_eq!(watch(&answers, size), [true, true, true, false], "in pieces of {size}");
         }

@@ -24,6 +24,8 @@ pub struct Limits {
     pending: Usage,
     requests: Usage,
     retries: Usage,
+    /// Of one request; so none is ever in use.
+    interim_responses: Usage,
     /// Told when somebody begins to wait for a connection: idle ones are to make room.
     wanted: Notify,
 }
@@ -82,6 +84,7 @@ impl Limits {
             pending: Usage::default(),
             requests: Usage::default(),
             retries: Usage::default(),
+            interim_responses: Usage::default(),
             wanted: Notify::new(),
         };
         limits.set(configuration);
@@ -90,8 +93,14 @@ impl Limits {
 
     /// Changes the limits. What is in use beyond a lower one stays until it ends. Called by one thread at a time.
     pub fn set(&self, configuration: &ClusterLimits) {
-        let ClusterLimits { connections, pending_requests, pending_timeout, active_requests, retries } =
-            *configuration;
+        let ClusterLimits {
+            connections,
+            pending_requests,
+            pending_timeout,
+            active_requests,
+            retries,
+            interim_responses,
+        } = *configuration;
         let before = self.connections.most.swap(connections, Relaxed);
         if connections > before {
             self.make_room(connections - before);
@@ -103,6 +112,7 @@ impl Limits {
         self.pending.most.store(pending_requests, Relaxed);
         self.requests.most.store(active_requests, Relaxed);
         self.retries.most.store(retries, Relaxed);
+        self.interim_responses.most.store(interim_responses, Relaxed);
         let timeout = u64::try_from(pending_timeout.as_millis()).unwrap_or(u64::MAX);
         self.pending_timeout.store(timeout, Relaxed);
     }
@@ -132,6 +142,16 @@ impl Limits {
     /// Requests that are sent again.
     pub fn retries(&self) -> &Usage {
         &self.retries
+    }
+
+    /// Interim responses to one request.
+    pub fn interim_responses(&self) -> &Usage {
+        &self.interim_responses
+    }
+
+    /// There was one too many of them.
+    pub(super) fn count_interim_overflow(&self) {
+        self.interim_responses.overflow();
     }
 
     /// How long a request waits for a connection.
@@ -214,6 +234,11 @@ impl ConnectionSlot {
     fn new(limits: &Arc<Limits>, permit: OwnedSemaphorePermit) -> ConnectionSlot {
         limits.connections.now.fetch_add(1, Relaxed);
         ConnectionSlot { limits: Arc::clone(limits), permit: Some(permit) }
+    }
+
+    /// The limits that it counts against.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
     }
 }
 

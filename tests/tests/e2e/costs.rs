@@ -207,7 +207,10 @@ async fn a_client_that_takes_nothing_is_closed_and_an_idle_one_is_not() {
 
 #[tokio::test]
 async fn interim_responses_are_bounded() {
-    for (count, status) in [(10, 200), (11, 502), (10_000, 502)] {
+    let narrow = "limits: {interim_responses: 2}";
+    for (more, count, status) in
+        [("", 10, 200), ("", 11, 502), ("", 10_000, 502), (narrow, 2, 200), (narrow, 3, 502)]
+    {
         let backend = RawBackend::start(move |_, mut wire| async move {
             while wire.read_head().await.is_some() {
                 wire.write(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(count)).await;
@@ -215,11 +218,12 @@ async fn interim_responses_are_bounded() {
             }
         })
         .await;
-        let gate = Meshgate::chain("").raw_cluster("one", &backend).start().await;
+        let gate = Meshgate::chain("").cluster_of("one", &[backend.address()], more).start().await;
         let mut client = gate.client().await;
         for _ in 0..2 {
             assert_eq!(client.get("/").await.status, status, "after {count}");
         }
+        assert_eq!(interim_overflows(&gate).await, if status == 502 { 2.0 } else { 0.0 });
         if status == 502 {
             let entry = gate.access("/").await;
             assert_eq!(entry["response_flags"], "UPE", "{entry}");
@@ -229,9 +233,15 @@ async fn interim_responses_are_bounded() {
     }
 }
 
+async fn interim_overflows(gate: &Meshgate) -> f64 {
+    let labels = [("cluster", "one"), ("limit", "interim_responses")];
+    gate.metrics().await.sum("meshgate_cluster_overflows_total", &labels)
+}
+
 #[tokio::test]
 async fn interim_responses_over_http2_are_bounded() {
-    for (count, status) in [(10, 200), (11, 502)] {
+    let narrow = ", limits: {interim_responses: 0}";
+    for (more, count, status) in [("", 10, 200), ("", 11, 502), (narrow, 0, 200), (narrow, 1, 502)] {
         let backend = RawBackend::start(move |_, mut wire| async move {
             wire.write(frame(kind::SETTINGS, 0, 0, &[])).await;
             wire.read(PREFACE.len()).await;
@@ -250,12 +260,14 @@ async fn interim_responses_over_http2_are_bounded() {
             }
         })
         .await;
-        let setup = Meshgate::chain("").cluster_of("one", &[backend.address()], "protocol: http2");
+        let setup =
+            Meshgate::chain("").cluster_of("one", &[backend.address()], &format!("protocol: http2{more}"));
         let gate = setup.start().await;
         let mut client = gate.client().await;
         for _ in 0..2 {
             assert_eq!(client.get("/").await.status, status, "after {count}");
         }
+        assert_eq!(interim_overflows(&gate).await, if status == 502 { 2.0 } else { 0.0 });
         assert_eq!(backend.connections(), 1, "the connection goes on");
     }
 }

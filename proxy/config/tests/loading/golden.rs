@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use meshgate_config::{Config, WasmBounds, load_text};
+use meshgate_config::{Config, Overload, WasmBounds, load_text};
 
 use crate::fake::Table;
 
@@ -81,6 +81,9 @@ fn show(config: &Config) -> String {
     }
     if config.wasm != WasmBounds::default() {
         let _ = writeln!(text, "{:?}", config.wasm);
+    }
+    if config.overload != Overload::default() {
+        let _ = writeln!(text, "{:?}", config.overload);
     }
     for cluster in &config.clusters {
         let _ = writeln!(text, "{cluster:?}");

@@ -64,6 +64,11 @@ impl Connections {
         self.address
     }
 
+    /// The limits of their cluster.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Whether they are made through TLS.
     pub(super) fn are_secure(&self) -> bool {
         self.dialer.is_secure()
