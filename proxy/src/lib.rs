@@ -8,6 +8,7 @@ pub mod files;
 pub mod filter;
 pub mod message;
 pub mod modules;
+pub mod overload;
 pub mod reload;
 pub mod server;
 pub mod session;

@@ -7,11 +7,10 @@ use std::process::{ExitStatus, Stdio};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use crate::ask::Ask;
 use crate::client::{Client, Reply};
-use crate::command::binary;
 use crate::deadline::{until, within};
 use crate::lines::Lines;
 use crate::setup::{FILE, Setup};
@@ -49,7 +48,7 @@ impl Meshgate {
     }
 
     pub(crate) async fn start(setup: Setup, folder: TempDir) -> Meshgate {
-        let mut command = Command::new(binary());
+        let mut command = setup.command();
         command.args(["run", "-c", FILE]).current_dir(folder.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("the binary starts");
@@ -171,6 +170,16 @@ impl Meshgate {
     /// Asks the process to end, as `kill` does.
     pub fn terminate(&self) {
         let _ = rustix::process::kill_process(self.pid(), Signal::TERM);
+    }
+
+    /// Sends the signal by which logs are reopened.
+    pub fn hang_up(&self) {
+        let _ = rustix::process::kill_process(self.pid(), Signal::HUP);
+    }
+
+    /// Waits until the process itself has ended. Others that it has started may live on.
+    pub async fn exited(&mut self) -> ExitStatus {
+        within("the process ends", self.child.wait()).await.expect("a child of ours")
     }
 
     /// Waits until the process has ended.

@@ -23,6 +23,7 @@ pub struct Setup {
     written_to: String,
     files: Vec<(String, Vec<u8>)>,
     links: Vec<(String, String)>,
+    launcher: Option<String>,
 }
 
 #[derive(Clone)]
@@ -65,7 +66,7 @@ impl Setup {
     }
 
     fn of(text: Text) -> Setup {
-        Setup { text, written_to: FILE.to_owned(), files: Vec::new(), links: Vec::new() }
+        Setup { text, written_to: FILE.to_owned(), files: Vec::new(), links: Vec::new(), launcher: None }
     }
 
     /// Puts a file into the configuration's folder.
@@ -164,6 +165,24 @@ impl Setup {
     pub fn with_chain(mut self, chain: &str) -> Setup {
         chain.clone_into(&mut self.around().chain);
         self
+    }
+
+    /// Starts the proxy by this line of `sh`, which ends in `exec "$0" "$@"`, or in what that is wrapped in.
+    pub fn launched_by(mut self, script: &str) -> Setup {
+        self.launcher = Some(script.to_owned());
+        self
+    }
+
+    /// The command that starts the proxy, without its arguments.
+    pub(crate) fn command(&self) -> Command {
+        match &self.launcher {
+            None => Command::new(binary()),
+            Some(script) => {
+                let mut command = Command::new("sh");
+                command.args(["-c", script]).arg(binary());
+                command
+            }
+        }
     }
 
     /// The configuration's text.

@@ -7,6 +7,7 @@ pub mod authority;
 pub mod body;
 pub mod call_depth;
 pub mod detach;
+pub mod failpoint;
 pub mod fields;
 pub mod flags;
 pub mod forwarding;
@@ -19,7 +20,7 @@ pub mod receive;
 pub mod request_id;
 pub mod tunnel;
 pub mod upgrade;
-mod websocket;
+pub mod websocket;
 
 pub use body::{Body, BodyError, BodyFault, BodyReason};
 pub use detach::detach;

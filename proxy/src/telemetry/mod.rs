@@ -6,10 +6,12 @@
 pub mod access_log;
 mod exchanges;
 pub mod log;
+pub mod panics;
 mod process;
 pub mod registry;
 pub mod timestamp;
 
 pub use access_log::{AccessLog, AccessLogSink, AccessLogTarget, AccessLogWriter, AccessRecord};
 pub use exchanges::{ExchangeMetrics, ListenerMetrics, TcpMetrics};
+pub use process::resident_memory;
 pub use registry::Registry;

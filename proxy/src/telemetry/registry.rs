@@ -33,7 +33,10 @@ impl Registry {
         let build = Family::<Vec<(&str, &str)>, Gauge>::default();
         build.get_or_create(&vec![("version", env!("CARGO_PKG_VERSION"))]).set(1);
         core.sub_registry_with_prefix("meshgate").register("build_info", "The running version", build);
-        Self { core: Mutex::new(core), appendices: Mutex::default() }
+        let registry = Self { core: Mutex::new(core), appendices: Mutex::default() };
+        registry.append(super::panics::metrics);
+        registry.append(super::log::metrics);
+        registry
     }
 
     /// Registers an area's metrics. Names get the prefix `meshgate_`, and counters the suffix `_total`.

@@ -20,7 +20,9 @@ mod drain; // SIGTERM, once and twice
 mod envoy; // the same filters in Envoy, side by side, where it is installed
 mod examples; // every example's README, command by command
 mod extended_connect; // WebSocket and others over HTTP/2
+mod extended_connect_upstream; // the same to endpoints that speak HTTP/2
 mod failures; // each way an exchange can fail: its status, its flag, and who notices
+mod faults; // what goes wrong around the process: panics, full disks, clocks, bad links, no time; and a soak
 mod forwarding; // fields that a proxy drops, adds or rewrites
 mod grpc; // HTTP/2 to endpoints, gRPC through the proxy and from filters
 mod harness; // the harness itself
@@ -36,6 +38,7 @@ mod malformed; // bytes that are not HTTP
 mod matrix; // every protocol, with and without TLS, while the proxy reloads, rotates certificates and drains
 mod mtls; // clients' certificates: who is let in, and what is said of them
 mod one_of_four; // a bad endpoint among good ones: what it costs, what it gets, and when it is back
+mod overload; // a process that is short of memory
 mod passthrough; // TLS that is passed through, by server name
 mod proxy_protocol; // connections that say for whom they were made, from clients and to endpoints
 mod proxying; // plain proxying over HTTP/1.1 and HTTP/2
@@ -52,5 +55,6 @@ mod telemetry; // the standard filter `telemetry`, and the proxy's own metrics
 mod tls; // TLS listeners: which certificate, which version, which clients
 mod tls_upstream; // TLS to endpoints: whom the proxy believes, and what it shows
 mod unix_sockets; // listeners and endpoints on Unix sockets
+mod upgrade; // another binary in the place of the running one
 mod upgrades; // connections that change their protocol: WebSocket and others
 mod wasm; // the life of a filter: phases, bodies, calls, local responses, ticks
