@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +38,8 @@ const MAX_SEND_BUFFER: usize = 256 * 1024;
 /// HTTP/2: the same of connections that open when memory is short. A connection's window cannot be smaller.
 const SMALL_WINDOW: u32 = 65_535;
 const SMALL_SEND_BUFFER: usize = 32 * 1024;
+/// A response of so many bytes does not wait for memory.
+const SMALL_BODY: u64 = 16 * 1024;
 /// HTTP/2: streams that we had to reset for the client's mistakes before the connection is closed.
 const MAX_ERROR_RESETS: usize = 128;
 /// HTTP/2: a ping after so much silence, and so long to answer it.
@@ -340,6 +342,13 @@ struct ResponseBody {
     in_flight: Option<InFlight>,
 }
 
+impl ResponseBody {
+    /// Whether what is left of it takes next to no memory.
+    fn is_small(&self) -> bool {
+        http_body::Body::size_hint(&self.body).upper().is_some_and(|most| most <= SMALL_BODY)
+    }
+}
+
 impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -348,10 +357,17 @@ impl http_body::Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if !overload::holds() || self.is_small() {
+            return Pin::new(&mut self.body).poll_frame(cx);
+        }
         if self.in_flight.as_ref().is_some_and(|in_flight| in_flight.must_wait(cx)) {
             return Poll::Pending;
         }
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let (Some(in_flight), Some(Ok(_))) = (&self.in_flight, &frame) {
+            in_flight.gave();
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -26,8 +26,10 @@ const SWEEPS_PER_TIMEOUT: u32 = 8;
 const SHORTEST_TICK: Duration = Duration::from_millis(10);
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 
-/// When connections are closed for want of memory: how often some are, and which share of them.
+/// When memory is very short: how often bodies that wait have a turn, how many; and, when it is so short that connections are
+/// closed, which share of them each time.
 const SHED_PERIOD: Duration = Duration::from_millis(20);
+const TURNS: usize = 8;
 const SHED_SHARE: usize = 8;
 
 /// HTTP/2: a client that takes back so many requests, and at least half of all it makes, makes them to be taken back.
@@ -81,8 +83,12 @@ pub(super) struct Slot {
     cancelled: Cell<u32>,
     /// Bytes wait to be written and the socket takes none.
     stuck: Cell<bool>,
-    /// Bodies of responses that are not asked for more until it does.
+    /// Bodies of responses that wait for memory.
     held: RefCell<Vec<Waker>>,
+    /// One of them may go on.
+    turn: Cell<bool>,
+    /// What they gave when memory was short already, and the socket has taken nothing since.
+    unwritten: Cell<bool>,
     /// It was so when memory was found short last, and has taken nothing since.
     was_stuck: Cell<bool>,
     /// It was told to close for want of memory.
@@ -139,6 +145,8 @@ impl Slots {
             cancelled: Cell::new(0),
             stuck: Cell::new(false),
             held: RefCell::default(),
+            turn: Cell::new(false),
+            unwritten: Cell::new(false),
             was_stuck: Cell::new(false),
             shed: Cell::new(false),
             multiplexed: Cell::new(false),
@@ -198,6 +206,19 @@ impl Slots {
         self.period.get()
     }
 
+    /// Memory is short, or was: who waits for it goes on, or has a turn, or is closed.
+    fn relieve(&self) {
+        if overload::closes() {
+            self.shed();
+        }
+        let open = self.open.borrow();
+        if overload::refuses() {
+            open.values().filter(|slot| slot.give_turn()).take(TURNS).for_each(drop);
+        } else {
+            open.values().for_each(|slot| slot.go_on());
+        }
+    }
+
     /// Closes a few connections for want of memory, those that hold most of it for nothing first.
     fn shed(&self) {
         let open = self.open.borrow();
@@ -238,17 +259,13 @@ async fn sweep(slots: Weak<Slots>) {
     let mut due = Instant::now() + period;
     loop {
         let changed = overload::changed();
-        let pause = if overload::closes() { Instant::now() + SHED_PERIOD } else { due };
+        let pause = if overload::refuses() { Instant::now() + SHED_PERIOD } else { due };
         tokio::select! {
             () = tokio::time::sleep_until(pause.min(due)) => {}
             () = changed => {}
         }
         let Some(slots) = slots.upgrade() else { return };
-        if overload::closes() {
-            slots.shed();
-        } else if !overload::holds() {
-            slots.open.borrow().values().for_each(|slot| slot.release_held());
-        }
+        slots.relieve();
         if Instant::now() < due {
             continue;
         }
@@ -319,10 +336,15 @@ impl Slot {
         true
     }
 
-    /// Whether the body of a response is to wait: memory is short, and the client does not take what there is. The task is woken
-    /// when that may have changed.
+    /// Whether the body of a response is to wait for memory: while what it gave before has not been written, and when memory is
+    /// very short until it is its turn. The task is woken when that may have changed.
     pub(super) fn must_wait(&self, cx: &Context<'_>) -> bool {
-        if !self.stuck.get() || !overload::holds() {
+        let may_go_on = if overload::refuses() {
+            self.turn.replace(false)
+        } else {
+            !self.stuck.get() && !self.unwritten.get()
+        };
+        if may_go_on {
             return false;
         }
         let mut held = self.held.borrow_mut();
@@ -330,6 +352,29 @@ impl Slot {
             held.push(cx.waker().clone());
             overload::count_held();
         }
+        true
+    }
+
+    /// The body of a response gave something to be written.
+    pub(super) fn gave(&self) {
+        self.unwritten.set(true);
+    }
+
+    /// Memory is not very short: has bodies go on whose client takes what there is.
+    fn go_on(&self) {
+        if !self.stuck.get() || !overload::holds() {
+            self.unwritten.set(false);
+            self.release_held();
+        }
+    }
+
+    /// Gives a body that waits its turn. False if none waits, or its client would not take what it gives.
+    fn give_turn(&self) -> bool {
+        if self.stuck.get() || self.held.borrow().is_empty() {
+            return false;
+        }
+        self.turn.set(true);
+        self.release_held();
         true
     }
 
@@ -429,6 +474,7 @@ impl Slot {
         if progress {
             self.stuck.set(false);
             self.was_stuck.set(false);
+            self.unwritten.set(false);
             self.release_held();
             if self.phase.get() != Phase::Head {
                 self.since.set(self.tick.get());
@@ -466,6 +512,11 @@ impl InFlight {
     pub(super) fn answered(mut self) -> InFlight {
         self.answered = true;
         self
+    }
+
+    /// As [`Slot::gave`].
+    pub(super) fn gave(&self) {
+        self.slot.gave();
     }
 
     /// As [`Slot::must_wait`].

@@ -39,7 +39,7 @@ impl Received {
         let may_pause = body.is_end_stream() || grpc::is_grpc(&stream.http().borrow().request.headers);
         let pace = (!may_pause).then(|| Pace::new(listener.body_timeout, listener.min_body_rate));
         let left = listener.max_request_body.unwrap_or(u64::MAX);
-        let room = if body.is_end_stream() { Room::Given } else { Room::new(listener.body_timeout) };
+        let room = Room::new(listener.body_timeout, body.is_end_stream());
         Received { body, stream: Rc::clone(stream), left, pace, room }
     }
 
@@ -63,11 +63,13 @@ impl http_body::Body for Received {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        if !this.room.is_given()
+        if this.room.is_short()
+            && !this.body.is_end_stream()
             && let Err(error) = ready!(this.room.poll(cx))
         {
             return Poll::Ready(Some(Err(error)));
         }
+        this.room.begin();
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             return this.poll_late(cx).map(|late| Some(Err(late)));
         };

@@ -1,5 +1,5 @@
 //! Room for a request's body. When memory is short a body that has not begun is not read: what its client has sent waits in the
-//! kernel, and the client waits with the rest.
+//! kernel, and the client waits with the rest. When memory is very short, those that have begun go on slowly.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,49 +15,53 @@ use crate::overload;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Whether a body may be read.
-pub(super) enum Room {
-    /// It may, until its end.
-    Given,
-    /// It has not been asked for; how long it may wait.
-    New(Duration),
+pub(super) struct Room {
+    /// It has been read from; only when memory is very short it waits, before each piece.
+    begun: bool,
+    /// How long it may wait each time.
+    patience: Duration,
     /// It waits, until then at most.
-    Awaited(Pin<Box<Sleep>>, Instant),
+    awaited: Option<(Pin<Box<Sleep>>, Instant)>,
 }
 
 impl Room {
-    pub(super) fn new(patience: Duration) -> Room {
-        Room::New(patience)
+    /// For a body of which nothing has been read; `begun`: or that needs no room.
+    pub(super) fn new(patience: Duration, begun: bool) -> Room {
+        Room { begun, patience, awaited: None }
     }
 
-    pub(super) fn is_given(&self) -> bool {
-        matches!(self, Room::Given)
+    /// Whether there is none now.
+    pub(super) fn is_short(&self) -> bool {
+        if self.begun { overload::refuses() } else { overload::holds() }
     }
 
-    /// Ready when there is room, or was none for too long.
+    /// It is read from.
+    pub(super) fn begin(&mut self) {
+        self.begun = true;
+        self.awaited = None;
+    }
+
+    /// Ready when it may be read; or may not, since there was no room for too long.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        while overload::holds() {
-            match self {
-                Room::Given => break,
-                Room::New(patience) => {
-                    overload::count_held();
-                    *self = Room::Awaited(Box::pin(sleep(LOOK)), Instant::now() + *patience);
-                }
-                Room::Awaited(timer, end) => {
-                    ready!(timer.as_mut().poll(cx));
-                    let now = Instant::now();
-                    if now >= *end {
-                        let details = "memory was short for the listener's body_timeout";
-                        return Poll::Ready(Err(BodyError::new(
-                            BodyFault::Internal,
-                            BodyReason::Overload,
-                            details,
-                        )));
-                    }
-                    timer.as_mut().reset(now + LOOK);
-                }
+        while self.is_short() {
+            let patience = self.patience;
+            let (timer, end) = self.awaited.get_or_insert_with(|| {
+                overload::count_held();
+                (Box::pin(sleep(LOOK)), Instant::now() + patience)
+            });
+            ready!(timer.as_mut().poll(cx));
+            if self.begun {
+                // What was begun goes on, if slowly.
+                break;
             }
+            let now = Instant::now();
+            if now >= *end {
+                let details = "memory was short for the listener's body_timeout";
+                let error = BodyError::new(BodyFault::Internal, BodyReason::Overload, details);
+                return Poll::Ready(Err(error));
+            }
+            timer.as_mut().reset(now + LOOK);
         }
-        *self = Room::Given;
         Poll::Ready(Ok(()))
     }
 }
