@@ -146,8 +146,10 @@ impl Snapshot {
                 Ok(plugin) => running.push(plugin),
                 Err(error) if said.is_empty() => errors.push(self.refusal(filter.at, &error)),
                 Err(error) => {
+                    let source = &self.config.source;
+                    let part = said.iter().find_map(|said| source.refused_part(filter.at, said));
                     let message = format!("{error}: {}", said.join("; "));
-                    errors.push(self.config.source.diagnostic(filter.at, message, None));
+                    errors.push(source.diagnostic(part.unwrap_or(filter.at), message, None));
                 }
             }
         }

@@ -326,6 +326,72 @@ impl JsonSchema for Duration {
     }
 }
 
+/// A number of bytes, written with its unit: `512B`, `64KiB`, `1MiB`, `1GiB`.
+///
+/// ```
+/// use meshgate_sdk::config::Size;
+///
+/// #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// struct Config {
+///     /// How much to keep.
+///     keep: Size,
+/// }
+///
+/// let config: Config = serde_json::from_str(r#"{"keep": "64KiB"}"#).unwrap();
+/// assert_eq!(config.keep.bytes(), 65_536);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Size(u64);
+
+impl Size {
+    /// So many bytes.
+    pub const fn of(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// Reads a whole number and a unit: `B`, `KiB`, `MiB` or `GiB`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.find(|character: char| !character.is_ascii_digit())?;
+        let (number, unit) = text.split_at(digits);
+        let bytes = match unit {
+            "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            _ => return None,
+        };
+        Some(Self(number.parse::<u64>().ok()?.checked_mul(bytes)?))
+    }
+
+    /// As a number of bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| {
+            de::Error::invalid_value(de::Unexpected::Str(&text), &"a size such as 512B, 64KiB or 1MiB")
+        })
+    }
+}
+
+impl JsonSchema for Size {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "size"})
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

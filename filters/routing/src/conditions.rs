@@ -2,10 +2,15 @@
 
 use std::cell::OnceCell;
 
-use meshgate_sdk::{ConfigError, Request, Target};
+use meshgate_sdk::{ConfigError, Request, Target, property};
 
-use crate::config::Conditions;
+use crate::config::{Conditions, Matches};
+use crate::hosts::HostPattern;
 use crate::path::PathPattern;
+use crate::text::Text;
+
+/// Where the host keeps who the client is by its certificate.
+const IDENTITY: &str = "connection/uri_san_peer_certificate";
 
 /// What conditions ask of a request. The host's copy is read once, and only what some condition asks for.
 pub(crate) struct Incoming<S> {
@@ -21,6 +26,7 @@ pub(crate) trait Source {
     fn authority(&self) -> Vec<u8>;
     fn method(&self) -> Vec<u8>;
     fn header(&self, name: &str) -> Option<Vec<u8>>;
+    fn property(&self, path: &str) -> Option<Vec<u8>>;
 }
 
 impl Source for &Request {
@@ -39,6 +45,10 @@ impl Source for &Request {
     fn header(&self, name: &str) -> Option<Vec<u8>> {
         self.headers().get_bytes(name)
     }
+
+    fn property(&self, path: &str) -> Option<Vec<u8>> {
+        property::bytes(path)
+    }
 }
 
 impl<S: Source> Incoming<S> {
@@ -46,130 +56,141 @@ impl<S: Source> Incoming<S> {
         Self { source, target: OnceCell::new(), authority: OnceCell::new(), method: OnceCell::new() }
     }
 
-    fn target(&self) -> &Target {
+    pub(crate) fn target(&self) -> &Target {
         self.target.get_or_init(|| self.source.target())
     }
+
+    pub(crate) fn authority(&self) -> &[u8] {
+        self.authority.get_or_init(|| self.source.authority())
+    }
+
+    fn method(&self) -> &[u8] {
+        self.method.get_or_init(|| self.source.method())
+    }
 }
+
+/// Rules for texts that have names.
+type Named = Box<[(String, Text)]>;
 
 /// Conditions that must all hold, prepared.
 #[derive(Debug)]
 pub(crate) struct Alternative {
     path: Option<PathPattern>,
     host: Option<HostPattern>,
-    method: Option<String>,
-    headers: Vec<(String, String)>,
-    query: Vec<(String, String)>,
+    methods: Box<[String]>,
+    headers: Named,
+    query: Named,
+    identity: Option<Text>,
+    properties: Named,
 }
 
+/// How much a route's conditions say: the greater is tried first if `order` says so.
+type Precision = ((u8, usize), (u8, usize), bool, usize, usize);
+
 impl Alternative {
-    pub(crate) fn new(conditions: &Conditions) -> Result<Self, ConfigError> {
-        let path = conditions.path.as_deref().map(PathPattern::new).transpose();
+    /// The alternatives that a route's `match` stands for.
+    pub(crate) fn all(config: &Matches) -> Result<Vec<Self>, ConfigError> {
+        let list = match config {
+            Matches::All(conditions) => {
+                return Ok(vec![Self::new(conditions).map_err(|error| error.within("match"))?]);
+            }
+            Matches::Any(list) => list,
+        };
+        if list.is_empty() {
+            return Err(ConfigError::new("an empty list of conditions matches nothing").at("match"));
+        }
+        let alternatives = list.iter().enumerate().map(|(index, conditions)| {
+            Self::new(conditions).map_err(|error| error.within(&format!("match/{index}")))
+        });
+        alternatives.collect()
+    }
+
+    fn new(conditions: &Conditions) -> Result<Self, ConfigError> {
+        let path = conditions.path.as_ref().map(PathPattern::new).transpose();
         let host = conditions.host.as_deref().map(HostPattern::new).transpose();
         if let Some(name) = conditions.headers.keys().find(|name| !is_token(name)) {
             return Err(ConfigError::new(format_args!("{name:?} is not a field name")).at("headers"));
         }
-        if let Some(method) = conditions.method.as_deref().filter(|method| !is_token(method)) {
+        let methods = conditions.method.as_ref().map(|methods| methods.as_slice()).unwrap_or_default();
+        if let Some(method) = methods.iter().find(|method| !is_token(method)) {
             return Err(ConfigError::new(format_args!("{method:?} is not a method")).at("method"));
         }
-        let owned = |(name, value): (&String, &String)| (name.clone(), value.clone());
+        if conditions.method.is_some() && methods.is_empty() {
+            return Err(ConfigError::new("an empty list of methods matches nothing").at("method"));
+        }
+        if let Some(path) = conditions.properties.keys().find(|path| path.split('/').any(str::is_empty)) {
+            let message = format!("{path:?} is not the path of a property: write it as source/address");
+            return Err(ConfigError::new(message).at("properties"));
+        }
+        let identity = conditions.identity.as_ref().map(Text::new).transpose();
+        let mut headers = named(&conditions.headers, "headers")?;
+        for (name, _) in &mut headers {
+            name.make_ascii_lowercase();
+        }
         Ok(Self {
-            path: path.map_err(|error| error.at("path"))?.filter(|pattern| *pattern != PathPattern::Every),
+            path: path.map_err(|error| error.within("path"))?,
             host: host.map_err(|error| error.at("host"))?,
-            method: conditions.method.clone(),
-            headers: conditions
-                .headers
-                .iter()
-                .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
-                .collect(),
-            query: conditions.query.iter().map(owned).collect(),
+            methods: methods.into(),
+            headers,
+            query: named(&conditions.query, "query")?,
+            identity: identity.map_err(|error| error.within("identity"))?,
+            properties: named(&conditions.properties, "properties")?,
         })
     }
 
+    /// The order of the comparisons is that of their cost.
     pub(crate) fn matches<S: Source>(&self, incoming: &Incoming<S>) -> bool {
-        self.path.as_ref().is_none_or(|pattern| pattern.matches(incoming.target().path().as_bytes()))
-            && self.host.as_ref().is_none_or(|pattern| {
-                pattern.matches(incoming.authority.get_or_init(|| incoming.source.authority()))
-            })
-            && self.method.as_ref().is_none_or(|method| {
-                *incoming.method.get_or_init(|| incoming.source.method()) == method.as_bytes()
-            })
-            && self.query.iter().all(|(name, value)| {
-                incoming.target().raw_parameter(name).is_some_and(|given| given == value)
-            })
-            && self.headers.iter().all(|(name, value)| {
-                incoming.source.header(name).is_some_and(|given| given == value.as_bytes())
-            })
+        let source = &incoming.source;
+        self.path.as_ref().is_none_or(|pattern| {
+            matches!(pattern, PathPattern::Every) || pattern.matches(incoming.target().path().as_bytes())
+        }) && self.host.as_ref().is_none_or(|pattern| pattern.matches(incoming.authority()))
+            && (self.methods.is_empty()
+                || self.methods.iter().any(|method| method.as_bytes() == incoming.method()))
+            && self
+                .query
+                .iter()
+                .all(|(name, text)| text.matches(incoming.target().raw_parameter(name).map(str::as_bytes)))
+            && self.headers.iter().all(|(name, text)| text.matches(source.header(name).as_deref()))
+            && self.identity.as_ref().is_none_or(|text| text.matches(source.property(IDENTITY).as_deref()))
+            && self.properties.iter().all(|(path, text)| text.matches(source.property(path).as_deref()))
+    }
+
+    /// How many bytes of a path that matches a rewrite of its prefix replaces; `None` if the pattern names no prefix.
+    pub(crate) fn prefix(&self, path: &[u8]) -> Option<usize> {
+        self.path.as_ref().map_or(Some(0), |pattern| pattern.prefix(path))
+    }
+
+    /// How much the conditions say: the order of the Gateway API.
+    pub(crate) fn precision(&self) -> Precision {
+        (
+            self.host.as_ref().map_or((0, 0), HostPattern::precision),
+            self.path.as_ref().map_or((0, 0), PathPattern::precision),
+            !self.methods.is_empty(),
+            self.headers.len(),
+            self.query.len(),
+        )
     }
 }
 
-/// Refuses what is no host's name: one without a port, and without a `*`.
-pub(crate) fn check_host(text: &str) -> Result<(), ConfigError> {
-    match HostPattern::new(text)? {
-        HostPattern::Exact(_) => Ok(()),
-        HostPattern::Under(_) => Err(ConfigError::new(format_args!("{text:?} stands for many hosts"))),
-    }
+fn named<'c>(
+    rules: impl IntoIterator<Item = (&'c String, &'c crate::text::TextConfig)>,
+    key: &str,
+) -> Result<Named, ConfigError> {
+    let rule = |(name, config): (&String, _)| {
+        let text = Text::new(config).map_err(|error| error.within(name).within(key))?;
+        Ok((name.clone(), text))
+    };
+    rules.into_iter().map(rule).collect()
 }
 
 /// Field names and methods are tokens.
-fn is_token(text: &str) -> bool {
+pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// A pattern for an authority without its port. It is kept in lower case.
-#[derive(Debug)]
-enum HostPattern {
-    Exact(String),
-    /// `*.example.com`, kept as `.example.com`: one or more labels in front.
-    Under(String),
-}
-
-impl HostPattern {
-    fn new(text: &str) -> Result<Self, ConfigError> {
-        let lower = text.to_ascii_lowercase();
-        let (under, name) = match lower.strip_prefix('*') {
-            Some(rest) => (true, rest),
-            None => (false, lower.as_str()),
-        };
-        let refuse = |message: &str| Err(ConfigError::new(format_args!("{text:?}: {message}")));
-        if name.contains('*') || (under && (!name.starts_with('.') || name.len() < 2)) {
-            return refuse("a * stands only at the beginning, before a dot");
-        }
-        if without_port(name.as_bytes()).len() != name.len() {
-            return refuse("the port does not take part in the comparison: leave it out");
-        }
-        if name.is_empty() || name.contains('/') || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return refuse("not a host name");
-        }
-        Ok(if under { Self::Under(name.to_owned()) } else { Self::Exact(name.to_owned()) })
-    }
-
-    fn matches(&self, authority: &[u8]) -> bool {
-        let host = without_port(authority);
-        match self {
-            Self::Exact(name) => host.eq_ignore_ascii_case(name.as_bytes()),
-            Self::Under(name) => host
-                .len()
-                .checked_sub(name.len())
-                .filter(|labels| *labels > 0)
-                .and_then(|labels| host.get(labels..))
-                .is_some_and(|end| end.eq_ignore_ascii_case(name.as_bytes())),
-        }
-    }
-}
-
-/// The authority up to its port. The colons inside `[::1]` are not the port's.
-pub(crate) fn without_port(authority: &[u8]) -> &[u8] {
-    match authority.iter().rposition(|byte| *byte == b':') {
-        Some(colon) if authority[colon + 1..].iter().all(u8::is_ascii_digit) => &authority[..colon],
-        _ => authority,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     #[derive(Clone, Default)]
@@ -178,6 +199,11 @@ mod tests {
         authority: &'static str,
         method: &'static str,
         header: Option<(&'static str, &'static str)>,
+        property: Option<(&'static str, &'static str)>,
+    }
+
+    fn value(pair: Option<(&str, &str)>, name: &str) -> Option<Vec<u8>> {
+        pair.filter(|(known, _)| *known == name).map(|(_, value)| value.as_bytes().to_vec())
     }
 
     impl Source for Sample {
@@ -194,88 +220,116 @@ mod tests {
         }
 
         fn header(&self, name: &str) -> Option<Vec<u8>> {
-            self.header.filter(|(known, _)| *known == name).map(|(_, value)| value.as_bytes().to_vec())
+            value(self.header, name)
+        }
+
+        fn property(&self, path: &str) -> Option<Vec<u8>> {
+            value(self.property, path)
         }
     }
 
-    fn matches(conditions: &Conditions, sample: Sample) -> bool {
-        Alternative::new(conditions).unwrap().matches(&Incoming::new(sample))
+    fn alternative(conditions: &str) -> Result<Alternative, String> {
+        let conditions = serde_json::from_str(conditions).map_err(|error| error.to_string())?;
+        Alternative::new(&conditions).map_err(|error| error.to_string())
     }
 
-    fn map(name: &str, value: &str) -> BTreeMap<String, String> {
-        BTreeMap::from([(name.to_owned(), value.to_owned())])
+    fn matches(conditions: &str, sample: Sample) -> bool {
+        alternative(conditions).unwrap().matches(&Incoming::new(sample))
     }
 
     #[test]
     fn no_conditions_match_every_request() {
-        assert!(matches(&Conditions::default(), Sample::default()));
-        let every = Conditions { path: Some("/**".into()), ..Conditions::default() };
-        assert!(matches(&every, Sample { target: "*", ..Sample::default() }));
+        assert!(matches("{}", Sample::default()));
+        assert!(matches(r#"{"path": "/**"}"#, Sample { target: "*", ..Sample::default() }));
     }
 
     #[test]
     fn all_conditions_of_a_map_must_hold() {
-        let conditions = Conditions {
-            path: Some("/a".into()),
-            host: Some("example.com".into()),
-            method: Some("GET".into()),
-            headers: map("X-Canary", "true"),
-            query: map("v", "2"),
-        };
+        let conditions = r#"{
+            "path": "/a", "host": "example.com", "method": ["GET", "HEAD"], "headers": {"X-Canary": "true"},
+            "query": {"v": {"prefix": "2"}}, "identity": {"prefix": "spiffe://mesh/"}
+        }"#;
         let sample = Sample {
-            target: "/a?v=2",
+            target: "/a?v=21",
             authority: "example.com",
             method: "GET",
             header: Some(("x-canary", "true")),
+            property: Some((IDENTITY, "spiffe://mesh/ns/a")),
         };
-        assert!(matches(&conditions, sample.clone()));
+        assert!(matches(conditions, sample.clone()));
+        assert!(matches(conditions, Sample { method: "HEAD", ..sample.clone() }));
         for other in [
             Sample { target: "/b?v=2", ..sample.clone() },
             Sample { target: "/a?v=3", ..sample.clone() },
             Sample { target: "/a", ..sample.clone() },
             Sample { authority: "example.org", ..sample.clone() },
             Sample { method: "get", ..sample.clone() },
+            Sample { method: "POST", ..sample.clone() },
             Sample { header: None, ..sample.clone() },
             Sample { header: Some(("x-canary", "True")), ..sample.clone() },
+            Sample { property: None, ..sample.clone() },
+            Sample { property: Some((IDENTITY, "spiffe://else/ns/a")), ..sample.clone() },
         ] {
-            assert!(!matches(&conditions, other));
+            assert!(!matches(conditions, other));
         }
-    }
-
-    fn host(pattern: &str, authority: &str) -> bool {
-        HostPattern::new(pattern).unwrap().matches(authority.as_bytes())
     }
 
     #[test]
-    fn hosts_compare_without_case_and_port() {
-        for authority in ["example.com", "EXAMPLE.com:8080", "example.com:"] {
-            assert!(host("Example.COM", authority), "{authority}");
-        }
-        assert!(!host("example.com", "xexample.com") && !host("example.com", "example.com:x"));
-        assert!(host("[::1]", "[::1]:80") && host("[::1]", "[::1]"));
+    fn what_is_absent_can_be_asked_for() {
+        let absent =
+            r#"{"headers": {"x-canary": {"present": false}}, "properties": {"tier": {"present": false}}}"#;
+        assert!(matches(absent, Sample::default()));
+        let canary = Sample { header: Some(("x-canary", "")), ..Sample::default() };
+        assert!(
+            !matches(absent, canary.clone())
+                && matches(r#"{"headers": {"x-canary": {"present": true}}}"#, canary)
+        );
+        let gold = Sample { property: Some(("tier", "gold")), ..Sample::default() };
+        assert!(!matches(absent, gold.clone()) && matches(r#"{"properties": {"tier": "gold"}}"#, gold));
     }
 
     #[test]
-    fn a_star_stands_for_one_or_more_labels() {
-        assert!(host("*.example.com", "a.example.com:1") && host("*.example.com", "a.B.Example.com"));
-        for other in ["example.com", ".example.com", "aexample.com", "a.example.org"] {
-            assert!(!host("*.example.com", other), "{other}");
-        }
+    fn paths_can_fit_an_expression() {
+        let path = r#"{"path": {"regex": "/v[0-9]+/.*"}}"#;
+        assert!(matches(path, Sample { target: "/v12/x?y", ..Sample::default() }));
+        assert!(!matches(path, Sample { target: "/a/v12/x", ..Sample::default() }));
+    }
+
+    #[test]
+    fn more_specific_conditions_go_first() {
+        let ranked = [
+            r#"{}"#,
+            r#"{"query": {"a": "b"}}"#,
+            r#"{"query": {"a": "b", "c": "d"}}"#,
+            r#"{"headers": {"a": "b"}}"#,
+            r#"{"method": "GET"}"#,
+            r#"{"path": "/a/**", "method": "GET"}"#,
+            r#"{"path": "/a/b/**"}"#,
+            r#"{"path": "/a/*"}"#,
+            r#"{"path": "/a"}"#,
+            r#"{"host": "*.example"}"#,
+            r#"{"host": "a.example"}"#,
+        ];
+        let ranked = ranked.map(|conditions| alternative(conditions).unwrap().precision());
+        assert!(ranked.windows(2).all(|pair| pair[0] < pair[1]), "{ranked:?}");
     }
 
     #[test]
     fn wrong_conditions_are_refused_with_their_place() {
-        let place = |conditions: Conditions| Alternative::new(&conditions).unwrap_err().to_string();
-        for wrong in ["", "*", "*.", "a*b", "a.*", "example.com:80", "http://a", "a b"] {
-            let error = place(Conditions { host: Some(wrong.into()), ..Conditions::default() });
-            assert!(error.starts_with("host: "), "{error}");
+        for (conditions, place) in [
+            (r#"{"host": "a b"}"#, "host: "),
+            (r#"{"path": "x"}"#, "path: "),
+            (r#"{"path": {"regex": "("}}"#, "path/regex: "),
+            (r#"{"method": "G T"}"#, "method: "),
+            (r#"{"method": []}"#, "method: "),
+            (r#"{"headers": {"a b": ""}}"#, "headers: "),
+            (r#"{"headers": {"a": {"regex": "("}}}"#, "headers/a/regex: "),
+            (r#"{"query": {"a": {"prefix": ""}}}"#, "query/a/prefix: "),
+            (r#"{"identity": {"suffix": ""}}"#, "identity/suffix: "),
+            (r#"{"properties": {"a//b": ""}}"#, "properties: "),
+        ] {
+            let error = alternative(conditions).unwrap_err();
+            assert!(error.starts_with(place), "{conditions}: {error}");
         }
-        assert!(place(Conditions { path: Some("x".into()), ..Conditions::default() }).starts_with("path: "));
-        assert!(
-            place(Conditions { method: Some("G T".into()), ..Conditions::default() }).starts_with("method: ")
-        );
-        assert!(
-            place(Conditions { headers: map("a b", ""), ..Conditions::default() }).starts_with("headers: ")
-        );
     }
 }

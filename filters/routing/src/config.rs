@@ -1,20 +1,53 @@
 //! What a user writes under `routing:`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
-use meshgate_sdk::ConfigError;
 use meshgate_sdk::config::{Cluster, ClusterMap, Duration, SubChain};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::conditions::Alternative;
+use crate::keys::KeysConfig;
+use crate::mirror::MirrorConfig;
+use crate::redirect::RedirectConfig;
+use crate::rewrite::RewriteConfig;
+use crate::text::TextConfig;
 
 /// The configuration of the filter `routing`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// The routes. The first one that matches a request decides; the order of this list is all that counts.
+    /// The routes of requests for hosts that no virtual host is for. The first one that matches decides.
+    #[serde(default)]
     pub(crate) routes: Vec<RouteConfig>,
+    /// Routes by the host that a request is for.
+    #[serde(default)]
+    pub(crate) virtual_hosts: Vec<VirtualHostConfig>,
+    /// In which order routes are tried. Default: that of the list.
+    #[serde(default)]
+    pub(crate) order: Order,
+}
+
+/// The routes of some hosts.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct VirtualHostConfig {
+    /// The hosts: `shop.example`, `*.shop.example`, `*` for all others; with `:8443` only those at this port.
+    #[schemars(length(min = 1))]
+    pub(crate) hosts: Vec<String>,
+    /// Their routes. The first one that matches decides.
+    pub(crate) routes: Vec<RouteConfig>,
+}
+
+/// In which order routes are tried.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Order {
+    /// As they are written.
+    #[default]
+    List,
+    /// The most specific first: by host, then an exact path, then the longest prefix, then a method, then the most fields,
+    /// then the most parameters, then as they are written.
+    Specific,
 }
 
 /// One route.
@@ -26,16 +59,35 @@ pub(crate) struct RouteConfig {
     /// Which requests take the route: all conditions of one map, or those of any map in a list. Left out: all requests.
     #[serde(default)]
     pub(crate) r#match: Matches,
-    /// The cluster that requests go to, or several with weights. A route has this or `redirect`.
+    /// The cluster that requests go to, or several with weights. A route has this, `redirect` or `answer`.
     #[serde(default)]
     #[schemars(with = "Targets")]
     pub(crate) to: Option<Targets>,
-    /// Sends clients elsewhere, to the same path and query: `{scheme: https}`. A route has this or `to`.
+    /// Sends clients elsewhere: `{scheme: https}`. A route has this, `to` or `answer`.
     #[serde(default)]
     #[schemars(with = "RedirectConfig")]
     pub(crate) redirect: Option<RedirectConfig>,
-    /// How long an exchange may take from the end of its request to the end of its response.
+    /// Answers by itself: `{status: 410}`. A route has this, `to` or `redirect`.
+    #[serde(default)]
+    #[schemars(with = "AnswerConfig")]
+    pub(crate) answer: Option<AnswerConfig>,
+    /// How long an exchange may take from the end of its request to the end of its response; `0s`: as long as it takes.
     pub(crate) timeout: Option<Duration>,
+    /// With several clusters in `to`: by what a client stays with the one it had. Left out: drawn for each request.
+    #[serde(default)]
+    #[schemars(with = "KeysConfig")]
+    pub(crate) sticky: Option<KeysConfig>,
+    /// By what a load balancer of the kind `ring_hash` or `maglev` chooses the endpoint, in the place of the cluster's own key.
+    #[serde(default)]
+    #[schemars(with = "KeysConfig")]
+    pub(crate) hash: Option<KeysConfig>,
+    /// What to change in the request's path and authority on the way.
+    #[serde(default)]
+    #[schemars(with = "RewriteConfig")]
+    pub(crate) rewrite: Option<RewriteConfig>,
+    /// Clusters that get a copy of the requests, or of some. Their answers are dropped.
+    #[serde(default)]
+    pub(crate) mirrors: Vec<MirrorConfig>,
     /// Filters for this route only. They run after this one.
     pub(crate) filters: Option<SubChain>,
 }
@@ -44,7 +96,7 @@ pub(crate) struct RouteConfig {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(
     untagged,
-    expecting = "expected a map of conditions (path, host, method, headers, query) or a list of such maps"
+    expecting = "expected a map of conditions (path, host, method, headers, query, identity, properties) or a list of such maps"
 )]
 pub(crate) enum Matches {
     /// All conditions must hold.
@@ -63,18 +115,67 @@ impl Default for Matches {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Conditions {
-    /// The path without the query: exact (`/login`), everything below (`/reviews/**`), or `*` for a part of a segment.
-    pub(crate) path: Option<String>,
+    /// The path without the query: exact (`/login`), everything below (`/reviews/**`), `*` for a part of a segment, or
+    /// `{regex: …}` for all of it.
+    #[serde(default)]
+    #[schemars(with = "PathConfig")]
+    pub(crate) path: Option<PathConfig>,
     /// The authority without the port, in any case: exact, or `*.example.com`.
     pub(crate) host: Option<String>,
-    /// The method, exactly as written: methods are case-sensitive.
-    pub(crate) method: Option<String>,
-    /// Fields that the request must have, with exactly these values.
+    /// The method, exactly as written (methods are case-sensitive), or a list of methods.
     #[serde(default)]
-    pub(crate) headers: BTreeMap<String, String>,
-    /// Parameters that the query must have, with exactly these values, as they stand in the URL.
+    #[schemars(with = "MethodConfig")]
+    pub(crate) method: Option<MethodConfig>,
+    /// Fields: what the first value of each must be.
     #[serde(default)]
-    pub(crate) query: BTreeMap<String, String>,
+    pub(crate) headers: BTreeMap<String, TextConfig>,
+    /// Parameters of the query: what the first value of each must be, as it stands in the URL.
+    #[serde(default)]
+    pub(crate) query: BTreeMap<String, TextConfig>,
+    /// Who the client is by its certificate: the first URI in it, such as `spiffe://example.org/ns/a/sa/b`.
+    #[serde(default)]
+    #[schemars(with = "TextConfig")]
+    pub(crate) identity: Option<TextConfig>,
+    /// Properties that are text, with `/` in their paths: what the host knows, and what earlier filters have set.
+    #[serde(default)]
+    pub(crate) properties: BTreeMap<String, TextConfig>,
+}
+
+/// What a path must be: a pattern, or a rule.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a path such as /reviews/**, or {regex: …}")]
+pub(crate) enum PathConfig {
+    /// An exact path, one with `*` for parts of segments, or with `/**` at the end for everything below.
+    Pattern(String),
+    /// By a regular expression.
+    Rule(PathRule),
+}
+
+/// A rule for a path.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PathRule {
+    /// All of the path fits this regular expression.
+    pub(crate) regex: String,
+}
+
+/// One method, or several.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a method or a list of methods")]
+pub(crate) enum MethodConfig {
+    /// This one.
+    One(String),
+    /// Any of these.
+    Any(#[schemars(length(min = 1))] Vec<String>),
+}
+
+impl MethodConfig {
+    pub(crate) fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(method) => std::slice::from_ref(method),
+            Self::Any(methods) => methods,
+        }
+    }
 }
 
 /// Where a route's requests go.
@@ -90,91 +191,6 @@ pub(crate) enum Targets {
     Weighted(ClusterMap<u32>),
 }
 
-/// Where clients are sent. What is left out is as in the request, but for the port, which is the scheme's own.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RedirectConfig {
-    /// The scheme.
-    #[serde(default)]
-    #[schemars(with = "Scheme")]
-    pub(crate) scheme: Option<Scheme>,
-    /// The host, without a port.
-    #[serde(default)]
-    #[schemars(with = "String", length(min = 1))]
-    pub(crate) host: Option<String>,
-    /// The port. Default: 443 for https, 80 for http.
-    #[serde(default)]
-    #[schemars(with = "u16", range(min = 1))]
-    pub(crate) port: Option<u16>,
-    /// The status. With 307 and 308 clients keep method and body. Default: 301.
-    #[serde(default)]
-    #[schemars(with = "u16", extend("enum" = [301, 302, 303, 307, 308]))]
-    pub(crate) code: Option<u16>,
-}
-
-/// A scheme that clients can be sent to.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Scheme {
-    /// Cleartext.
-    Http,
-    /// Through TLS.
-    Https,
-}
-
-impl Scheme {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        }
-    }
-
-    pub(crate) fn port(self) -> u16 {
-        match self {
-            Scheme::Http => 80,
-            Scheme::Https => 443,
-        }
-    }
-}
-
-impl Config {
-    /// Refuses names that are empty or used twice: metrics could not tell the routes apart.
-    pub(crate) fn check_names(&self) -> Result<(), ConfigError> {
-        let mut seen = HashSet::new();
-        for (index, route) in self.routes.iter().enumerate() {
-            let refuse = |message: String| Err(ConfigError::new(message).at(format!("routes/{index}/name")));
-            if route.name.is_empty() {
-                return refuse("a route needs a name".to_owned());
-            }
-            if !seen.insert(route.name.as_str()) {
-                return refuse(format!("another route is named {:?} already", route.name));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl RouteConfig {
-    /// The conditions, prepared for matching.
-    pub(crate) fn alternatives(&self) -> Result<Vec<Alternative>, ConfigError> {
-        match &self.r#match {
-            Matches::All(conditions) => {
-                Ok(vec![Alternative::new(conditions).map_err(|error| error.within("match"))?])
-            }
-            Matches::Any(list) if list.is_empty() => {
-                Err(ConfigError::new("an empty list of conditions matches nothing").at("match"))
-            }
-            Matches::Any(list) => {
-                let alternatives = list.iter().enumerate().map(|(index, conditions)| {
-                    Alternative::new(conditions).map_err(|error| error.within(&format!("match/{index}")))
-                });
-                alternatives.collect()
-            }
-        }
-    }
-}
-
 impl Targets {
     /// The clusters with their weights.
     pub(crate) fn weighted(&self) -> Vec<(&Cluster, u32)> {
@@ -185,4 +201,20 @@ impl Targets {
             }
         }
     }
+}
+
+/// What a route answers by itself.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AnswerConfig {
+    /// The status. Default: 200.
+    #[serde(default)]
+    #[schemars(with = "u16", range(min = 200, max = 599))]
+    pub(crate) status: Option<u16>,
+    /// The body. Default: none.
+    #[serde(default)]
+    pub(crate) body: String,
+    /// Fields of the head.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
 }

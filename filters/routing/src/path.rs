@@ -1,9 +1,12 @@
-//! Path patterns: exact, `/**` and `*`.
+//! Path patterns: exact, `/**` and `*`, and regular expressions.
 
 use meshgate_sdk::ConfigError;
 
+use crate::config::PathConfig;
+use crate::regex::WholeText;
+
 /// A pattern for a path without its query.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum PathPattern {
     /// Every path: `/**`.
     Every,
@@ -13,11 +16,22 @@ pub(crate) enum PathPattern {
     Below(Box<[u8]>),
     /// Segments with `*` in them, and perhaps everything below.
     Segments { segments: Box<[Box<[u8]>]>, below: bool },
+    /// A path that fits a regular expression.
+    Regex(WholeText),
 }
 
 impl PathPattern {
-    /// Reads a pattern.
-    pub(crate) fn new(text: &str) -> Result<Self, ConfigError> {
+    /// Reads what a user writes.
+    pub(crate) fn new(config: &PathConfig) -> Result<Self, ConfigError> {
+        match config {
+            PathConfig::Pattern(text) => Self::read(text),
+            PathConfig::Rule(rule) => {
+                WholeText::new(&rule.regex).map(Self::Regex).map_err(|error| error.at("regex"))
+            }
+        }
+    }
+
+    fn read(text: &str) -> Result<Self, ConfigError> {
         let refuse = |message: &str| Err(ConfigError::new(format_args!("{text:?}: {message}")));
         if !text.starts_with('/') {
             return refuse("a path begins with /");
@@ -62,6 +76,35 @@ impl PathPattern {
                 let all = segments.iter().all(|pattern| given.next().is_some_and(|text| glob(pattern, text)));
                 all && (*below || given.next().is_none())
             }
+            Self::Regex(expression) => expression.matches(path),
+        }
+    }
+
+    /// How many bytes of a path that matches stand before what `/**` is for. `None`: the pattern has no such end.
+    pub(crate) fn prefix(&self, path: &[u8]) -> Option<usize> {
+        match self {
+            Self::Every => Some(0),
+            Self::Below(base) => Some(base.len()),
+            Self::Segments { segments, below: true } => {
+                // Each segment of the pattern has a slash before it.
+                let mut slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+                Some(slashes.nth(segments.len()).map_or(path.len(), |(at, _)| at))
+            }
+            Self::Exact(_) | Self::Segments { below: false, .. } | Self::Regex(_) => None,
+        }
+    }
+
+    /// How much it says of a path: a kind, and a length within the kind. Exact paths say most, then patterns of the whole
+    /// path, then those with `/**`.
+    pub(crate) fn precision(&self) -> (u8, usize) {
+        let written = |segments: &[Box<[u8]>]| segments.iter().map(|segment| segment.len() + 1).sum();
+        match self {
+            Self::Every => (0, 0),
+            Self::Below(base) => (1, base.len()),
+            Self::Segments { segments, below: true } => (1, written(segments)),
+            Self::Segments { segments, below: false } => (2, written(segments)),
+            Self::Regex(expression) => (2, expression.length()),
+            Self::Exact(path) => (3, path.len()),
         }
     }
 }
@@ -97,8 +140,36 @@ pub(crate) fn glob(pattern: &[u8], text: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn matches(pattern: &str, path: &str) -> bool {
-        PathPattern::new(pattern).unwrap().matches(path.as_bytes())
+    fn pattern(text: &str) -> PathPattern {
+        PathPattern::read(text).unwrap()
+    }
+
+    fn matches(text: &str, path: &str) -> bool {
+        pattern(text).matches(path.as_bytes())
+    }
+
+    #[test]
+    fn what_stands_before_the_stars_is_known() {
+        for (text, path, prefix) in [
+            ("/**", "/a/b", Some("")),
+            ("/a/**", "/a/b/c", Some("/a")),
+            ("/a/**", "/a", Some("/a")),
+            ("/users/*/**", "/users/7/orders/1", Some("/users/7")),
+            ("/users/*/**", "/users/7", Some("/users/7")),
+            ("/users/*", "/users/7", None),
+            ("/a", "/a", None),
+        ] {
+            let known = pattern(text).prefix(path.as_bytes()).map(|length| &path[..length]);
+            assert_eq!(known, prefix, "{text} of {path}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_say_more_are_more_precise() {
+        let regex = PathPattern::Regex(WholeText::new("/a/[0-9]+").unwrap());
+        let mut known = vec![pattern("/**"), pattern("/a/**"), pattern("/a/*/**"), pattern("/a/*"), regex];
+        known.extend([pattern("/a"), pattern("/a/b")]);
+        assert!(known.windows(2).all(|pair| pair[0].precision() < pair[1].precision()), "{known:?}");
     }
 
     #[test]
@@ -147,7 +218,7 @@ mod tests {
     #[test]
     fn wrong_patterns_are_refused() {
         for wrong in ["", "reviews", "/a?b", "/a#b", "/a b", "/ü", "/a/**/b", "/a**", "/**/**", "**"] {
-            assert!(PathPattern::new(wrong).is_err(), "{wrong}");
+            assert!(PathPattern::read(wrong).is_err(), "{wrong}");
         }
     }
 }

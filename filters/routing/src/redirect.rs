@@ -1,11 +1,69 @@
-//! Sending a client elsewhere: the same path and query under another scheme, host or port.
+//! Sending a client elsewhere: to another scheme, host, port or path.
 
 use meshgate_sdk::config::SubChain;
 use meshgate_sdk::route::Decision;
-use meshgate_sdk::{ConfigError, Request};
+use meshgate_sdk::{ConfigError, Request, Target};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use crate::conditions::{check_host, without_port};
-use crate::config::{RedirectConfig, Scheme};
+use crate::hosts::{check_host, without_port};
+use crate::rewrite::NewPath;
+
+/// Where clients are sent. What is left out is as in the request, but for the port, which is the scheme's own.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RedirectConfig {
+    /// The scheme.
+    #[serde(default)]
+    #[schemars(with = "Scheme")]
+    pub(crate) scheme: Option<Scheme>,
+    /// The host, without a port.
+    #[serde(default)]
+    #[schemars(with = "String", length(min = 1))]
+    pub(crate) host: Option<String>,
+    /// The port. Default: 443 for https, 80 for http.
+    #[serde(default)]
+    #[schemars(with = "u16", range(min = 1))]
+    pub(crate) port: Option<u16>,
+    /// The path. The query stays.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub(crate) path: Option<String>,
+    /// Takes the place of the part of the path that stands before `/**` in the route's `path`.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub(crate) prefix: Option<String>,
+    /// The status. With 307 and 308 clients keep method and body. Default: 301.
+    #[serde(default)]
+    #[schemars(with = "u16", extend("enum" = [301, 302, 303, 307, 308]))]
+    pub(crate) code: Option<u16>,
+}
+
+/// A scheme that clients can be sent to.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Scheme {
+    /// Cleartext.
+    Http,
+    /// Through TLS.
+    Https,
+}
+
+impl Scheme {
+    fn name(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    fn port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
 
 /// The statuses that send a client to the field `location`.
 const CODES: [u16; 5] = [301, 302, 303, 307, 308];
@@ -17,6 +75,7 @@ pub(crate) struct Redirect {
     host: Option<String>,
     /// `:8443`, or nothing for the scheme's own port.
     port: String,
+    path: Option<NewPath>,
     code: u16,
     /// The name and the filters of its route.
     route: String,
@@ -34,9 +93,10 @@ impl Redirect {
             let message = format!("{code} does not send a client elsewhere: 301, 302, 303, 307 and 308 do");
             return Err(ConfigError::new(message).at("code"));
         }
-        if config.scheme.is_none() && config.host.is_none() && config.port.is_none() {
+        let path = NewPath::new(config.prefix.as_deref(), config.path.as_deref(), None)?;
+        if config.scheme.is_none() && config.host.is_none() && config.port.is_none() && path.is_none() {
             return Err(ConfigError::new(
-                "it leads to where it came from: give it a scheme, a host or a port",
+                "it leads to where it came from: give it a scheme, a host, a port or a path",
             ));
         }
         if let Some(host) = &config.host {
@@ -48,16 +108,24 @@ impl Redirect {
             scheme: config.scheme,
             host: config.host.clone(),
             port: port.map(|port| format!(":{port}")).unwrap_or_default(),
+            path,
             code,
             route: route.to_owned(),
             chain: chain.cloned(),
         })
     }
 
-    /// What a request is answered with.
-    pub(crate) fn decide(&self, request: &Request) -> Decision {
-        let (scheme, authority, target) = (request.scheme(), request.authority(), request.target());
-        let location = self.location(scheme.as_bytes(), authority.as_bytes(), target.as_str().as_bytes());
+    /// Whether the route's `path` has to say what the prefix is.
+    pub(crate) fn needs_prefix(&self) -> bool {
+        self.path.as_ref().is_some_and(NewPath::needs_prefix)
+    }
+
+    /// What a request is answered with. `prefix`: how many bytes of its path a new prefix replaces.
+    pub(crate) fn decide(&self, request: &Request, target: &Target, prefix: Option<usize>) -> Decision {
+        let (scheme, authority) = (request.scheme(), request.authority());
+        let changed = self.path.as_ref().map(|path| path.apply(target, prefix));
+        let target = changed.as_deref().unwrap_or(target.as_str());
+        let location = self.location(scheme.as_bytes(), authority.as_bytes(), target.as_bytes());
         let decision = match location {
             Some(location) => Decision::answer(self.code, "").header("location", location),
             // Of HTTP/1.0, which need not say what host it is for.
@@ -85,7 +153,8 @@ mod tests {
     use super::*;
 
     fn redirect(scheme: Option<Scheme>, host: Option<&str>, port: Option<u16>) -> Redirect {
-        let config = RedirectConfig { scheme, host: host.map(str::to_owned), port, code: None };
+        let config =
+            RedirectConfig { scheme, host: host.map(str::to_owned), port, ..RedirectConfig::default() };
         Redirect::new(&config, "route", None).unwrap()
     }
 
@@ -113,7 +182,7 @@ mod tests {
     #[test]
     fn wrong_redirects_are_refused_with_their_place() {
         let refused = |config: RedirectConfig| Redirect::new(&config, "route", None).unwrap_err().to_string();
-        let nothing = || RedirectConfig { scheme: None, host: None, port: None, code: None };
+        let nothing = RedirectConfig::default;
         let https = || RedirectConfig { scheme: Some(Scheme::Https), ..nothing() };
         assert!(refused(nothing()).contains("where it came from"));
         assert!(refused(RedirectConfig { code: Some(200), ..https() }).starts_with("code: "));

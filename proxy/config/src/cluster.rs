@@ -2,6 +2,7 @@
 //! more than one value. Used by the file's form and by the model alike, where both are the same.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -26,6 +27,8 @@ pub struct Endpoint {
     pub labels: Labels,
     /// Where it is.
     pub locality: Locality,
+    /// The host name, without the port, by which it was found; none if it was written as an address.
+    pub host: Option<Arc<str>>,
 }
 
 /// Names and values.

@@ -288,6 +288,7 @@ impl Endpoint {
             priority: 0,
             labels: Default::default(),
             locality: Locality::default(),
+            host: None,
         }
     }
 }

@@ -31,6 +31,7 @@ mod overload;
 mod passthrough;
 mod range;
 mod references;
+mod refusal;
 mod scalars;
 mod schema;
 mod source;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::ToSocketAddrs;
+use std::sync::Arc;
 
 use crate::address::Address;
 use crate::cluster::Endpoint;
@@ -170,11 +171,39 @@ pub(crate) fn endpoints(root: &Node, files: &mut Files, report: &mut Report<'_>)
         let in_file = discovery::endpoints_in_file(cluster, files, report);
         clusters.push(match (in_file, cluster.get("endpoints")) {
             (Some(endpoints), _) => endpoints,
-            (None, Some(list)) => endpoints_of(list, &mut asked, report),
+            (None, Some(list)) => {
+                let endpoints = endpoints_of(list, &mut asked, report);
+                subsets_of_none(cluster, &endpoints, report);
+                endpoints
+            }
             (None, None) => Vec::new(),
         });
     }
     clusters
+}
+
+/// Subsets of written endpoints are as they are: one without any would answer nothing but 503. Where endpoints come and go,
+/// there may be some later.
+fn subsets_of_none(cluster: &Node, endpoints: &[Endpoint], report: &mut Report<'_>) {
+    // A list without any that could be read has been reported, or is empty on purpose.
+    if endpoints.is_empty() {
+        return;
+    }
+    for subset in cluster.get("subsets").map(Node::items).unwrap_or_default() {
+        let Some(labels) = subset.get("labels") else { continue };
+        let has = |endpoint: &Endpoint| {
+            labels
+                .entries()
+                .iter()
+                .all(|label| endpoint.labels.get(&label.key).map(String::as_str) == label.value.as_text())
+        };
+        if !endpoints.iter().any(has) {
+            let name = subset.get("name").and_then(Node::as_text).unwrap_or_default();
+            let message = format!("no endpoint has the labels of the subset {}", quoted(name));
+            let hint = "an endpoint has labels as in `{address: 127.0.0.1:9001, labels: {version: v2}}`";
+            report.error_with(labels.at, message, hint);
+        }
+    }
 }
 
 /// The endpoints in a list.
@@ -198,7 +227,8 @@ pub(crate) fn endpoints_of<'n>(
         match asked.entry(text).or_insert_with(|| resolve(text)) {
             Ok(found) => {
                 let new = found.iter().filter(|address| known.insert(**address));
-                endpoints.extend(new.map(|address| endpoint(entry, *address)));
+                let host = Address::parse(text).is_none().then(|| host_name(text));
+                endpoints.extend(new.map(|address| endpoint(entry, *address, host.clone())));
             }
             Err(reason) => {
                 report.error(node.at, format!("the endpoint {} does not resolve: {reason}", quoted(text)))
@@ -208,8 +238,14 @@ pub(crate) fn endpoints_of<'n>(
     endpoints
 }
 
+/// The host of `HOST:PORT`, as others are to be told of it.
+fn host_name(text: &str) -> Arc<str> {
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+    host.trim_end_matches('.').into()
+}
+
 /// What an entry says of an endpoint.
-fn endpoint(entry: &Node, address: Address) -> Endpoint {
+fn endpoint(entry: &Node, address: Address, host: Option<Arc<str>>) -> Endpoint {
     let labels = entry.get("labels").map(Node::entries).unwrap_or_default().iter();
     let labels =
         labels.filter_map(|label| Some((label.key.clone(), label.value.as_text()?.to_owned()))).collect();
@@ -220,6 +256,7 @@ fn endpoint(entry: &Node, address: Address) -> Endpoint {
         priority: number(entry, "priority", 0),
         labels,
         locality,
+        host,
     }
 }
 

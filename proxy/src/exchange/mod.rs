@@ -3,6 +3,7 @@
 mod body;
 mod deadline;
 mod error;
+mod mirror;
 mod pace;
 mod record;
 mod reply;
@@ -108,6 +109,7 @@ async fn request(exchange: &Exchange, body: Body) -> Result<Reply, End> {
         stream.end_request();
     }
     let mut response = forward(exchange, &cluster, upload, &mut deadline).await?;
+    exchange.compare(response.status());
     let tunnel = exchange.offer.taken(&mut response).await?;
     Ok(Reply::upstream(response, tunnel, deadline)?)
 }
@@ -127,10 +129,11 @@ async fn forward(
     }
     let mut headers = std::mem::take(&mut head.headers);
     exchange.offer.pass_on(cluster, &mut headers)?;
+    let body = mirror::begin(exchange, &head, &headers, upload);
     let idempotent = head.method.is_idempotent();
     let may_be_sent_again = idempotent || cluster.protocol() == ClusterProtocol::Http2;
-    let spare = (upload.is_end_stream() && may_be_sent_again).then(|| headers.clone());
-    let request = upstream_request(&head, headers, Body::stream(upload));
+    let spare = (body.is_end_stream() && may_be_sent_again).then(|| headers.clone());
+    let request = upstream_request(&head, headers, body);
     let mut response = attempt(exchange, cluster, request, deadline).await;
     if let (Some(headers), Err(End::Error(ExchangeError::Upstream(error)))) = (spare, &response)
         && (error.kind == UpstreamErrorKind::Refused
@@ -160,6 +163,7 @@ async fn attempt(
     let stream = &exchange.stream;
     let upstream = &exchange.listener.upstream;
     let endpoint = upstream.pick(cluster, exchange.key(cluster)).map_err(ExchangeError::Upstream)?;
+    exchange.address_to(&endpoint, &mut request);
     exchange.begin_attempt(cluster, endpoint.address());
     let mut send = pin!(upstream.send_to(cluster, &endpoint, request));
     let response = poll_fn(|cx| {
@@ -187,7 +191,8 @@ async fn respond(exchange: &Rc<Exchange>, mut reply: Reply) -> Result<Response<B
     let mut above = stream.reached();
     let mut misled = false;
     loop {
-        let Reply { head, body, tunnel, mut deadline } = reply;
+        let Reply { mut head, body, tunnel, mut deadline } = reply;
+        exchange.add_decided(&mut head);
         exchange.show(head);
         let mut body = FilteredBody::response(stream, body, above);
         if let Err((next, interrupted)) = stream.run_response_head(&mut body, |cx| deadline.poll(cx)).await {

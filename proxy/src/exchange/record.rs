@@ -1,20 +1,23 @@
 //! What is kept of an exchange from its head to its entry in the access log.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header, request};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request,
+};
 use http_body::{Body as _, Frame};
 use meshgate_config::Address;
 use meshgate_wasm::{LocalResponse, RequestHead, ResponseHead};
 
 use super::error::{ExchangeError, REQUEST_BODY_TIMEOUT, Verdict};
+use super::mirror::Comparison;
 use super::reply::Reply;
 use super::upgrade::Offer;
 use super::{Closed, End};
-use crate::filter::{FilterFailure, FilterFault, Stop, Stream};
+use crate::filter::{FilterFailure, FilterFault, Stop, Stream, TimeLimit};
 use crate::message::forwarding::{X_FORWARDED_FOR, X_REQUEST_ID};
 use crate::message::proxy_protocol::Addresses;
 use crate::message::{Body, Peer, ResponseFlag, failpoint, grpc, local_response};
@@ -30,6 +33,7 @@ pub(super) struct Exchange {
     pub(super) listener: Rc<Listener>,
     pub(super) offer: Offer,
     arrived: Arrived,
+    comparison: OnceCell<Rc<Comparison>>,
     sent_at: Cell<Option<Instant>>,
     completed: Cell<bool>,
 }
@@ -61,21 +65,29 @@ impl Exchange {
     ) -> Rc<Exchange> {
         listener.metrics.begin();
         let (sent_at, completed) = (Cell::new(None), Cell::new(false));
-        Rc::new(Exchange { stream, listener, offer, arrived, sent_at, completed })
+        Rc::new(Exchange {
+            stream,
+            listener,
+            offer,
+            arrived,
+            comparison: OnceCell::new(),
+            sent_at,
+            completed,
+        })
     }
 
     /// What the filters decided, or the listener's default.
     pub(super) fn destination(&self) -> Result<Destination, ExchangeError> {
         let listener = &self.listener;
         failpoint::reach(self.stream.http().borrow().request.path.as_str());
-        let (name, timeout) = match self.stream.decision() {
+        let (name, limit) = match self.stream.decision() {
             Some(decision) => match decision.direct {
                 Some(response) => return Ok(Destination::Direct(response)),
                 None => (decision.cluster.name, decision.timeout),
             },
             None => {
                 let chosen = self.stream.connection_cluster().or_else(|| listener.cluster.clone());
-                (chosen.ok_or(ExchangeError::NoRoute)?, None)
+                (chosen.ok_or(ExchangeError::NoRoute)?, TimeLimit::Default)
             }
         };
         let cluster = listener.clusters.find(&name);
@@ -83,7 +95,7 @@ impl Exchange {
         let attributes = &mut self.stream.http().borrow_mut().attributes;
         attributes.cluster = Some(name);
         attributes.cluster_metadata = cluster.metadata().cloned();
-        Ok(Destination::Cluster(cluster, timeout.or(listener.config.request_timeout)))
+        Ok(Destination::Cluster(cluster, limit.or(listener.config.request_timeout)))
     }
 
     /// Who connected, and to where, if that has an address.
@@ -211,8 +223,47 @@ impl Exchange {
 
     /// The key by which the cluster's load balancer chooses the request's endpoint, if it goes by one.
     pub(super) fn key(&self, cluster: &Cluster) -> Option<u64> {
+        let extras = self.stream.extras();
+        if let Some(extras) = extras.filter(|extras| !extras.hash_key.is_empty()) {
+            return cluster.key_of(&extras.hash_key);
+        }
         let http = self.stream.http().borrow();
         cluster.key(&http.request, http.attributes.connection.source.ip())
+    }
+
+    /// How long it may take.
+    pub(super) fn time_limit(&self) -> Option<Duration> {
+        let limit = self.stream.decision().map_or(TimeLimit::Default, |decision| decision.timeout);
+        limit.or(self.listener.config.request_timeout)
+    }
+
+    /// The endpoint's answer is to be compared.
+    pub(super) fn compare_with(&self, comparison: Rc<Comparison>) {
+        let _ = self.comparison.set(comparison);
+    }
+
+    /// The endpoint has answered with this status.
+    pub(super) fn compare(&self, status: StatusCode) {
+        if let Some(comparison) = self.comparison.get() {
+            comparison.endpoint(&self.listener, status);
+        }
+    }
+
+    /// Tells an endpoint its own name, if the route says so and it has one.
+    pub(super) fn address_to(&self, endpoint: &Endpoint, request: &mut Request<Body>) {
+        if let Some(authority) = endpoint.authority()
+            && self.stream.extras().is_some_and(|extras| extras.endpoint_authority)
+        {
+            request.headers_mut().insert(header::HOST, authority.clone());
+        }
+    }
+
+    /// Adds to a response what the route says.
+    pub(super) fn add_decided(&self, head: &mut ResponseHead) {
+        let Some(extras) = self.stream.extras() else { return };
+        for (name, value) in &extras.response_headers {
+            head.headers.append(name, value.clone());
+        }
     }
 
     /// The response that takes the place of an endpoint's.

@@ -31,6 +31,11 @@ impl Offer {
         Offer { upgrade, passed_on: Cell::new(false) }
     }
 
+    /// Whether there is one.
+    pub(super) fn is_made(&self) -> bool {
+        self.upgrade.is_some()
+    }
+
     /// Passes the offer on in a request's fields, in the words of HTTP/1.1, unless a filter took it out of them.
     ///
     /// # Errors

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use meshgate_abi::{DirectResponse, MetricType, RouteDecision, Series, function};
+use meshgate_abi::{DirectResponse, Header, MetricType, RouteDecision, Series, function};
 use meshgate_wasm::{ForeignCaller, LocalResponse, MetricKind, SeriesSpec, Status};
 use prost::Message;
 
 use super::filter_state;
 use super::session::Session;
-use super::stream::{Decision, Stream, Target};
+use super::stream::{Decision, Extras, Mirror, Stream, Target, TimeLimit};
 
 /// Bytes of an argument. Decoding makes much of little: an empty part of a message takes two bytes in it.
 const MAX_ARGUMENT: usize = 256 << 10;
@@ -21,6 +21,10 @@ const MAX_ARGUMENT: usize = 256 << 10;
 const MAX_SERIES: usize = 64 << 10;
 /// Fields of a direct response, as of other maps that come from guests.
 const MAX_FIELDS: usize = 1_024;
+/// Copies of a request.
+const MAX_MIRRORS: usize = 16;
+/// Bytes of a body that may wait for a mirror, if the filter does not say.
+const MIRROR_BUFFER: usize = 64 << 10;
 
 /// Answers a foreign function; `NotFound` if there is none of this name.
 pub fn foreign_function(
@@ -41,7 +45,7 @@ pub fn foreign_function(
 
 fn route(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Status> {
     let exchange = caller.exchange().ok_or(Status::BadArgument)?.as_any();
-    let decision = RouteDecision::decode(argument).map_err(|_| Status::BadArgument)?;
+    let mut decision = RouteDecision::decode(argument).map_err(|_| Status::BadArgument)?;
     if let Some(session) = exchange.downcast_ref::<Session>() {
         return choose(session, &decision);
     }
@@ -57,19 +61,64 @@ fn route(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Status>
             Some(Rc::clone(filter.chain(key).ok_or(Status::BadArgument)?))
         }
     };
+    let timeout = match (decision.timeout_ms, decision.no_timeout) {
+        (0, false) => TimeLimit::Default,
+        (0, true) => TimeLimit::Unlimited,
+        (time, false) => TimeLimit::Within(Duration::from_millis(time)),
+        (_, true) => return Err(Status::BadArgument),
+    };
+    let extras = has_extras(&decision).then(|| extras(stream, &mut decision)).transpose()?;
     stream.decide(Decision {
         route: decision.route.into(),
         cluster,
-        timeout: (decision.timeout_ms > 0).then(|| Duration::from_millis(decision.timeout_ms)),
+        timeout,
         chain,
         direct: decision.direct.map(direct).transpose()?,
+        extras: extras.map(Rc::new),
     });
     Ok(Vec::new())
 }
 
+/// Whether a decision says what few say.
+fn has_extras(decision: &RouteDecision) -> bool {
+    !decision.hash_key.is_empty()
+        || !decision.response_headers.is_empty()
+        || !decision.mirrors.is_empty()
+        || decision.endpoint_authority
+}
+
+/// Takes it out of the decision.
+fn extras(stream: &Stream, decision: &mut RouteDecision) -> Result<Extras, Status> {
+    if decision.mirrors.len() > MAX_MIRRORS {
+        return Err(Status::BadArgument);
+    }
+    let mirrors = std::mem::take(&mut decision.mirrors).into_iter().map(|mirror| mirrored(stream, mirror));
+    Ok(Extras {
+        hash_key: std::mem::take(&mut decision.hash_key).into(),
+        response_headers: fields(std::mem::take(&mut decision.response_headers))?,
+        mirrors: mirrors.collect::<Result<_, _>>()?,
+        endpoint_authority: decision.endpoint_authority,
+    })
+}
+
+fn mirrored(stream: &Stream, mirror: meshgate_abi::Mirror) -> Result<Mirror, Status> {
+    // What stands after a host's name there must be part of it.
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    if !mirror.authority_suffix.bytes().all(sound) || mirror.buffer > meshgate_abi::Mirror::MOST_BUFFER {
+        return Err(Status::BadArgument);
+    }
+    Ok(Mirror {
+        cluster: stream.cluster(&mirror.cluster).ok_or(Status::BadArgument)?.name,
+        suffix: mirror.authority_suffix.into(),
+        compare: mirror.compare,
+        buffer: usize::try_from(mirror.buffer).ok().filter(|buffer| *buffer > 0).unwrap_or(MIRROR_BUFFER),
+    })
+}
+
 /// A TCP connection goes to a cluster; nothing else of a decision means anything for it.
 fn choose(session: &Session, decision: &RouteDecision) -> Result<Vec<u8>, Status> {
-    let other = decision.direct.is_some() || !decision.chain.is_empty() || decision.timeout_ms > 0;
+    let timeout = decision.timeout_ms > 0 || decision.no_timeout;
+    let other = decision.direct.is_some() || !decision.chain.is_empty() || timeout || has_extras(decision);
     if other || !session.choose(&decision.cluster, Some(&decision.route)) {
         return Err(Status::BadArgument);
     }
@@ -79,16 +128,7 @@ fn choose(session: &Session, decision: &RouteDecision) -> Result<Vec<u8>, Status
 fn direct(direct: DirectResponse) -> Result<LocalResponse, Status> {
     let status = u16::try_from(direct.status).ok().filter(|status| (200..600).contains(status));
     let status = status.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Status::BadArgument)?;
-    if direct.headers.len() > MAX_FIELDS {
-        return Err(Status::BadArgument);
-    }
-    let mut headers = HeaderMap::with_capacity(direct.headers.len());
-    for header in direct.headers {
-        let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Status::BadArgument)?;
-        let value =
-            HeaderValue::from_maybe_shared(Bytes::from(header.value)).map_err(|_| Status::BadArgument)?;
-        headers.append(name, value);
-    }
+    let headers = fields(direct.headers)?;
     let body = direct.body.into();
     Ok(LocalResponse {
         status,
@@ -98,6 +138,20 @@ fn direct(direct: DirectResponse) -> Result<LocalResponse, Status> {
         details: "direct_response".into(),
         place: 0,
     })
+}
+
+fn fields(headers: Vec<Header>) -> Result<HeaderMap, Status> {
+    if headers.len() > MAX_FIELDS {
+        return Err(Status::BadArgument);
+    }
+    let mut fields = HeaderMap::with_capacity(headers.len());
+    for header in headers {
+        let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Status::BadArgument)?;
+        let value =
+            HeaderValue::from_maybe_shared(Bytes::from(header.value)).map_err(|_| Status::BadArgument)?;
+        fields.append(name, value);
+    }
+    Ok(fields)
 }
 
 fn metric(caller: &mut ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Status> {

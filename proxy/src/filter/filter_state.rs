@@ -8,7 +8,7 @@ use meshgate_wasm::{Attributes, ForeignCaller, Status};
 use prost::Message;
 
 use super::session::Session;
-use super::stream::{Decision, Stream};
+use super::stream::{Decision, Stream, TimeLimit};
 
 /// The foreign function's name.
 pub(super) const FUNCTION: &str = "set_envoy_filter_state";
@@ -59,9 +59,10 @@ pub(super) fn set(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>
     let decision = decided.unwrap_or_else(|| Decision {
         route: Rc::from(""),
         cluster: cluster.clone(),
-        timeout: None,
+        timeout: TimeLimit::Default,
         chain: None,
         direct: None,
+        extras: None,
     });
     stream.decide(Decision { cluster, ..decision });
     Ok(Vec::new())

@@ -18,4 +18,4 @@ pub use extensions::foreign_function;
 pub use failure::{FilterFailure, FilterFault, Interrupted, Stop, vm_details};
 pub use run::Run;
 pub use session::{Flow, Session, SessionParts, Side};
-pub use stream::{Decision, Stream, StreamParts, Target, Targets};
+pub use stream::{Decision, Extras, Mirror, Stream, StreamParts, Target, Targets, TimeLimit};

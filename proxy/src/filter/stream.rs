@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::Body;
 use meshgate_wasm::{Callbacks, HeadersAction, HttpStream, LocalResponse, Metadata};
 
@@ -26,12 +27,62 @@ pub struct Decision {
     pub route: Rc<str>,
     /// The cluster, which exists in the exchange's snapshot; without a name if `direct` answers.
     pub cluster: Target,
-    /// From the end of the request to the end of the response; `None`: the listener's default.
-    pub timeout: Option<Duration>,
+    /// From the end of the request to the end of the response.
+    pub timeout: TimeLimit,
     /// The route's own filters, which run after the listener's.
     pub chain: Option<Rc<Chain>>,
     /// Answer with this and send the request nowhere.
     pub direct: Option<LocalResponse>,
+    /// What few decisions have.
+    pub extras: Option<Rc<Extras>>,
+}
+
+/// How long an exchange may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimeLimit {
+    /// As the listener says.
+    #[default]
+    Default,
+    /// As long as it takes.
+    Unlimited,
+    /// This long.
+    Within(Duration),
+}
+
+impl TimeLimit {
+    /// The time, given the listener's.
+    pub fn or(self, default: Option<Duration>) -> Option<Duration> {
+        match self {
+            TimeLimit::Default => default,
+            TimeLimit::Unlimited => None,
+            TimeLimit::Within(time) => Some(time),
+        }
+    }
+}
+
+/// What few decisions have.
+#[derive(Default)]
+pub struct Extras {
+    /// What the load balancer chooses by; empty: the cluster's own key.
+    pub hash_key: Bytes,
+    /// Fields that are added to the response.
+    pub response_headers: HeaderMap,
+    /// Who gets a copy of the request.
+    pub mirrors: Box<[Mirror]>,
+    /// The endpoint's host name takes the place of the request's authority.
+    pub endpoint_authority: bool,
+}
+
+/// A cluster that gets a copy of a request.
+pub struct Mirror {
+    /// The cluster, which exists in the exchange's snapshot.
+    pub cluster: Rc<str>,
+    /// What is put at the end of the host in the copy's authority; may be empty.
+    pub suffix: Box<str>,
+    /// Whether its answer is compared with the endpoint's.
+    pub compare: bool,
+    /// Bytes of a body that may wait for it.
+    pub buffer: usize,
 }
 
 /// What filters may know of a cluster once it is chosen.
@@ -103,6 +154,11 @@ impl Stream {
     /// What was decided last.
     pub fn decision(&self) -> Option<Decision> {
         self.decision.borrow().clone()
+    }
+
+    /// What the decision has beside what most have.
+    pub fn extras(&self) -> Option<Rc<Extras>> {
+        self.decision.borrow().as_ref()?.extras.clone()
     }
 
     pub(super) fn decide(&self, decision: Decision) {

@@ -17,6 +17,8 @@ pub struct ExchangeMetrics {
     flags: Family<Labels<2>, Counter>,
     active: Family<Labels<1>, Gauge>,
     slow_bodies: Family<Labels<1>, Counter>,
+    mirrored: Family<Labels<2>, Counter>,
+    compared: Family<Labels<2>, Counter>,
     upgrades: Family<Labels<1>, Counter>,
     upgrades_active: Family<Labels<1>, Gauge>,
     tcp_received: Family<Labels<1>, Counter>,
@@ -73,6 +75,16 @@ impl ExchangeMetrics {
                 "downstream_slow_bodies",
                 "Requests given up because their body came too slowly",
                 metrics.slow_bodies.clone(),
+            );
+            area.register(
+                "mirrored_requests",
+                "Copies of requests that were sent to a mirror, by what became of them",
+                metrics.mirrored.clone(),
+            );
+            area.register(
+                "mirror_comparisons",
+                "Answers of mirrors whose status was compared with that of the endpoint's answer",
+                metrics.compared.clone(),
             );
             area.register(
                 "downstream_upgrades",
@@ -166,6 +178,19 @@ impl ListenerMetrics {
     /// A request's body came too slowly.
     pub fn slow_body(&self) {
         self.slow_bodies.inc();
+    }
+
+    /// A copy of a request was sent to this cluster, with this result.
+    pub fn mirrored(&self, cluster: &str, result: &'static str) {
+        let labels = [("cluster", cluster.into()), ("result", result.into())];
+        self.all.mirrored.get_or_create(&labels).inc();
+    }
+
+    /// An answer of this mirror had the status of the endpoint's answer, or another one.
+    pub fn compared(&self, cluster: &str, same: bool) {
+        let result = if same { "same" } else { "different" };
+        let labels = [("cluster", cluster.into()), ("result", result.into())];
+        self.all.compared.get_or_create(&labels).inc();
     }
 
     /// A connection has changed its protocol.

@@ -130,6 +130,13 @@ impl Cluster {
         }
     }
 
+    /// As [`Cluster::key`], for a request that brings its key along.
+    pub fn key_of(&self, key: &[u8]) -> Option<u64> {
+        let by_key =
+            matches!(self.configuration.load_balancer, LoadBalancer::RingHash(_) | LoadBalancer::Maglev(_));
+        by_key.then(|| hash(key))
+    }
+
     /// As [`Cluster::key`], for a TCP connection.
     pub fn key_of_connection(&self, source: Option<IpAddr>) -> Option<u64> {
         match &self.configuration.load_balancer {

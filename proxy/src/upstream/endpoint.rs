@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use meshgate_config::Address;
 
 use super::balance::Candidate;
@@ -28,6 +29,8 @@ pub struct Endpoint {
     in_flight: Rc<Cell<usize>>,
     limits: Arc<Limits>,
     dialer: Rc<Dialer>,
+    /// What requests for it call it, if it was found by a name.
+    authority: Option<HeaderValue>,
 }
 
 /// Its priority, and among those of the same how far it is away.
@@ -53,6 +56,7 @@ impl Endpoint {
             in_flight: Rc::default(),
             limits: Arc::clone(limits),
             dialer: Rc::clone(dialer),
+            authority: authority(configuration, dialer),
         }
     }
 
@@ -69,7 +73,13 @@ impl Endpoint {
             in_flight: Rc::clone(&self.in_flight),
             limits: Arc::clone(&self.limits),
             dialer: Rc::clone(&self.dialer),
+            authority: authority(member.configuration(), &self.dialer),
         }
+    }
+
+    /// Its host name as an authority, with the port if that is not the usual one; none if it was found by its address.
+    pub fn authority(&self) -> Option<&HeaderValue> {
+        self.authority.as_ref()
     }
 
     /// How it is connected to.
@@ -136,6 +146,17 @@ impl Endpoint {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
         self.shared.end();
     }
+}
+
+fn authority(endpoint: &meshgate_config::Endpoint, dialer: &Dialer) -> Option<HeaderValue> {
+    let host = endpoint.host.as_deref()?;
+    let Address::Ip(address) = endpoint.address else { return None };
+    let usual = if dialer.is_secure() { 443 } else { 80 };
+    let text = match address.port() {
+        port if port == usual => host.to_owned(),
+        port => format!("{host}:{port}"),
+    };
+    HeaderValue::try_from(text).ok()
 }
 
 impl Candidate for Rc<Endpoint> {

@@ -34,8 +34,16 @@ pub mod function {
 ///   uint64 timeout_ms = 3;
 ///   string chain = 4;
 ///   DirectResponse direct = 5;
+///   bool no_timeout = 6;
+///   bytes hash_key = 7;
+///   repeated Header response_headers = 8;
+///   repeated Mirror mirrors = 9;
+///   bool endpoint_authority = 10;
 /// }
 /// ```
+///
+/// As with every message of this form, two encoded decisions one after the other are one: lists are joined, and of everything
+/// else the last one counts. So what depends on the request can be put behind a decision that was encoded before.
 #[derive(Clone, PartialEq, Message)]
 pub struct RouteDecision {
     /// The route's name, for logs, metrics and the property `xds.route_name`. May be empty.
@@ -54,6 +62,54 @@ pub struct RouteDecision {
     /// Answer with this instead of sending the request anywhere.
     #[prost(message, optional, tag = "5")]
     pub direct: Option<DirectResponse>,
+    /// There is no timeout, not even the host's default. Not together with [`timeout_ms`](Self::timeout_ms).
+    #[prost(bool, tag = "6")]
+    pub no_timeout: bool,
+    /// What the cluster's load balancer chooses the endpoint by, if it is one that chooses by a key; empty: the cluster's own
+    /// key.
+    #[prost(bytes = "vec", tag = "7")]
+    pub hash_key: Vec<u8>,
+    /// Fields that are added to the response, as if its sender had sent them: filters see them.
+    #[prost(message, repeated, tag = "8")]
+    pub response_headers: Vec<Header>,
+    /// Who gets a copy of the request.
+    #[prost(message, repeated, tag = "9")]
+    pub mirrors: Vec<Mirror>,
+    /// The endpoint's host name takes the place of the request's authority, if the endpoint is known by one.
+    #[prost(bool, tag = "10")]
+    pub endpoint_authority: bool,
+}
+
+/// A cluster that gets a copy of a request. Its response is dropped.
+///
+/// ```proto
+/// message Mirror {
+///   string cluster = 1;
+///   string authority_suffix = 2;
+///   bool compare = 3;
+///   uint64 buffer = 4;
+/// }
+/// ```
+#[derive(Clone, PartialEq, Message)]
+pub struct Mirror {
+    /// The cluster.
+    #[prost(string, tag = "1")]
+    pub cluster: String,
+    /// What is put at the end of the host in the copy's authority; may be empty.
+    #[prost(string, tag = "2")]
+    pub authority_suffix: String,
+    /// Count whether the status of its answer is that of the request's.
+    #[prost(bool, tag = "3")]
+    pub compare: bool,
+    /// Bytes of the body that may wait for it; a copy that would need more is given up. 0: the host's default. At most
+    /// [`MOST_BUFFER`](Self::MOST_BUFFER).
+    #[prost(uint64, tag = "4")]
+    pub buffer: u64,
+}
+
+impl Mirror {
+    /// The largest buffer.
+    pub const MOST_BUFFER: u64 = 16 << 20;
 }
 
 /// A response that the host makes itself.
@@ -188,14 +244,37 @@ mod tests {
                 body: b"b".to_vec(),
                 headers: vec![Header { name: "n".into(), value: b"v".to_vec() }],
             }),
+            no_timeout: true,
+            hash_key: b"h".to_vec(),
+            response_headers: vec![Header { name: "m".into(), value: b"w".to_vec() }],
+            mirrors: vec![Mirror {
+                cluster: "d".into(),
+                authority_suffix: "s".into(),
+                compare: true,
+                buffer: 300,
+            }],
+            endpoint_authority: true,
         };
         let bytes = [
             &b"\x0a\x01r\x12\x01c\x18\xac\x02\x22\x01k\x2a\x0e"[..],
             b"\x08\xc8\x01\x12\x01b\x1a\x06\x0a\x01n\x12\x01v",
+            b"\x30\x01\x3a\x01h\x42\x06\x0a\x01m\x12\x01w",
+            b"\x4a\x0b\x0a\x01d\x12\x01s\x18\x01\x20\xac\x02\x50\x01",
         ]
         .concat();
         assert_eq!(decision.encode_to_vec(), bytes);
         assert_eq!(RouteDecision::decode(&bytes[..]), Ok(decision));
+    }
+
+    #[test]
+    fn two_decisions_are_one() {
+        let mirror = |cluster: &str| Mirror { cluster: cluster.into(), ..Mirror::default() };
+        let one =
+            RouteDecision { cluster: "c".into(), mirrors: vec![mirror("a")], ..RouteDecision::default() };
+        let more = RouteDecision { no_timeout: true, mirrors: vec![mirror("b")], ..RouteDecision::default() };
+        let bytes = [one.encode_to_vec(), more.encode_to_vec()].concat();
+        let both = RouteDecision { no_timeout: true, mirrors: vec![mirror("a"), mirror("b")], ..one };
+        assert_eq!(RouteDecision::decode(&bytes[..]), Ok(both));
     }
 
     #[test]

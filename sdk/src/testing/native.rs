@@ -117,8 +117,12 @@ impl<F: Filter> Engine for Native<F> {
                 let run = |module: &Module<F>| module.request_head(exchange, end);
                 (Way::Request, if has("request_headers") { self.callback(exchange, run) } else { CONTINUE })
             }
-            Part::ResponseHead(fields, end) => {
-                self.with(exchange, |stream| stream.maps[Map::ResponseHeaders as usize] = Some(fields));
+            Part::ResponseHead(mut fields, end) => {
+                self.with(exchange, |stream| {
+                    let added = stream.route.iter().flat_map(|route| &route.response_headers);
+                    fields.extend(added.map(|header| (header.name.clone(), header.value.clone())));
+                    stream.maps[Map::ResponseHeaders as usize] = Some(fields);
+                });
                 let run = |module: &Module<F>| module.response_head(exchange, end);
                 (Way::Response, if has("response_headers") { self.callback(exchange, run) } else { CONTINUE })
             }

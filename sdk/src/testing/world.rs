@@ -286,7 +286,9 @@ impl World {
         match name {
             function::ROUTE => {
                 let decision = RouteDecision::decode(argument).map_err(|_| Status::BAD_ARGUMENT)?;
-                let known = decision.direct.is_some() || self.clusters.contains(&decision.cluster);
+                let exists = |cluster: &String| self.clusters.contains(cluster);
+                let known = decision.direct.is_some() || exists(&decision.cluster);
+                let known = known && decision.mirrors.iter().all(|mirror| exists(&mirror.cluster));
                 let stream = self.stream().filter(|_| known).ok_or(Status::BAD_ARGUMENT)?;
                 stream.route = Some(decision);
                 Ok(Vec::new())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use meshgate_abi::RouteDecision;
-use meshgate_sdk::testing::{Request, Response};
+use meshgate_sdk::testing::{Fields, Request, Response};
 use meshgate_wasm::{Attributes, Certificate, Connection, Exchange, HttpStream, Tls};
 
 use crate::convert;
@@ -17,6 +17,7 @@ use crate::convert;
 pub(crate) struct Running {
     http: RefCell<HttpStream>,
     direct: RefCell<Option<Response>>,
+    added: RefCell<Fields>,
 }
 
 impl Running {
@@ -45,7 +46,7 @@ impl Running {
             attributes.custom.set(path.as_bytes(), value.into());
         }
         let http = HttpStream::new(convert::request_head(request.head()), attributes);
-        Self { http: RefCell::new(http), direct: RefCell::default() }
+        Self { http: RefCell::new(http), direct: RefCell::default(), added: RefCell::default() }
     }
 
     pub(crate) fn http(&self) -> &RefCell<HttpStream> {
@@ -57,8 +58,15 @@ impl Running {
         self.direct.borrow().clone()
     }
 
+    /// The fields that were decided to be added to the response.
+    pub(crate) fn added(&self) -> Fields {
+        self.added.borrow().clone()
+    }
+
     pub(crate) fn decide(&self, decision: &RouteDecision) {
         self.direct.replace(decision.direct.as_ref().map(convert::direct));
+        let added = decision.response_headers.iter();
+        self.added.replace(added.map(|header| (header.name.clone(), header.value.clone())).collect());
         let mut http = self.http.borrow_mut();
         http.attributes.route = Some(decision.route.as_str().into());
         http.attributes.cluster = (!decision.cluster.is_empty()).then(|| decision.cluster.as_str().into());

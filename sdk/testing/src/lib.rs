@@ -183,7 +183,8 @@ impl Engine for RealHost {
         };
         let (way, outcome) = match part {
             Part::RequestHead(end) => (Way::Request, context.on_request_headers(end).map(goes_on)),
-            Part::ResponseHead(fields, end) => {
+            Part::ResponseHead(mut fields, end) => {
+                fields.extend(running.added());
                 running.http().borrow_mut().response = Some(convert::response_head(&fields));
                 (Way::Response, context.on_response_headers(end).map(goes_on))
             }

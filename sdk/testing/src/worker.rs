@@ -168,7 +168,9 @@ impl Host for Worker {
         match name {
             function::ROUTE => {
                 let decision = RouteDecision::decode(argument).map_err(|_| Status::BadArgument)?;
-                let known = decision.direct.is_some() || self.clusters.borrow().contains(&decision.cluster);
+                let exists = |cluster: &String| self.clusters.borrow().contains(cluster);
+                let known = decision.direct.is_some() || exists(&decision.cluster);
+                let known = known && decision.mirrors.iter().all(|mirror| exists(&mirror.cluster));
                 let exchange = caller.exchange().filter(|_| known).ok_or(Status::BadArgument)?;
                 let running = exchange.as_any().downcast_ref::<Running>().ok_or(Status::BadArgument)?;
                 running.decide(&decision);

@@ -22,6 +22,16 @@ async fn quickstart() {
 }
 
 #[tokio::test]
+async fn canary() {
+    assert!(run_readme("canary").await >= 4);
+}
+
+#[tokio::test]
+async fn own_router() {
+    assert!(run_readme("own-router").await >= 4);
+}
+
+#[tokio::test]
 async fn gateway() {
     assert!(run_readme("gateway").await >= 8);
 }
@@ -80,9 +90,11 @@ async fn no_example_is_left_out() {
             "assemblyscript",
             "c",
             "caching-auth",
+            "canary",
             "gateway",
             "grpc",
             "hello-filter",
+            "own-router",
             "quickstart",
             "tcp",
             "websocket"

@@ -36,6 +36,7 @@ mod large_bodies; // bodies of 1 MiB in both directions under full load
 mod limits; // the limits of clusters
 mod malformed; // bytes that are not HTTP
 mod matrix; // every protocol, with and without TLS, while the proxy reloads, rotates certificates and drains
+mod mirrors; // copies of requests for other clusters
 mod mtls; // clients' certificates: who is let in, and what is said of them
 mod one_of_four; // a bad endpoint among good ones: what it costs, what it gets, and when it is back
 mod overload; // a process that is short of memory
@@ -45,7 +46,8 @@ mod proxying; // plain proxying over HTTP/1.1 and HTTP/2
 mod reload; // changing files under a running proxy, one at a time
 mod reload_under_load; // two hundred reloads under load, no request lost or mixed
 mod rotation; // certificates that are renewed all the time under new handshakes
-mod routing; // the standard filter `routing`
+mod route_actions; // what routes do beside sending requests to a cluster
+mod routing; // the standard filter `routing`: which route a request takes
 mod safety; // limits, their counters, the quarantine, what a filter may do, ten thousand reloads
 mod services; // filters that run without requests
 mod systemd; // sockets that are bound already, and what systemd hears of the process

@@ -1,13 +1,21 @@
 //! The standard filter `routing`.
 
 use http::{Method, Response};
-use meshgate_tests::{Ask, Backend, Client, Meshgate, empty, within_binomial_bounds};
+use meshgate_tests::{
+    Ask, Authority, Backend, Client, Meshgate, Says, TlsClient, empty, within_binomial_bounds,
+};
 
 /// Starts a proxy with these routes over backends `one`, `two` and `three`, with no default cluster.
-async fn routed(routes: &str) -> (Meshgate, [Backend; 3]) {
+pub(crate) async fn routed(routes: &str) -> (Meshgate, [Backend; 3]) {
+    let routes: String = routes.lines().map(|line| format!("    {line}\n")).collect();
+    routed_with(&format!("routes:\n{routes}")).await
+}
+
+/// As [`routed`], with this configuration.
+async fn routed_with(configuration: &str) -> (Meshgate, [Backend; 3]) {
     let backends = [Backend::echo("one").await, Backend::echo("two").await, Backend::echo("three").await];
-    let routes: String = routes.lines().map(|line| format!("        {line}\n")).collect();
-    let chain = format!("- routing:\n    routes:\n{routes}");
+    let configuration: String = configuration.lines().map(|line| format!("    {line}\n")).collect();
+    let chain = format!("- routing:\n{configuration}");
     let mut setup = Meshgate::chain(&chain).without_default_cluster();
     for backend in &backends {
         setup = setup.cluster(backend.name(), &[backend]);
@@ -297,5 +305,131 @@ async fn routes_that_lead_nowhere_or_twice_are_refused() {
         let finished = setup.check().await;
         assert_eq!(finished.code, Some(2), "{route}: {finished:?}");
         assert!(finished.stderr.contains(reason), "{route}: {finished:?}");
+    }
+}
+
+/// As [`answerer`], for a host.
+async fn answerer_of(gate: &Meshgate, host: &str, path: &str) -> String {
+    answerer(gate, Ask::get(path).header("host", host)).await
+}
+
+#[tokio::test]
+async fn row_25_virtual_hosts_have_routes_of_their_own() {
+    let (gate, _backends) = routed_with(
+        "
+        virtual_hosts:
+          - hosts: [shop.example, \"*.shop.example:8443\"]
+            routes: [{name: shop, match: {path: /a/**}, to: one}]
+          - hosts: [\"*.example\"]
+            routes: [{name: any, to: two}]
+        routes: [{name: rest, to: three}]
+        ",
+    )
+    .await;
+    for (host, path, expected) in [
+        ("shop.example", "/a", "one"),
+        ("SHOP.example:1234", "/a/b", "one"),
+        ("shop.example", "/b", "404"),
+        ("eu.shop.example:8443", "/a", "one"),
+        ("eu.shop.example", "/a", "two"),
+        ("blog.example", "/a", "two"),
+        ("example", "/a", "three"),
+        ("else", "/a", "three"),
+    ] {
+        assert_eq!(answerer_of(&gate, host, path).await, expected, "{host}{path}");
+        let mut http2 = Client::http2(gate.address()).await.authority(host);
+        let reply = http2.get(path).await;
+        assert_eq!(reply.header("x-backend"), if expected == "404" { "" } else { expected }, "{host}{path}");
+    }
+    assert_eq!(gate.access("/b").await["response_flags"], "NR");
+}
+
+#[tokio::test]
+async fn row_1_rules_for_texts_and_methods() {
+    let (gate, _backends) = routed(
+        "
+        - name: one
+          match: {headers: {x-a: {prefix: b}, x-c: {present: false}}, method: [GET, HEAD]}
+          to: one
+        - {name: two, match: {path: {regex: \"/v[0-9]+/.*\"}, query: {q: {contains: needle}}}, to: two}
+        - {name: three, match: {headers: {user-agent: {suffix: bot}}}, to: three}
+        ",
+    )
+    .await;
+    for (ask, expected) in [
+        (Ask::get("/").header("x-a", "bcd"), "one"),
+        (Ask::get("/").header("x-a", "cb"), "404"),
+        (Ask::get("/").header("x-a", "b").header("x-c", ""), "404"),
+        (Ask::post("/", "").header("x-a", "b"), "404"),
+        (Ask::get("/v12/x?q=hayneedlehay"), "two"),
+        (Ask::get("/v12/x?q=hay"), "404"),
+        (Ask::get("/x/v12/x?q=needle"), "404"),
+        (Ask::get("/").header("user-agent", "a bot"), "three"),
+        (Ask::get("/").header("user-agent", "a bot 2"), "404"),
+    ] {
+        assert_eq!(answerer(&gate, ask).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn row_1_the_most_specific_route_can_go_first() {
+    let (gate, _backends) = routed_with(
+        "
+        order: specific
+        routes:
+          - {name: rest, to: one}
+          - {name: section, match: {path: /a/**}, to: two}
+          - {name: page, match: [{path: /a/b}, {path: /a/c, method: GET, headers: {x: \"1\"}}], to: three}
+          - {name: posts, match: {path: /a/**, method: POST}, to: one}
+        ",
+    )
+    .await;
+    for (ask, expected) in [
+        (Ask::get("/"), "one"),
+        (Ask::get("/a/x"), "two"),
+        (Ask::get("/a/b"), "three"),
+        (Ask::get("/a/c"), "two"),
+        (Ask::get("/a/c").header("x", "1"), "three"),
+        (Ask::post("/a/x", ""), "one"),
+        (Ask::post("/a/b", ""), "three"),
+    ] {
+        assert_eq!(answerer(&gate, ask).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn row_1_clients_are_routed_by_their_certificate() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let (one, two) = (Backend::echo("one").await, Backend::echo("two").await);
+    let gate = Meshgate::chain(
+        "
+        - routing:
+            routes:
+              - {name: shop, match: {identity: {prefix: \"spiffe://example.org/ns/shop/\"}}, to: one}
+              - {name: subject, match: {properties: {connection/tls_version: TLSv1.3}, path: /tls}, to: one}
+              - {name: rest, to: two}
+        ",
+    )
+    .listener(
+        "tls: {certificates: [{certificate: web.pem, key: web.key}], client_certificates: {ca: ca.pem, mode: optional}}",
+    )
+    .pair("web", &servers.issue(&Says::name("a.example")))
+    .file("ca.pem", clients.certificate())
+    .cluster("one", &[&one])
+    .cluster("two", &[&two])
+    .start()
+    .await;
+    for (uri, expected) in [
+        (Some("spiffe://example.org/ns/shop/sa/web"), "one"),
+        (Some("spiffe://example.org/ns/blog/sa/web"), "two"),
+        (None, "two"),
+    ] {
+        let client = match uri {
+            Some(uri) => TlsClient::with_certificate("a.example", &servers, &clients.issue(&Says::uri(uri))),
+            None => TlsClient::new("a.example", &servers),
+        };
+        let mut client = client.http1(gate.address()).await;
+        assert_eq!(client.get("/").await.header("x-backend"), expected, "{uri:?}");
+        assert_eq!(client.get("/tls").await.header("x-backend"), "one", "{uri:?}");
     }
 }

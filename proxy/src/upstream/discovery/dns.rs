@@ -152,7 +152,9 @@ async fn ask(resolver: &TokioResolver, settings: &Dns, targets: &mut Targets) ->
 async fn host_addresses(resolver: &TokioResolver, host: &str, port: u16) -> Result<Answer, String> {
     let (addresses, valid_for) = addresses(resolver, host).await?;
     let endpoints = addresses.into_iter().take(MOST_ENDPOINTS);
-    let endpoints = endpoints.map(|ip| Endpoint::at(SocketAddr::new(ip, port))).collect();
+    let name: Arc<str> = host.trim_end_matches('.').into();
+    let endpoint = |ip| Endpoint { host: Some(Arc::clone(&name)), ..Endpoint::at(SocketAddr::new(ip, port)) };
+    let endpoints = endpoints.map(endpoint).collect();
     Ok(Answer { endpoints, valid_for })
 }
 
@@ -195,7 +197,9 @@ async fn services(resolver: &TokioResolver, name: &str, known: &mut Targets) -> 
                 known.get(&host).cloned().ok_or(reason)?
             }
         };
+        let name: Arc<str> = host.trim_end_matches('.').into();
         endpoints.extend(addresses.iter().map(|ip| Endpoint {
+            host: Some(Arc::clone(&name)),
             priority: ranks.get(&service.priority).copied().unwrap_or(MOST_PRIORITY),
             weight: u32::from(service.weight).clamp(1, MOST_WEIGHT),
             ..Endpoint::at(SocketAddr::new(*ip, service.port))

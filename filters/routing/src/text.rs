@@ -1,0 +1,130 @@
+//! What a text has to be: a field's value, a parameter's, a property's.
+
+use meshgate_sdk::ConfigError;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::regex::WholeText;
+
+/// What a text has to be: the text itself, or a rule for it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected a text, or one of exact, prefix, suffix, contains, regex and present"
+)]
+pub(crate) enum TextConfig {
+    /// This very text.
+    Exact(String),
+    /// A text to which this applies.
+    Rule(TextRule),
+}
+
+/// A rule for a text.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TextRule {
+    /// It is this very text.
+    Exact(String),
+    /// It begins so.
+    Prefix(#[schemars(length(min = 1))] String),
+    /// It ends so.
+    Suffix(#[schemars(length(min = 1))] String),
+    /// This is somewhere in it.
+    Contains(#[schemars(length(min = 1))] String),
+    /// All of it fits this regular expression.
+    Regex(String),
+    /// Whether there is one at all.
+    Present(bool),
+}
+
+/// A rule, prepared.
+#[derive(Debug)]
+pub(crate) enum Text {
+    Exact(Box<[u8]>),
+    Prefix(Box<[u8]>),
+    Suffix(Box<[u8]>),
+    Contains(Box<[u8]>),
+    Regex(WholeText),
+    Present(bool),
+}
+
+impl Text {
+    pub(crate) fn new(config: &TextConfig) -> Result<Self, ConfigError> {
+        let bytes = |text: &str| Box::from(text.as_bytes());
+        let part = |text: &str, key: &str| {
+            let empty = || ConfigError::new("every text has the empty text in it: use `present`").at(key);
+            (!text.is_empty()).then(|| bytes(text)).ok_or_else(empty)
+        };
+        let rule = match config {
+            TextConfig::Exact(text) => return Ok(Self::Exact(bytes(text))),
+            TextConfig::Rule(rule) => rule,
+        };
+        Ok(match rule {
+            TextRule::Exact(text) => Self::Exact(bytes(text)),
+            TextRule::Prefix(text) => Self::Prefix(part(text, "prefix")?),
+            TextRule::Suffix(text) => Self::Suffix(part(text, "suffix")?),
+            TextRule::Contains(text) => Self::Contains(part(text, "contains")?),
+            TextRule::Regex(text) => Self::Regex(WholeText::new(text).map_err(|error| error.at("regex"))?),
+            TextRule::Present(present) => Self::Present(*present),
+        })
+    }
+
+    /// Whether a text, or that there is none, is what is meant.
+    pub(crate) fn matches(&self, given: Option<&[u8]>) -> bool {
+        if let Self::Present(present) = self {
+            return given.is_some() == *present;
+        }
+        given.is_some_and(|given| match self {
+            Self::Exact(text) => given == &**text,
+            Self::Prefix(text) => given.starts_with(text),
+            Self::Suffix(text) => given.ends_with(text),
+            Self::Contains(text) => given.windows(text.len()).any(|part| part == &**text),
+            Self::Regex(expression) => expression.matches(given),
+            Self::Present(present) => *present,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(config: &str) -> Result<Text, String> {
+        let config: TextConfig = serde_json::from_str(config).map_err(|error| error.to_string())?;
+        Text::new(&config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn each_rule_means_what_it_says() {
+        for (rule, fitting, others) in [
+            (r#""abc""#, vec!["abc"], vec!["ABC", "abcd", ""]),
+            (r#"{"exact": ""}"#, vec![""], vec!["a"]),
+            (r#"{"prefix": "ab"}"#, vec!["ab", "abc"], vec!["a", "xab", ""]),
+            (r#"{"suffix": "ab"}"#, vec!["ab", "xab"], vec!["b", "abx", ""]),
+            (r#"{"contains": "ab"}"#, vec!["ab", "xabx"], vec!["axb", "a", ""]),
+            (r#"{"regex": "a|b+"}"#, vec!["a", "bb"], vec!["ab", "xa", ""]),
+            (r#"{"present": true}"#, vec!["", "a"], vec![]),
+            (r#"{"present": false}"#, vec![], vec!["", "a"]),
+        ] {
+            let rule = text(rule).unwrap();
+            assert!(fitting.iter().all(|text| rule.matches(Some(text.as_bytes()))), "{rule:?}");
+            assert!(!others.iter().any(|text| rule.matches(Some(text.as_bytes()))), "{rule:?}");
+            assert_eq!(rule.matches(None), matches!(rule, Text::Present(false)), "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn rules_that_say_nothing_are_refused() {
+        for (rule, place) in [
+            (r#"{"prefix": ""}"#, "prefix: "),
+            (r#"{"suffix": ""}"#, "suffix: "),
+            (r#"{"contains": ""}"#, "contains: "),
+            (r#"{"regex": "("}"#, "regex: "),
+        ] {
+            assert!(text(rule).unwrap_err().starts_with(place), "{rule}");
+        }
+        for wrong in [r#"{"like": "a"}"#, r#"{}"#, r#"{"exact": "a", "prefix": "b"}"#, "5"] {
+            assert!(text(wrong).unwrap_err().contains("expected a text"), "{wrong}");
+        }
+    }
+}
