@@ -101,6 +101,7 @@ impl Predecessor {
                 drop(SocketFile::of(Path::new(path)));
             }
         }
+        self.admin.take();
         match self.words.take() {
             Some(mut words) => words.write_all(READY),
             None => Ok(()),
