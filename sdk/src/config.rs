@@ -462,6 +462,15 @@ mod tests {
     }
 
     #[test]
+    fn sizes_need_a_unit() {
+        let bytes = |text| Size::parse(text).map(Size::bytes);
+        assert_eq!([bytes("0B"), bytes("64KiB"), bytes("1GiB")], [Some(0), Some(65_536), Some(1 << 30)]);
+        for wrong in ["", "5", "KiB", "1.5KiB", "-1B", "1 B", "1KB", "1k", "18014398509481984KiB"] {
+            assert_eq!(Size::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
     fn schemas_carry_the_marks() {
         let schema = schemars::schema_for!(Sample).to_value();
         assert_eq!(schema["properties"]["wait"]["format"], "duration");

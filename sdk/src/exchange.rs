@@ -4,6 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use crate::attempts::Attempts;
 use crate::error::Refused;
 use crate::filter::Filter;
 use crate::host::Direction;
@@ -85,6 +86,16 @@ impl<F: Filter> Exchange<F> {
     /// `BAD_ARGUMENT`: the host does not know the cluster or the chain. `NOT_FOUND`: the host is not Meshgate.
     pub fn route(&self, decision: &Decision) -> Result<(), Refused> {
         decision.decide()
+    }
+
+    /// Asks to be asked, in [`on_attempt`](Filter::on_attempt), whenever a try of this request has ended. The filter that says
+    /// so last before the request is sent is the one that is asked. On hosts other than Meshgate it is refused with
+    /// `NOT_FOUND`.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` or `UNIMPLEMENTED`: the host is not Meshgate.
+    pub fn attempts(&self, attempts: &Attempts) -> Result<(), Refused> {
+        attempts.watch()
     }
 
     /// The client's address and port, as the connection shows them.

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
+use crate::attempts::{Attempt, Verdict};
 use crate::body::Body;
 use crate::config::ConfigError;
 use crate::error::Outcome;
@@ -115,6 +116,13 @@ pub trait Filter: Sized + 'static {
     async fn on_response_trailers(&self, exchange: &Exchange<Self>) -> Outcome {
         let _ = exchange;
         Ok(())
+    }
+
+    /// A try of the request has ended, or takes long: see [`Exchange::attempts`], without which this is not called. It answers at
+    /// once.
+    fn on_attempt(&self, exchange: &Exchange<Self>, attempt: &Attempt) -> Verdict {
+        let _ = (exchange, attempt);
+        Verdict::Deliver
     }
 
     /// The exchange is over: there is nothing to wait for. Heads and trailers can still be read.

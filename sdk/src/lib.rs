@@ -39,6 +39,7 @@
 //! `cargo test`. The guide is `docs/writing-filters.md`.
 #![deny(missing_docs)]
 
+pub mod attempts;
 pub mod config;
 pub mod log;
 pub mod metric;
@@ -265,6 +266,12 @@ macro_rules! export_callback {
         #[unsafe(no_mangle)]
         extern "C" fn proxy_on_log(context: u32) {
             MODULE.with(|module| module.log(context));
+        }
+    };
+    (foreign_function) => {
+        #[unsafe(no_mangle)]
+        extern "C" fn proxy_on_foreign_function(context: u32, function: u32, size: usize) {
+            MODULE.with(|module| module.foreign_function(context, function, size));
         }
     };
     (tick) => {

@@ -94,11 +94,11 @@ pub const STREAM_CALLBACKS: [&str; 9] = [
     "delete",
 ];
 
-/// A module that does `misdeed` in `callback` (one of [`STREAM_CALLBACKS`], `context_create`, `http_call_response`, `tick` or
-/// `configure`), and else lets everything pass.
+/// A module that does `misdeed` in `callback` (one of [`STREAM_CALLBACKS`], `context_create`, `http_call_response`,
+/// `foreign_function`, `tick` or `configure`), and else lets everything pass.
 ///
 /// In a stream's callback it does so only for requests that carry `x-misbehave`. For `http_call_response` such a request
-/// makes a call to cluster `one` first. For `tick` it leaves a word in the shared data, which the next tick finds.
+/// makes a call to cluster `one` first, for `foreign_function` it wants to judge its tries. For `tick` it leaves a word in the shared data, which the next tick finds.
 pub fn hostile(callback: &str, misdeed: Misdeed) -> Vec<u8> {
     assemble(&format!(
         r#"(module
@@ -108,10 +108,12 @@ pub fn hostile(callback: &str, misdeed: Misdeed) -> Vec<u8> {
   (import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))
   (import "env" "proxy_set_shared_data" (func $leave (param i32 i32 i32 i32 i32) (result i32)))
   (import "env" "proxy_get_shared_data" (func $look (param i32 i32 i32 i32 i32) (result i32)))
+  (import "env" "proxy_call_foreign_function" (func $foreign (param i32 i32 i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
   {FRAME}
   (data (i32.const 16) "x-misbehave")
   (data (i32.const 32) "one")
+  (data (i32.const 128) "meshgate.attempts")
   (data (i32.const 256) "{call}")
   (func $misbehave {code})
   ;; The streams of this worker are handled one after the other, and a stream's request headers stay readable to its end.
@@ -161,6 +163,12 @@ fn callbacks(callback: &str) -> String {
       (return (i32.const 1)))) (i32.const 0)";
             function("request_headers", headers, call)
                 + &function(callback, "(param i32 i32 i32 i32 i32)", "(call $misbehave)")
+        }
+        "foreign_function" => {
+            let judge = "(if (call $marked) (then (drop (call $foreign (i32.const 128) (i32.const 17)
+      (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))))) (i32.const 0)";
+            function("request_headers", headers, judge)
+                + &function(callback, "(param i32 i32 i32)", "(call $misbehave)")
         }
         "tick" => {
             let leave = "(if (call $marked) (then (drop (call $leave (i32.const 16) (i32.const 11)

@@ -15,7 +15,7 @@ pub(crate) struct Complaint {
 type Check = fn(&str) -> Result<(), Complaint>;
 
 /// Every format that we know beyond JSON Schema's own. `duration` replaces the ISO 8601 one of that name.
-pub(crate) const FORMATS: [(&str, Check); 9] = [
+pub(crate) const FORMATS: [(&str, Check); 10] = [
     ("duration", |text| parse_duration(text).map(drop).map_err(Complaint::from)),
     ("size", |text| parse_size(text).map(drop).map_err(Complaint::from)),
     ("socket-address", socket_address),
@@ -25,6 +25,7 @@ pub(crate) const FORMATS: [(&str, Check); 9] = [
     ("name", name),
     ("upgrade", upgrade),
     ("address-range", address_range),
+    ("status-codes", status_codes),
 ];
 
 impl From<UnitError> for Complaint {
@@ -60,6 +61,7 @@ pub(crate) fn description(format: &str) -> Option<&'static str> {
         "sha256" => "a SHA-256 in hex",
         "name" => "a name",
         "address-range" => "a range of addresses such as `10.0.0.0/8`",
+        "status-codes" => "status codes such as `500-503`",
         "upgrade" => "a protocol such as `websocket`",
         _ => return None,
     })
@@ -161,6 +163,28 @@ fn sha256(text: &str) -> Result<(), Complaint> {
 fn address_range(text: &str) -> Result<(), Complaint> {
     let complain = |(message, hint): (&str, Option<String>)| Complaint { message: message.to_owned(), hint };
     parse_range(text).map(drop).map_err(complain)
+}
+
+/// One status of HTTP, or a range of them.
+fn status_codes(text: &str) -> Result<(), Complaint> {
+    let status =
+        |text: &str| text.parse::<u16>().ok().filter(|code| text.len() == 3 && (100..600).contains(code));
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (status(first), status(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(()),
+        (Some(first), Some(last)) => {
+            Err(Complaint::hinted("is not a range", format!("did you mean `{last}-{first}`?")))
+        }
+        _ => {
+            // Other proxies have words around them.
+            let inside = text.split(|c: char| !c.is_ascii_digit()).find(|part| status(part).is_some());
+            let hint = match inside {
+                Some(code) => format!("did you mean `{code}`?"),
+                None => "write a status such as `503`, or a range such as `500-503`".to_owned(),
+            };
+            Err(Complaint::hinted("is not a status code", hint))
+        }
+    }
 }
 
 /// A protocol that a connection may change to. Versions of HTTP, and TLS, are not changed to through a proxy.

@@ -145,6 +145,21 @@ impl Page<'_> {
         self.limit("meshgate_cluster_limit", "gauge", help, |usage| usage.most() as u64);
         let help = "How often a limit was met: for connections something waited, the others refused.";
         self.limit("meshgate_cluster_overflows_total", "counter", help, Usage::overflows);
+        self.retries();
+    }
+
+    /// How often requests were sent again; a request that was counts once everywhere else.
+    fn retries(&mut self) {
+        if self.clusters.is_empty() {
+            return;
+        }
+        let name = "meshgate_cluster_retries_total";
+        self.head(name, "counter", "Tries that were not a request's first.");
+        for cluster in self.clusters {
+            let of = escaped(&cluster.configuration.name);
+            let retried = cluster.shared.limits_of(&cluster.configuration).retried();
+            let _ = writeln!(self.out, "{name}{{cluster=\"{of}\"}} {retried}");
+        }
     }
 
     fn limit(&mut self, name: &str, kind: &str, help: &str, value: impl Fn(&Usage) -> u64) {

@@ -42,6 +42,14 @@ impl Deadline {
         }
     }
 
+    /// How much time there is; none if there is no limit.
+    pub(super) fn left(&self) -> Option<Duration> {
+        match &self.timer {
+            Some(timer) => Some(timer.deadline().saturating_duration_since(Instant::now())),
+            None => self.timeout,
+        }
+    }
+
     /// Ready when the time is up.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(timer) = &mut self.timer else { return Poll::Pending };

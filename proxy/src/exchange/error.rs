@@ -65,6 +65,8 @@ pub enum ExchangeError {
     Timeout,
     /// The process is short of memory.
     Overloaded,
+    /// A try took longer than a filter allows.
+    TryTimeout,
     /// The request could not be written for the endpoint.
     Internal(String),
 }
@@ -120,6 +122,12 @@ impl ExchangeError {
                 "upstream_response_timeout",
             ),
             Self::Overloaded => overload_verdict(),
+            Self::TryTimeout => verdict(
+                Fault::Upstream,
+                StatusCode::GATEWAY_TIMEOUT,
+                Some(Flag::UpstreamTimeout),
+                "upstream_per_try_timeout",
+            ),
             Self::Internal(_) => verdict(Internal, StatusCode::INTERNAL_SERVER_ERROR, None, "internal_error"),
         }
     }
@@ -136,7 +144,7 @@ impl ExchangeError {
             Self::NoCluster(_) => "no such cluster".into(),
             Self::Upstream(error) => upstream_body(&error.kind).into(),
             Self::NotTaken => "upstream does not change the protocol".into(),
-            Self::Timeout => "upstream request timeout".into(),
+            Self::Timeout | Self::TryTimeout => "upstream request timeout".into(),
             Self::Overloaded => OVERLOAD_WORDS.into(),
             Self::Internal(_) => "internal error".into(),
         };
@@ -155,7 +163,7 @@ impl ExchangeError {
                 Cow::Borrowed(text) => text.into(),
                 Cow::Owned(text) => text.into(),
             },
-            grpc_status: matches!(self, Self::Timeout).then_some(DEADLINE_EXCEEDED),
+            grpc_status: matches!(self, Self::Timeout | Self::TryTimeout).then_some(DEADLINE_EXCEEDED),
             details: verdict.details.into(),
             place: 0,
         }
@@ -230,7 +238,7 @@ fn upstream_verdict(error: &UpstreamError) -> Verdict {
         UpstreamErrorKind::NoEndpoint => {
             upstream(StatusCode::SERVICE_UNAVAILABLE, Flag::NoHealthyUpstream, "no_healthy_upstream")
         }
-        UpstreamErrorKind::ConnectFailed => upstream(
+        UpstreamErrorKind::ConnectFailed | UpstreamErrorKind::Unsent => upstream(
             StatusCode::SERVICE_UNAVAILABLE,
             Flag::UpstreamConnectFailure,
             "upstream_connect_failure",
@@ -300,6 +308,7 @@ fn upstream_body(kind: &UpstreamErrorKind) -> &'static str {
         UpstreamErrorKind::NoEndpoint => "no healthy upstream",
         UpstreamErrorKind::ConnectFailed
         | UpstreamErrorKind::ConnectTimeout
+        | UpstreamErrorKind::Unsent
         | UpstreamErrorKind::TlsFailed => "upstream connection failure",
         UpstreamErrorKind::Overflow => "upstream is at its limits",
         UpstreamErrorKind::Refused => "upstream refused the request",
@@ -335,6 +344,7 @@ impl fmt::Display for ExchangeError {
             Self::NotTaken => f.write_str("a success that does not take the offer of another protocol"),
             Self::Timeout => f.write_str("the route's timeout passed"),
             Self::Overloaded => f.write_str("memory is short"),
+            Self::TryTimeout => f.write_str("the try's timeout passed"),
             Self::Internal(what) => f.write_str(what),
         }
     }

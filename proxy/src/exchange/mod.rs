@@ -1,11 +1,13 @@
 //! ONE request and its response, top to bottom: [`serve`] is the whole way. Everything here runs on one worker.
 
+mod attempts;
 mod body;
 mod deadline;
 mod error;
 mod mirror;
 mod pace;
 mod record;
+mod replay;
 mod reply;
 mod room;
 mod tunnel;
@@ -22,6 +24,7 @@ use hyper::body::Incoming;
 use meshgate_config::ClusterProtocol;
 use meshgate_wasm::{Attributes, HttpStream, ResponseHead};
 
+use self::attempts::Tries;
 use self::body::{Download, Received, frame};
 use self::deadline::Deadline;
 pub use self::error::{ExchangeError, Fault, Verdict};
@@ -130,6 +133,10 @@ async fn forward(
     let mut headers = std::mem::take(&mut head.headers);
     exchange.offer.pass_on(cluster, &mut headers)?;
     let body = mirror::begin(exchange, &head, &headers, upload);
+    if let Some(judge) = stream.judge() {
+        let request = attempts::Outgoing { head, headers, body };
+        return Tries::new(exchange, cluster, judge, request).run(deadline).await;
+    }
     let idempotent = head.method.is_idempotent();
     let may_be_sent_again = idempotent || cluster.protocol() == ClusterProtocol::Http2;
     let spare = (body.is_end_stream() && may_be_sent_again).then(|| headers.clone());
@@ -155,16 +162,12 @@ async fn attempt(
     mut request: Request<Body>,
     deadline: &mut Deadline,
 ) -> Result<Response<UpstreamBody>, End> {
-    if cluster.tells_clients()
-        && let Some(client) = exchange.client()
-    {
-        request.extensions_mut().insert(client);
-    }
+    exchange.introduce_client(cluster, &mut request);
     let stream = &exchange.stream;
     let upstream = &exchange.listener.upstream;
     let endpoint = upstream.pick(cluster, exchange.key(cluster)).map_err(ExchangeError::Upstream)?;
     exchange.address_to(&endpoint, &mut request);
-    exchange.begin_attempt(cluster, endpoint.address());
+    let sent = exchange.begin_attempt(cluster, endpoint.address());
     let mut send = pin!(upstream.send_to(cluster, &endpoint, request));
     let response = poll_fn(|cx| {
         if let Poll::Ready(response) = send.as_mut().poll(cx) {
@@ -181,7 +184,7 @@ async fn attempt(
     .await;
     // A filter that stopped the request broke its body: what the endpoint made of that does not matter.
     stream.check()?;
-    exchange.end_attempt(cluster, &endpoint, &response);
+    exchange.end_attempt(cluster, &endpoint, sent, &response);
     response
 }
 

@@ -34,7 +34,6 @@ pub(super) struct Exchange {
     pub(super) offer: Offer,
     arrived: Arrived,
     comparison: OnceCell<Rc<Comparison>>,
-    sent_at: Cell<Option<Instant>>,
     completed: Cell<bool>,
 }
 
@@ -42,7 +41,7 @@ pub(super) struct Exchange {
 fn outcome(response: &Result<Response<UpstreamBody>, End>) -> Option<Outcome> {
     match response {
         Ok(response) => Some(Outcome::of(response.status().as_u16())),
-        Err(End::Error(ExchangeError::Timeout)) => Some(Outcome::NoAnswer),
+        Err(End::Error(ExchangeError::Timeout | ExchangeError::TryTimeout)) => Some(Outcome::NoAnswer),
         Err(End::Error(ExchangeError::Upstream(error))) => Outcome::of_failure(error),
         Err(_) => None,
     }
@@ -64,16 +63,8 @@ impl Exchange {
         offer: Offer,
     ) -> Rc<Exchange> {
         listener.metrics.begin();
-        let (sent_at, completed) = (Cell::new(None), Cell::new(false));
-        Rc::new(Exchange {
-            stream,
-            listener,
-            offer,
-            arrived,
-            comparison: OnceCell::new(),
-            sent_at,
-            completed,
-        })
+        let (comparison, completed) = (OnceCell::new(), Cell::new(false));
+        Rc::new(Exchange { stream, listener, offer, arrived, comparison, completed })
     }
 
     /// What the filters decided, or the listener's default.
@@ -185,28 +176,46 @@ impl Exchange {
         self.stream.http().borrow_mut().response = Some(head);
     }
 
-    pub(super) fn begin_attempt(&self, cluster: &Cluster, endpoint: Address) {
-        self.sent_at.set(Some(Instant::now()));
+    /// Takes the fields of the response back that the filters were shown.
+    pub(super) fn take_shown(&self) -> Option<HeaderMap> {
+        self.stream.http().borrow_mut().response.take().map(|head| head.headers)
+    }
+
+    /// The request is sent, and when.
+    pub(super) fn begin_attempt(&self, cluster: &Cluster, endpoint: Address) -> Instant {
         let attributes = &mut self.stream.http().borrow_mut().attributes;
         attributes.attempts += 1;
         attributes.upstream_address = Some(seen(endpoint));
         attributes.upstream_endpoints = Some(cluster.endpoints().len() as u64);
         attributes.upstream_failure = None;
+        Instant::now()
+    }
+
+    /// An endpoint that wants to know for whom connections are made is told with the request.
+    pub(super) fn introduce_client(&self, cluster: &Cluster, request: &mut Request<Body>) {
+        if cluster.tells_clients()
+            && let Some(client) = self.client()
+        {
+            request.extensions_mut().insert(client);
+        }
     }
 
     pub(super) fn end_attempt(
         &self,
         cluster: &Cluster,
         endpoint: &Endpoint,
+        sent: Instant,
         response: &Result<Response<UpstreamBody>, End>,
     ) {
-        let latency = self.sent_at.get().map_or(Duration::ZERO, |sent| sent.elapsed());
+        let latency = sent.elapsed();
         if let Some(outcome) = outcome(response) {
             cluster.report(endpoint, outcome, latency);
         }
         let mut http = self.stream.http().borrow_mut();
         let attributes = &mut http.attributes;
         attributes.backend_latency = Some(latency);
+        // Others may have begun since.
+        attributes.upstream_address = Some(seen(endpoint.address()));
         match response {
             Ok(response) => {
                 attributes.upstream_local_address = response.body().local_address();

@@ -38,6 +38,8 @@ pub fn foreign_function(
     match name {
         function::ROUTE => route(caller, argument),
         function::METRIC => metric(caller, argument),
+        function::ATTEMPTS => of_stream(caller, |stream, place| stream.watch_attempts(place, argument)),
+        function::RETRY => of_stream(caller, |stream, place| stream.answer_attempt(place, argument)),
         filter_state::FUNCTION => filter_state::set(caller, argument),
         _ => Err(Status::NotFound),
     }
@@ -123,6 +125,16 @@ fn choose(session: &Session, decision: &RouteDecision) -> Result<Vec<u8>, Status
         return Err(Status::BadArgument);
     }
     Ok(Vec::new())
+}
+
+/// A function that only a filter of an HTTP exchange may call, and that answers nothing.
+fn of_stream(
+    caller: &ForeignCaller<'_>,
+    call: impl FnOnce(&Stream, u32) -> Result<(), Status>,
+) -> Result<Vec<u8>, Status> {
+    let stream = caller.exchange().and_then(|exchange| exchange.as_any().downcast_ref::<Stream>());
+    let (stream, place) = stream.zip(caller.place()).ok_or(Status::BadArgument)?;
+    call(stream, place).map(|()| Vec::new())
 }
 
 fn direct(direct: DirectResponse) -> Result<LocalResponse, Status> {

@@ -2,6 +2,7 @@
 //! `meshgate.*` extensions. Used by `exchange` and `session`, which decide what to do with the outcome, and by `snapshot`,
 //! which builds chains.
 
+mod attempts;
 mod body;
 mod chain;
 mod extensions;
@@ -12,6 +13,7 @@ mod run;
 mod session;
 mod stream;
 
+pub use attempts::{Judge, Retry};
 pub use body::{FilteredBody, First};
 pub use chain::{Chain, Filter};
 pub use extensions::foreign_function;

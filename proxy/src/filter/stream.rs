@@ -13,6 +13,7 @@ use http::HeaderMap;
 use http_body::Body;
 use meshgate_wasm::{Callbacks, HeadersAction, HttpStream, LocalResponse, Metadata};
 
+use super::attempts::Judging;
 use super::body::FilteredBody;
 use super::failure::{FilterFailure, FilterFault, Interrupted, Stop};
 use super::filter_state;
@@ -115,6 +116,7 @@ pub struct Stream {
     reached: Cell<usize>,
     clusters: Targets,
     decision: RefCell<Option<Decision>>,
+    pub(super) judging: Judging,
     failure: RefCell<Option<FilterFailure>>,
     closed: Cell<bool>,
     request_ended: Cell<bool>,
@@ -135,6 +137,7 @@ impl Stream {
             reached: Cell::new(0),
             clusters: parts.clusters,
             decision: RefCell::new(None),
+            judging: Judging::default(),
             failure: RefCell::new(None),
             closed: Cell::new(false),
             request_ended: Cell::new(false),

@@ -128,6 +128,7 @@ async fn exchange(
             UpstreamErrorKind::NoEndpoint => CallFailure::NoEndpoint,
             UpstreamErrorKind::ConnectFailed
             | UpstreamErrorKind::ConnectTimeout
+            | UpstreamErrorKind::Unsent
             | UpstreamErrorKind::TlsFailed
             | UpstreamErrorKind::Overflow => CallFailure::ConnectFailed,
             UpstreamErrorKind::Reset { .. }

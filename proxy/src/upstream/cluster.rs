@@ -169,6 +169,14 @@ impl Cluster {
         }
     }
 
+    /// Notes that an attempt at an endpoint was given up after so long: another one was quicker.
+    pub fn report_slower(&self, endpoint: &Endpoint, after: Duration) {
+        if self.configuration.load_balancer == LoadBalancer::PeakEwma {
+            let now = self.shared.millis(Instant::now());
+            endpoint.shared().latency().record(after, now);
+        }
+    }
+
     /// How much of it is in use, by all workers, and may be.
     pub fn limits(&self) -> &Arc<Limits> {
         &self.limits

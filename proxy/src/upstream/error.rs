@@ -26,6 +26,8 @@ pub enum UpstreamErrorKind {
     ConnectFailed,
     /// The connection was not there in time.
     ConnectTimeout,
+    /// The connection ended before anything of the request was written to it.
+    Unsent,
     /// The endpoint was reached, and TLS with it came to nothing: one side did not accept the other.
     TlsFailed,
     /// One of the cluster's limits is met: too many requests are active, or wait for a connection, or this one has waited
@@ -70,6 +72,7 @@ impl UpstreamError {
                 | UpstreamErrorKind::Overflow
                 | UpstreamErrorKind::ConnectFailed
                 | UpstreamErrorKind::ConnectTimeout
+                | UpstreamErrorKind::Unsent
                 | UpstreamErrorKind::TlsFailed
                 | UpstreamErrorKind::NoUpgrades
         )
@@ -82,6 +85,7 @@ impl fmt::Display for UpstreamError {
             UpstreamErrorKind::NoEndpoint => "no endpoint",
             UpstreamErrorKind::ConnectFailed => "connection failed",
             UpstreamErrorKind::ConnectTimeout => "connection timed out",
+            UpstreamErrorKind::Unsent => "connection ended before the request",
             UpstreamErrorKind::TlsFailed => "TLS failed",
             UpstreamErrorKind::Overflow => "the cluster is at its limits",
             UpstreamErrorKind::Refused => "request refused before it was begun",

@@ -26,6 +26,8 @@ pub struct Limits {
     retries: Usage,
     /// Of one request; so none is ever in use.
     interim_responses: Usage,
+    /// How many there were.
+    retried: AtomicU64,
     /// Told when somebody begins to wait for a connection: idle ones are to make room.
     wanted: Notify,
 }
@@ -60,7 +62,10 @@ impl Usage {
 
     /// Counts one more, unless that is one too many.
     fn take(&self) -> bool {
-        let most = self.most();
+        self.take_within(self.most())
+    }
+
+    fn take_within(&self, most: usize) -> bool {
         let one_more = |now: usize| (now < most).then_some(now + 1);
         let taken = self.now.fetch_update(Relaxed, Relaxed, one_more).is_ok();
         if !taken {
@@ -85,6 +90,7 @@ impl Limits {
             requests: Usage::default(),
             retries: Usage::default(),
             interim_responses: Usage::default(),
+            retried: AtomicU64::new(0),
             wanted: Notify::new(),
         };
         limits.set(configuration);
@@ -206,9 +212,20 @@ impl Limits {
         self.requests.give_back();
     }
 
-    /// Leave to send a request again, for as long as the slot is held; none if too many are under way.
-    pub fn retry(self: &Arc<Self>) -> Option<RetrySlot> {
-        self.retries.take().then(|| RetrySlot(Arc::clone(self)))
+    /// How often requests were sent again.
+    pub fn retried(&self) -> u64 {
+        self.retried.load(Relaxed)
+    }
+
+    /// Leave to send a request again, for as long as the slot is held; none if too many are under way, of those that there
+    /// may be or of so many as are wanted at most.
+    pub fn retry(self: &Arc<Self>, at_most: Option<usize>) -> Option<RetrySlot> {
+        let most = self.retries.most();
+        let taken = self.retries.take_within(at_most.map_or(most, |wanted| wanted.min(most)));
+        taken.then(|| {
+            self.retried.fetch_add(1, Relaxed);
+            RetrySlot(Arc::clone(self))
+        })
     }
 }
 
@@ -340,9 +357,14 @@ mod tests {
         assert!(waiting.is_some() && limits.wait().is_none());
         drop(waiting);
         assert!(limits.wait().is_some());
-        let retries: Vec<_> = (0..3).map(|_| limits.retry()).collect();
-        assert_eq!(retries.iter().flatten().count(), 2);
-        assert_eq!((limits.pending().overflows(), limits.retries().overflows()), (1, 1));
+        let retries: Vec<_> =
+            [Some(0), Some(1), Some(1), None, Some(9)].map(|most| limits.retry(most)).into();
+        assert_eq!(
+            retries.iter().map(Option::is_some).collect::<Vec<_>>(),
+            [false, true, false, true, false]
+        );
+        assert_eq!((limits.pending().overflows(), limits.retries().overflows()), (1, 3));
+        assert_eq!((limits.retries().now(), limits.retried()), (2, 2));
         drop(retries);
         assert_eq!(limits.retries().now(), 0);
     }

@@ -143,7 +143,7 @@ impl Upstream {
                     unsent => {
                         let error = error.into_error();
                         let kind = if unsent.is_some() {
-                            UpstreamErrorKind::ConnectFailed
+                            UpstreamErrorKind::Unsent
                         } else {
                             classify(&error, connection.reused, progress.as_deref())
                         };

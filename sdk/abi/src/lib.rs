@@ -23,6 +23,26 @@ pub mod function {
     /// `proxy_record_metric`, `proxy_increment_metric` and `proxy_get_metric`. `BAD_ARGUMENT` (2): the message does
     /// not decode, or the name was defined before with another type. `INTERNAL_FAILURE` (10): too many series.
     pub const METRIC: &str = "meshgate.metric";
+
+    /// Asks to be asked whenever a try of the current exchange's request has ended. Argument:
+    /// [`Attempts`](crate::Attempts); the answer is empty.
+    ///
+    /// The filter that calls it last before the request is sent is asked, by the event
+    /// [`ATTEMPT`](crate::event::ATTEMPT). `BAD_ARGUMENT` (2): the message does not decode, or this is no HTTP exchange.
+    /// `NOT_FOUND` (1): the host has no such function.
+    pub const ATTEMPTS: &str = "meshgate.attempts";
+
+    /// Answers the event [`ATTEMPT`](crate::event::ATTEMPT), in its callback: the request is to be sent again. Argument:
+    /// [`Retry`](crate::Retry); the answer is empty. Who does not call it has what there is delivered.
+    ///
+    /// `BAD_ARGUMENT` (2): the message does not decode, or nobody asked.
+    pub const RETRY: &str = "meshgate.retry";
+}
+
+/// Ids of the events that a host tells by `proxy_on_foreign_function`. Their messages are the buffer 8.
+pub mod event {
+    /// A try has ended, or takes long. Message: [`Attempt`](crate::Attempt).
+    pub const ATTEMPT: u32 = 0x6d67_0001;
 }
 
 /// Where an exchange goes, or what answers it. Argument of [`function::ROUTE`].
@@ -217,6 +237,143 @@ pub enum MetricType {
     Histogram = 2,
 }
 
+/// What a filter wants to decide about the tries of a request. Argument of [`function::ATTEMPTS`].
+///
+/// ```proto
+/// message Attempts {
+///   uint64 per_try_timeout_ms = 1;
+///   optional uint64 replay_bytes = 2;
+///   uint32 from_status = 3;
+///   uint64 hedge_after_ms = 4;
+///   bool numbered = 5;
+/// }
+/// ```
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Attempts {
+    /// Milliseconds from a try's beginning, or from the end of the request if that comes later, to the head of the
+    /// response; 0: as long as the exchange has.
+    #[prost(uint64, tag = "1")]
+    pub per_try_timeout_ms: u64,
+    /// The most bytes of the request's body that are kept to be sent again; 64 KiB if absent. A body that is longer
+    /// passes all the same, and is not sent again.
+    #[prost(uint64, optional, tag = "2")]
+    pub replay_bytes: Option<u64>,
+    /// Responses with a lower status are delivered without asking, unless gRPC's status in their head is not 0. 0: ask
+    /// about every response.
+    #[prost(uint32, tag = "3")]
+    pub from_status: u32,
+    /// Milliseconds after which the filter is asked about a try that has no response yet ([`Ending::Slow`]); 0: never.
+    #[prost(uint64, tag = "4")]
+    pub hedge_after_ms: u64,
+    /// Whether endpoints are told which try it is, in the field `x-envoy-attempt-count`.
+    #[prost(bool, tag = "5")]
+    pub numbered: bool,
+}
+
+/// How a try ended. Message of the event [`event::ATTEMPT`].
+///
+/// ```proto
+/// message Attempt {
+///   uint32 number = 1;
+///   Ending ending = 2;
+///   uint32 status = 3;
+///   optional uint32 grpc_status = 4;
+///   string endpoint = 5;
+///   uint64 elapsed_us = 6;
+///   optional uint64 left_ms = 7;
+///   bool can_retry = 8;
+///   uint32 others = 9;
+///   uint64 active = 10;
+///   uint64 retries = 11;
+/// }
+/// ```
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Attempt {
+    /// Which try of the request it is, counted from 1.
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    /// How it ended.
+    #[prost(enumeration = "Ending", tag = "2")]
+    pub ending: i32,
+    /// The response's status; 0 if there is none. Its fields can be read as in the callback for the response's head.
+    #[prost(uint32, tag = "3")]
+    pub status: u32,
+    /// gRPC's status, if the response's head has it: an answer of nothing but trailers.
+    #[prost(uint32, optional, tag = "4")]
+    pub grpc_status: Option<u32>,
+    /// The endpoint's address; empty if there was none to be used.
+    #[prost(string, tag = "5")]
+    pub endpoint: String,
+    /// Microseconds that the try took.
+    #[prost(uint64, tag = "6")]
+    pub elapsed_us: u64,
+    /// Milliseconds that the exchange has left; absent if nobody set a limit.
+    #[prost(uint64, optional, tag = "7")]
+    pub left_ms: Option<u64>,
+    /// Whether the request can be sent again: what came of its body was kept, and a response came after its end.
+    #[prost(bool, tag = "8")]
+    pub can_retry: bool,
+    /// Other tries of the same request that are under way. With some, [`function::RETRY`] means to wait for them.
+    #[prost(uint32, tag = "9")]
+    pub others: u32,
+    /// Requests of the whole process that are on their way to the cluster or wait for a connection.
+    #[prost(uint64, tag = "10")]
+    pub active: u64,
+    /// Tries of the whole process that are not a request's first, on this cluster.
+    #[prost(uint64, tag = "11")]
+    pub retries: u64,
+}
+
+/// How a try ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Ending {
+    /// With a response's head.
+    Response = 0,
+    /// There was no connection, or TLS with the endpoint came to nothing.
+    ConnectFailure = 1,
+    /// The endpoint says that it has not begun with the request.
+    Refused = 2,
+    /// The connection ended before anything of the request was written to it.
+    ResetBeforeRequest = 3,
+    /// The connection or the stream ended before a response, and the endpoint may have begun with the request.
+    Reset = 4,
+    /// What came is not valid HTTP.
+    Protocol = 5,
+    /// It took longer than a try may.
+    Timeout = 6,
+    /// One of the cluster's limits was met: nothing was sent.
+    Overflow = 7,
+    /// The cluster has no endpoint that may be used.
+    NoEndpoint = 8,
+    /// It has not ended: there is no response after [`Attempts::hedge_after_ms`]. [`function::RETRY`] begins another
+    /// try beside it, and the first response that is delivered ends the others.
+    Slow = 9,
+}
+
+/// Another try. Argument of [`function::RETRY`].
+///
+/// ```proto
+/// message Retry {
+///   uint64 delay_ms = 1;
+///   bool elsewhere = 2;
+///   optional uint64 most_retries = 3;
+/// }
+/// ```
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Retry {
+    /// Milliseconds until then. If the exchange has less time left, what there is is delivered at once.
+    #[prost(uint64, tag = "1")]
+    pub delay_ms: u64,
+    /// Whether endpoints that this request was sent to are avoided; not with consistent hashing.
+    #[prost(bool, tag = "2")]
+    pub elsewhere: bool,
+    /// The most of [`Attempt::retries`] with this one. The cluster's own limit holds besides. What is one too many is
+    /// not tried, and what there is is delivered.
+    #[prost(uint64, optional, tag = "3")]
+    pub most_retries: Option<u64>,
+}
+
 /// The metric id in an answer of [`function::METRIC`], or `None` if the answer is not four bytes long.
 pub fn metric_id(answer: &[u8]) -> Option<u32> {
     answer.try_into().ok().map(u32::from_le_bytes)
@@ -294,6 +451,41 @@ mod tests {
         .concat();
         assert_eq!(series.encode_to_vec(), bytes);
         assert_eq!(Series::decode(&bytes[..]), Ok(series));
+    }
+
+    #[test]
+    fn tries_have_the_documented_bytes() {
+        let attempts = Attempts {
+            per_try_timeout_ms: 300,
+            replay_bytes: Some(0),
+            from_status: 500,
+            hedge_after_ms: 1,
+            numbered: true,
+        };
+        let bytes = b"\x08\xac\x02\x10\x00\x18\xf4\x03\x20\x01\x28\x01";
+        assert_eq!(attempts.encode_to_vec(), bytes);
+        assert_eq!(Attempts::decode(&bytes[..]), Ok(attempts));
+
+        let attempt = Attempt {
+            number: 1,
+            ending: Ending::Timeout.into(),
+            status: 200,
+            grpc_status: Some(14),
+            endpoint: "e".into(),
+            elapsed_us: 2,
+            left_ms: Some(3),
+            can_retry: true,
+            others: 4,
+            active: 5,
+            retries: 6,
+        };
+        let bytes =
+            b"\x08\x01\x10\x06\x18\xc8\x01\x20\x0e\x2a\x01e\x30\x02\x38\x03\x40\x01\x48\x04\x50\x05\x58\x06";
+        assert_eq!(attempt.encode_to_vec(), bytes);
+        assert_eq!(Attempt::decode(&bytes[..]), Ok(attempt));
+
+        let retry = Retry { delay_ms: 25, elsewhere: true, most_retries: Some(0) };
+        assert_eq!(retry.encode_to_vec(), b"\x08\x19\x10\x01\x18\x00");
     }
 
     #[test]

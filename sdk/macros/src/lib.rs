@@ -7,7 +7,7 @@
 use proc_macro::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 
 /// The callbacks: as authors write them, as the ABI names them, whether they may wait, and what others call them.
-const CALLBACKS: [(&str, &str, bool, &[&str]); 8] = [
+const CALLBACKS: [(&str, &str, bool, &[&str]); 9] = [
     (
         "on_request",
         "request_headers",
@@ -24,6 +24,7 @@ const CALLBACKS: [(&str, &str, bool, &[&str]); 8] = [
     ),
     ("on_response_body", "response_body", true, &["on_http_response_body"]),
     ("on_response_trailers", "response_trailers", true, &["on_http_response_trailers"]),
+    ("on_attempt", "foreign_function", false, &["on_try", "on_retry", "on_foreign_function"]),
     ("on_log", "log", false, &["on_done", "on_end", "on_finish"]),
     ("on_tick", "tick", true, &["on_timer"]),
 ];
@@ -142,7 +143,7 @@ impl Members {
         }
         if let Some((_, abi, waits, _)) = CALLBACKS.iter().find(|(known, ..)| *known == text) {
             if is_async && !waits {
-                let message = format!("`{text}` cannot be `async`: the exchange is over, and nobody waits");
+                let message = format!("`{text}` cannot be `async`: nobody waits for it");
                 return Err(Mistake::new(message, name.span()));
             }
             self.callbacks.push(abi);

@@ -96,6 +96,7 @@ pub(crate) enum Buffer {
     CallBody = 4,
     GrpcMessage = 5,
     PluginConfiguration = 7,
+    ForeignFunction = 8,
 }
 
 /// Which way of an exchange is meant. The numbers are the ABI's stream types.

@@ -15,6 +15,7 @@ use std::task::Poll;
 use self::half::Stage;
 use self::ids::IdMap;
 use self::task::{Task, Wakeup, has, now};
+use crate::attempts;
 use crate::body::{Arrived, Body};
 use crate::config::{self, ConfigError};
 use crate::error::{Outcome, Stop};
@@ -202,6 +203,14 @@ impl<F: Filter> Module<F> {
         }
         let outcome = start_trailers(exchange, direction);
         self.concluded(exchange, direction, outcome)
+    }
+
+    /// `proxy_on_foreign_function`
+    pub fn foreign_function(&self, context: u32, function: u32, size: usize) {
+        let Some(exchange) = self.exchange(context) else { return };
+        timers::enter(exchange.plugin);
+        attempts::judge(&exchange, function, size);
+        self.settle();
     }
 
     /// `proxy_on_log`

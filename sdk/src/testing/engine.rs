@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use meshgate_abi::{Attempt, Attempts, Retry};
+
 use super::message::{Fields, Request, Response};
 
 /// A host that runs one filter on one worker, as [`Proxy`](super::Proxy) drives it. Filters' authors need not know it.
@@ -35,6 +37,12 @@ pub trait Engine {
 
     /// The answer that the filter decided for, in the place of a cluster.
     fn direct(&self, exchange: u32) -> Option<Response>;
+
+    /// What the filter wants of the request's tries, if it wants to judge them.
+    fn attempts(&self, exchange: u32) -> Option<Attempts>;
+
+    /// Asks the filter about a try: the response's head, if there is one.
+    fn ask(&mut self, exchange: u32, attempt: &Attempt, head: Option<Fields>) -> Option<Retry>;
 
     /// The exchange is over.
     fn close(&mut self, exchange: u32);

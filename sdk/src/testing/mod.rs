@@ -44,6 +44,7 @@
 mod engine;
 mod message;
 mod native;
+mod tries;
 pub(crate) mod world;
 
 use std::collections::HashMap;
@@ -238,19 +239,6 @@ impl Proxy {
             Err(answer) => *answer,
         };
         (response, upstream)
-    }
-
-    /// What the endpoint answers, or the proxy in its place.
-    fn serve(&mut self, exchange: u32, request: &Request) -> Response {
-        let cluster = self.engine.cluster(exchange);
-        let server = cluster.and_then(|cluster| self.servers.get_mut(&cluster)).unwrap_or(&mut self.endpoint);
-        let response = server(request);
-        self.run_until(self.now + response.after);
-        match response.failure {
-            None => response,
-            Some(Failure::Timeout) => Response::new(504),
-            Some(Failure::Refused | Failure::Reset) => Response::new(503),
-        }
     }
 
     /// Lets a message through the filter: the parts of the body that come out, or the answer that takes its place.

@@ -4,6 +4,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use meshgate_abi::{Attempt, Attempts, Retry, event};
+use prost::Message;
+
 use super::engine::{Engine, Part, StartedCall, Verdict, Way};
 use super::message::{Failure, Fields, Request, Response};
 use super::world::{Stream, World, next_id, within};
@@ -168,6 +171,27 @@ impl<F: Filter> Engine for Native<F> {
                 response = response.header(&header.name, &header.value);
             }
             Some(response)
+        })?
+    }
+
+    fn attempts(&self, exchange: u32) -> Option<Attempts> {
+        self.with(exchange, |stream| stream.attempts.clone())?
+    }
+
+    fn ask(&mut self, exchange: u32, attempt: &Attempt, head: Option<Fields>) -> Option<Retry> {
+        let message = attempt.encode_to_vec();
+        let size = message.len();
+        self.world.borrow_mut().event = message;
+        self.with(exchange, |stream| {
+            stream.maps[Map::ResponseHeaders as usize] = head;
+            stream.verdict = Some(None);
+        });
+        if F::CALLBACKS.contains(&"foreign_function") {
+            self.callback(exchange, |module| module.foreign_function(exchange, event::ATTEMPT, size));
+        }
+        self.with(exchange, |stream| {
+            stream.maps[Map::ResponseHeaders as usize] = None;
+            stream.verdict.take().flatten()
         })?
     }
 

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use meshgate_abi::{MetricType, RouteDecision, Series, function};
+use meshgate_abi::{Attempts, MetricType, Retry, RouteDecision, Series, function};
 use prost::Message;
 
 use super::engine::StartedCall;
@@ -53,6 +53,9 @@ pub(crate) struct Stream {
     pub(crate) resumed: [bool; 2],
     pub(crate) answer: Option<Response>,
     pub(crate) route: Option<RouteDecision>,
+    pub(crate) attempts: Option<Attempts>,
+    /// While the filter is asked about a try: what it answers.
+    pub(crate) verdict: Option<Option<Retry>>,
     pub(crate) over: bool,
 }
 
@@ -79,6 +82,8 @@ pub(crate) struct World {
     pub(crate) calls: Vec<StartedCall>,
     /// Which of all calls are gRPC's.
     pub(crate) grpc_calls: HashSet<u32>,
+    /// The message of the event that is being delivered.
+    pub(crate) event: Vec<u8>,
     /// The call's response that is being delivered.
     pub(crate) reply: Option<Response>,
     pub(crate) streams: HashMap<u32, Stream>,
@@ -110,6 +115,7 @@ impl World {
     pub(crate) fn buffer(&mut self, buffer: Buffer, start: usize, most: usize) -> Result<Vec<u8>, Status> {
         let bytes = match buffer {
             Buffer::PluginConfiguration => &self.configuration,
+            Buffer::ForeignFunction => &self.event,
             Buffer::CallBody | Buffer::GrpcMessage => {
                 return self
                     .reply
@@ -291,6 +297,17 @@ impl World {
                 let known = known && decision.mirrors.iter().all(|mirror| exists(&mirror.cluster));
                 let stream = self.stream().filter(|_| known).ok_or(Status::BAD_ARGUMENT)?;
                 stream.route = Some(decision);
+                Ok(Vec::new())
+            }
+            function::ATTEMPTS => {
+                let attempts = Attempts::decode(argument).map_err(|_| Status::BAD_ARGUMENT)?;
+                self.stream().ok_or(Status::BAD_ARGUMENT)?.attempts = Some(attempts);
+                Ok(Vec::new())
+            }
+            function::RETRY => {
+                let retry = Retry::decode(argument).map_err(|_| Status::BAD_ARGUMENT)?;
+                let verdict = self.stream().and_then(|stream| stream.verdict.as_mut());
+                *verdict.ok_or(Status::BAD_ARGUMENT)? = Some(retry);
                 Ok(Vec::new())
             }
             function::METRIC => {

@@ -1,13 +1,13 @@
 //! An exchange as the host sees it, with what a test says of it.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use meshgate_abi::RouteDecision;
+use meshgate_abi::{Attempts, Retry, RouteDecision};
 use meshgate_sdk::testing::{Fields, Request, Response};
 use meshgate_wasm::{Attributes, Certificate, Connection, Exchange, HttpStream, Tls};
 
@@ -18,6 +18,9 @@ pub(crate) struct Running {
     http: RefCell<HttpStream>,
     direct: RefCell<Option<Response>>,
     added: RefCell<Fields>,
+    attempts: RefCell<Option<Attempts>>,
+    asked: Cell<bool>,
+    retry: RefCell<Option<Retry>>,
 }
 
 impl Running {
@@ -46,7 +49,14 @@ impl Running {
             attributes.custom.set(path.as_bytes(), value.into());
         }
         let http = HttpStream::new(convert::request_head(request.head()), attributes);
-        Self { http: RefCell::new(http), direct: RefCell::default(), added: RefCell::default() }
+        Self {
+            http: RefCell::new(http),
+            direct: RefCell::default(),
+            added: RefCell::default(),
+            attempts: RefCell::default(),
+            asked: Cell::new(false),
+            retry: RefCell::default(),
+        }
     }
 
     pub(crate) fn http(&self) -> &RefCell<HttpStream> {
@@ -70,6 +80,31 @@ impl Running {
         let mut http = self.http.borrow_mut();
         http.attributes.route = Some(decision.route.as_str().into());
         http.attributes.cluster = (!decision.cluster.is_empty()).then(|| decision.cluster.as_str().into());
+    }
+
+    /// The filter judges the tries.
+    pub(crate) fn watch(&self, attempts: Attempts) {
+        self.attempts.replace(Some(attempts));
+    }
+
+    /// What it wants of them.
+    pub(crate) fn attempts(&self) -> Option<Attempts> {
+        self.attempts.borrow().clone()
+    }
+
+    /// It is asked about one, in `ask`: what it answers.
+    pub(crate) fn verdict(&self, ask: impl FnOnce()) -> Option<Retry> {
+        self.retry.replace(None);
+        self.asked.set(true);
+        ask();
+        self.asked.set(false);
+        self.retry.take()
+    }
+
+    /// It answers; false if nobody asked.
+    pub(crate) fn answer(&self, retry: Retry) -> bool {
+        self.retry.replace(Some(retry));
+        self.asked.get()
     }
 
     /// The exchange is over.

@@ -23,11 +23,13 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use meshgate_abi::{Attempt, Attempts, Retry, event};
 use meshgate_sdk::testing::{Engine, Failure, Fields, Part, Request, Response, StartedCall, Verdict, Way};
 use meshgate_wasm::{
     BodyAction, CallFailure, EngineError, EngineOptions, GrpcStatus, HeadersAction, Module, ModuleError,
     Plugin, PluginSpec, Shared, StreamContext, TrailersAction, VmError, Vms,
 };
+use prost::Message;
 
 use self::exchange::Running;
 use self::worker::Worker;
@@ -247,6 +249,22 @@ impl Engine for RealHost {
     fn direct(&self, exchange: u32) -> Option<Response> {
         let (_, running) = self.exchanges.get(&exchange)?;
         running.direct()
+    }
+
+    fn attempts(&self, exchange: u32) -> Option<Attempts> {
+        let (_, running) = self.exchanges.get(&exchange)?;
+        running.attempts()
+    }
+
+    fn ask(&mut self, exchange: u32, attempt: &Attempt, head: Option<Fields>) -> Option<Retry> {
+        let (context, running) = self.exchanges.get(&exchange)?;
+        running.http().borrow_mut().response = head.as_ref().map(convert::response_head);
+        let retry = running.verdict(|| {
+            // A failure is told by the worker.
+            let _ = context.on_foreign_function(event::ATTEMPT, attempt.encode_to_vec().into());
+        });
+        running.http().borrow_mut().response = None;
+        retry
     }
 
     fn close(&mut self, exchange: u32) {

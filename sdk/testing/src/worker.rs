@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use meshgate_abi::{MetricType, RouteDecision, Series, function};
+use meshgate_abi::{Attempts, MetricType, Retry, RouteDecision, Series, function};
 use meshgate_sdk::testing::{Request, StartedCall};
 use meshgate_wasm::{
     CallError, ForeignCaller, GrpcEvents, GrpcKind, GrpcRequest, GrpcSendError, GrpcSender, Host, HttpCall,
@@ -170,11 +170,20 @@ impl Host for Worker {
                 let decision = RouteDecision::decode(argument).map_err(|_| Status::BadArgument)?;
                 let exists = |cluster: &String| self.clusters.borrow().contains(cluster);
                 let known = decision.direct.is_some() || exists(&decision.cluster);
-                let known = known && decision.mirrors.iter().all(|mirror| exists(&mirror.cluster));
-                let exchange = caller.exchange().filter(|_| known).ok_or(Status::BadArgument)?;
-                let running = exchange.as_any().downcast_ref::<Running>().ok_or(Status::BadArgument)?;
-                running.decide(&decision);
+                if !known || !decision.mirrors.iter().all(|mirror| exists(&mirror.cluster)) {
+                    return Err(Status::BadArgument);
+                }
+                running(caller)?.decide(&decision);
                 Ok(Vec::new())
+            }
+            function::ATTEMPTS => {
+                let attempts = Attempts::decode(argument).map_err(|_| Status::BadArgument)?;
+                running(caller)?.watch(attempts);
+                Ok(Vec::new())
+            }
+            function::RETRY => {
+                let retry = Retry::decode(argument).map_err(|_| Status::BadArgument)?;
+                running(caller)?.answer(retry).then(Vec::new).ok_or(Status::BadArgument)
             }
             function::METRIC => {
                 let series = Series::decode(argument).map_err(|_| Status::BadArgument)?;
@@ -214,6 +223,11 @@ impl Host for Worker {
     fn now(&self) -> SystemTime {
         self.now.get()
     }
+}
+
+/// The exchange that a foreign function is called for.
+fn running<'a>(caller: &ForeignCaller<'a>) -> Result<&'a Running, Status> {
+    caller.exchange().and_then(|exchange| exchange.as_any().downcast_ref()).ok_or(Status::BadArgument)
 }
 
 /// Cancels a gRPC call when it is dropped.

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Problem;
 use super::explain::{Explainer, meant, one_of, problem, shown, type_description, type_hint};
 use super::walk::{Applies, parts, target};
+use crate::formats;
 use crate::tree::{Kind, Node};
 use crate::words::{list, quoted};
 
@@ -28,9 +29,11 @@ pub(super) fn explain(
         branches.iter().filter(|errors| !errors.iter().any(|e| is_type(e, path))).collect();
     if let Some(options) = constants(&of_type, path).filter(|options| !options.is_empty()) {
         let (mut message, mut hint) = one_of(&subject, node.as_text(), Some(node), &options);
-        if of_type.len() < branches.len() {
+        if of_type.len() < branches.len() || of_type.iter().any(|errors| is_other_text(errors, path)) {
             message = format!("{subject} has none of the forms it can have: {}", shown(node));
-            hint = hint.or_else(|| describe_all(explainer.schema, error.schema_path().as_str()));
+            hint = hint
+                .or_else(|| format_hint(&of_type, path, node))
+                .or_else(|| describe_all(explainer.schema, error.schema_path().as_str()));
         }
         found.push(Problem { hint, ..problem(node.at, path, message) });
         return;
@@ -70,10 +73,27 @@ fn is_type(error: &ValidationError<'_>, path: &str) -> bool {
     matches!(error.kind(), Is::Type { .. }) && error.instance_path().as_str() == path
 }
 
-/// The values allowed, if every form is nothing but a constant.
+/// Whether nothing but the text's own form is wrong.
+fn is_other_text(errors: &Errors, path: &str) -> bool {
+    let mut own = errors.iter().filter(|error| error.instance_path().as_str() == path).peekable();
+    own.peek().is_some() && own.all(|error| matches!(error.kind(), Is::Format { .. } | Is::Pattern { .. }))
+}
+
+/// What a format that the text is not of says about it, if it has to say more than how it looks.
+fn format_hint(branches: &[&Errors], path: &str, node: &Node) -> Option<String> {
+    let own = branches.iter().flat_map(|errors| errors.iter());
+    let own = own.filter(|error| error.instance_path().as_str() == path);
+    let complaints = own.filter_map(|error| match error.kind() {
+        Is::Format { format } => formats::complaint(format, node.as_text()?)?.hint,
+        _ => None,
+    });
+    complaints.into_iter().find(|hint| hint.starts_with("did you mean"))
+}
+
+/// The values allowed, if every form is nothing but a constant; texts of some format may be others.
 fn constants(branches: &[&Errors], path: &str) -> Option<Vec<Value>> {
     let mut options = Vec::new();
-    for errors in branches {
+    for errors in branches.iter().filter(|errors| !is_other_text(errors, path)) {
         let mut constant = false;
         for error in errors.iter().filter(|error| error.instance_path().as_str() == path) {
             match error.kind() {

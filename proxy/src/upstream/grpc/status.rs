@@ -45,6 +45,7 @@ pub(super) fn of_upstream(error: &UpstreamError) -> GrpcStatus {
         UpstreamErrorKind::NoEndpoint => GrpcStatus::new(UNAVAILABLE, "no healthy upstream"),
         UpstreamErrorKind::ConnectFailed
         | UpstreamErrorKind::ConnectTimeout
+        | UpstreamErrorKind::Unsent
         | UpstreamErrorKind::TlsFailed => GrpcStatus::new(UNAVAILABLE, "upstream connect error"),
         UpstreamErrorKind::Overflow => GrpcStatus::new(UNAVAILABLE, "too many requests wait"),
         UpstreamErrorKind::Refused => GrpcStatus::new(UNAVAILABLE, "upstream refused the request"),
