@@ -45,6 +45,7 @@ mod proxy_protocol; // connections that say for whom they were made, from client
 mod proxying; // plain proxying over HTTP/1.1 and HTTP/2
 mod reload; // changing files under a running proxy, one at a time
 mod reload_under_load; // two hundred reloads under load, no request lost or mixed
+mod retry; // `meshgate.attempts` and the standard filter `retry`
 mod rotation; // certificates that are renewed all the time under new handshakes
 mod route_actions; // what routes do beside sending requests to a cluster
 mod routing; // the standard filter `routing`: which route a request takes
