@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::package::{Package, cargo};
 use crate::toolchain::{TARGET, Toolchain};
-use crate::{commands, section};
+use crate::{commands, names, section};
 
 /// How modules are compiled, in cargo's words; a workspace may say it otherwise with a profile `filter` of its own.
 ///
@@ -101,7 +101,8 @@ impl Build<'_> {
     /// What [`Build::compile`] makes is not there, or the place cannot be written to.
     pub fn install(package: &Package, path: &Path) -> Result<Built> {
         let built = modules(package).join(TARGET).join("filter").join(format!("{}.wasm", package.library));
-        let mut module = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+        let module = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+        let mut module = names::shortened(&module).with_context(|| built.display().to_string())?;
         if package.has_manifest {
             let manifest = manifests(package).join(format!("{}.json", package.name));
             let manifest =

@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod commands;
+mod names;
 pub mod package;
 pub mod packages;
 pub mod section;

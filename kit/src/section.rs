@@ -29,7 +29,7 @@ pub fn with_custom_section(module: &[u8], name: &str, content: &[u8]) -> Result<
 }
 
 /// Appends `length` as an unsigned LEB128 number.
-fn push_length(out: &mut Vec<u8>, length: usize) -> Result<()> {
+pub(crate) fn push_length(out: &mut Vec<u8>, length: usize) -> Result<()> {
     let mut rest = u32::try_from(length)?;
     while rest >= 0x80 {
         out.push(rest.to_le_bytes()[0] | 0x80);
