@@ -10,7 +10,7 @@ use prost::Message;
 use crate::error::Refused;
 use crate::exchange::Exchange;
 use crate::filter::Filter;
-use crate::host::{self, Buffer};
+use crate::host::{self, BufferType};
 use crate::log::{Level, line};
 
 /// What a filter wants to decide about the tries of a request, ready to be said as often as needed.
@@ -241,7 +241,7 @@ impl From<Retry> for Verdict {
 /// `proxy_on_foreign_function`: reads the event, has it judged, and says what the filter answers.
 pub(crate) fn judge<F: Filter>(exchange: &Exchange<F>, function: u32, size: usize) {
     let Some(filter) = exchange.filter.as_deref().filter(|_| function == event::ATTEMPT) else { return };
-    let read = host::buffer(Buffer::ForeignFunction, 0, size).ok();
+    let read = host::buffer(BufferType::CallData, 0, size).ok();
     let Some(attempt) = read.and_then(|bytes| meshgate_abi::Attempt::decode(&*bytes).ok()) else { return };
     if let Verdict::Retry(retry) = filter.on_attempt(exchange, &Attempt(attempt)) {
         let message = meshgate_abi::Retry {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Refused, Stop};
-use crate::host::{self, Buffer, Direction};
+use crate::host::{self, BufferType, Direction};
 use crate::reply::Reply;
 
 /// What a body's task waits for, of the body.
@@ -26,7 +26,6 @@ pub(crate) enum Wants {
 
 /// What the host holds of a body, and how far the filter is with it. Positions count from the start of the host's buffer.
 pub(crate) struct Arrived {
-    direction: Direction,
     /// Bytes in the host's buffer.
     size: Cell<usize>,
     /// Where the part begins that the filter was given last.
@@ -39,10 +38,17 @@ pub(crate) struct Arrived {
     waker: RefCell<Option<Waker>>,
 }
 
+/// Where a [`Body`] finds what has arrived of it: an exchange or a connection.
+pub(crate) trait Carries {
+    fn arrived(&self, direction: Direction) -> &Arrived;
+
+    /// The host's buffer with it.
+    fn buffer(&self, direction: Direction) -> BufferType;
+}
+
 impl Arrived {
-    pub(crate) fn new(direction: Direction) -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
-            direction,
             size: Cell::new(0),
             start: Cell::new(0),
             end: Cell::new(0),
@@ -82,27 +88,32 @@ impl Arrived {
         }
     }
 
-    fn buffer(&self) -> Buffer {
-        self.direction.body()
-    }
-
     /// Waits until `ready` finds something.
     async fn until<T>(&self, wants: Wants, ready: impl Fn(&Self) -> Option<T>) -> T {
-        let value = poll_fn(|context| match ready(self) {
+        let waits = Waits(self);
+        poll_fn(|context| match ready(waits.0) {
             Some(value) => Poll::Ready(value),
             None => {
-                self.wants.set(wants);
-                self.waker.replace(Some(context.waker().clone()));
+                waits.0.wants.set(wants);
+                waits.0.waker.replace(Some(context.waker().clone()));
                 Poll::Pending
             }
         })
-        .await;
-        self.wants.set(Wants::Nothing);
-        value
+        .await
     }
 }
 
-/// A message's body. A callback for it gets it once, when the body begins, and waits for what it needs of it.
+/// A future that waits for something of a body. When it is done or dropped, nothing is wanted any more.
+struct Waits<'a>(&'a Arrived);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.wants.set(Wants::Nothing);
+    }
+}
+
+/// A message's body, or what one side of a TCP connection sends. A callback for it gets it once, when the body begins, and
+/// waits for what it needs of it.
 ///
 /// What it does not wait for passes by: a callback that returns after the first part leaves the rest alone.
 ///
@@ -133,12 +144,17 @@ impl Arrived {
 /// Where a body's length changes, Meshgate takes care of `content-length`. On other hosts the filter removes it from the
 /// head, in [`on_request`](crate::Filter::on_request) or [`on_response`](crate::Filter::on_response).
 pub struct Body {
-    arrived: Rc<Arrived>,
+    carrier: Rc<dyn Carries>,
+    direction: Direction,
 }
 
 impl Body {
-    pub(crate) fn new(arrived: Rc<Arrived>) -> Self {
-        Self { arrived }
+    pub(crate) fn new(carrier: Rc<dyn Carries>, direction: Direction) -> Self {
+        Self { carrier, direction }
+    }
+
+    fn arrived(&self) -> &Arrived {
+        self.carrier.arrived(self.direction)
     }
 
     /// The next part, as soon as there is one; `None` at the body's end. What was given before goes on.
@@ -148,7 +164,7 @@ impl Body {
     /// # Errors
     /// The host gave no access to it.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
-        let part = self.arrived.until(Wants::Next, |arrived| {
+        let part = self.arrived().until(Wants::Next, |arrived| {
             let (end, size) = (arrived.end.get(), arrived.size.get());
             if size > end {
                 arrived.start.set(end);
@@ -166,22 +182,56 @@ impl Body {
         }
     }
 
+    /// What has arrived, as soon as it is `size` bytes or more; at the body's end it may be less. Nothing of it goes on before.
+    ///
+    /// For a protocol that tells by its first bytes what it is:
+    ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// # use meshgate_sdk::{Connection, TcpFilter};
+    /// # struct NoTls;
+    /// # #[filter]
+    /// # impl TcpFilter for NoTls {
+    /// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+    /// async fn on_downstream_data(&self, connection: &Connection<Self>, data: &mut Body) -> Outcome {
+    ///     if data.at_least(3).await?.starts_with(&[0x16, 0x03]) {
+    ///         return connection.close();
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # fn main() {}
+    /// ```
+    ///
+    /// # Errors
+    /// The host gave no access to it.
+    pub async fn at_least(&mut self, size: usize) -> Result<Vec<u8>, BodyError> {
+        let enough = self.arrived().until(Wants::Whole, |arrived| {
+            let there = arrived.size.get();
+            (there >= size || arrived.ended.get()).then_some(there)
+        });
+        let end = enough.await;
+        self.arrived().start.set(0);
+        self.arrived().end.set(end);
+        self.read(0, end)
+    }
+
     /// The whole body, as far as it was not given out by [`next`](Self::next). Nothing of it goes on before.
     ///
     /// # Errors
     /// It is longer than `limit` bytes. `?` then answers with 413 for a request and 502 for a response. Or the host gave
     /// no access to it.
     pub async fn whole(&mut self, limit: usize) -> Result<Vec<u8>, BodyError> {
-        let size = self.arrived.until(Wants::Whole, |arrived| {
+        let size = self.arrived().until(Wants::Whole, |arrived| {
             let size = arrived.size.get();
             (arrived.ended.get() || size > limit).then_some(size)
         });
         let size = size.await;
         if size > limit {
-            return Err(BodyError::TooLong { limit, request: self.arrived.direction == Direction::Request });
+            return Err(BodyError::TooLong { limit, request: self.direction == Direction::Request });
         }
-        self.arrived.start.set(0);
-        self.arrived.end.set(size);
+        self.arrived().start.set(0);
+        self.arrived().end.set(size);
         self.read(0, size)
     }
 
@@ -220,7 +270,7 @@ impl Body {
         let bytes = self.whole(limit).await?;
         serde_json::from_slice(&bytes).map_err(|error| BodyError::Malformed {
             reason: error.to_string(),
-            request: self.arrived.direction == Direction::Request,
+            request: self.direction == Direction::Request,
         })
     }
 
@@ -229,9 +279,9 @@ impl Body {
     /// # Errors
     /// The host does not let the body be changed.
     pub fn replace(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Refused> {
-        let (start, end) = (self.arrived.start.get(), self.arrived.end.get());
+        let (start, end) = (self.arrived().start.get(), self.arrived().end.get());
         self.splice(start, end - start, bytes.as_ref())?;
-        self.arrived.end.set(start + bytes.as_ref().len());
+        self.arrived().end.set(start + bytes.as_ref().len());
         Ok(())
     }
 
@@ -248,8 +298,8 @@ impl Body {
     /// # Errors
     /// As for [`replace`](Self::replace).
     pub fn prepend(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Refused> {
-        self.splice(self.arrived.start.get(), 0, bytes.as_ref())?;
-        self.arrived.end.set(self.arrived.end.get() + bytes.as_ref().len());
+        self.splice(self.arrived().start.get(), 0, bytes.as_ref())?;
+        self.arrived().end.set(self.arrived().end.get() + bytes.as_ref().len());
         Ok(())
     }
 
@@ -258,9 +308,9 @@ impl Body {
     /// # Errors
     /// As for [`replace`](Self::replace).
     pub fn append(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Refused> {
-        let end = self.arrived.end.get();
+        let end = self.arrived().end.get();
         self.splice(end, 0, bytes.as_ref())?;
-        self.arrived.end.set(end + bytes.as_ref().len());
+        self.arrived().end.set(end + bytes.as_ref().len());
         Ok(())
     }
 
@@ -268,21 +318,21 @@ impl Body {
         if start == end {
             return Ok(Vec::new());
         }
-        host::buffer(self.arrived.buffer(), start, end - start)
+        host::buffer(self.carrier.buffer(self.direction), start, end - start)
             .map_err(|status| BodyError::Refused(Refused::new("cannot read the body", status)))
     }
 
     fn splice(&self, start: usize, length: usize, bytes: &[u8]) -> Result<(), Refused> {
-        host::set_buffer(self.arrived.buffer(), start, length, bytes)
+        host::set_buffer(self.carrier.buffer(self.direction), start, length, bytes)
             .map_err(|status| Refused::new("cannot change the body", status))?;
-        self.arrived.size.set(self.arrived.size.get().saturating_sub(length) + bytes.len());
+        self.arrived().size.set(self.arrived().size.get().saturating_sub(length) + bytes.len());
         Ok(())
     }
 }
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Arrived { size, ended, wants, .. } = &*self.arrived;
+        let Arrived { size, ended, wants, .. } = self.arrived();
         f.debug_struct("Body")
             .field("size", &size.get())
             .field("ended", &ended.get())

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::Cluster;
 use crate::error::Stop;
-use crate::headers::{Pairs, serialize};
+use crate::headers::Pairs;
 use crate::host::{self, HttpCall, Status};
 use crate::reply::Reply;
 use crate::runtime::calls::{self, HttpReply};
@@ -128,6 +128,7 @@ impl Call {
     /// # Errors
     /// There is no response; [`CallError`] says why.
     pub async fn send(self) -> Result<CallResponse, CallError> {
+        calls::place().await.map_err(CallError::from_status)?;
         let token = self.start().map_err(CallError::from_status)?;
         CallResponse::new(calls::http(token).await)
     }
@@ -139,16 +140,16 @@ impl Call {
         headers.extend(self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         host::http_call(HttpCall {
             cluster: &self.cluster,
-            headers: &serialize(&headers),
+            headers,
             body: &self.body,
-            timeout_ms: milliseconds(self.timeout),
+            timeout: bounded(self.timeout),
         })
     }
 }
 
-/// In the ABI 0 means "no limit", and the number has 32 bits.
-pub(crate) fn milliseconds(timeout: Duration) -> u32 {
-    u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1)
+/// In the ABI 0 means "no limit", and the number of milliseconds has 32 bits, which some hosts take for signed.
+pub(crate) fn bounded(timeout: Duration) -> Duration {
+    timeout.clamp(Duration::from_millis(1), Duration::from_millis(i32::MAX.unsigned_abs().into()))
 }
 
 /// What came back from a call.
@@ -339,6 +340,7 @@ impl From<CallError> for Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::headers::serialize;
 
     fn reply(status: u16, body: &str) -> HttpReply {
         HttpReply {

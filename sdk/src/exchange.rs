@@ -1,13 +1,15 @@
 //! One exchange, as a filter's callbacks see it.
 
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use crate::attempts::Attempts;
+use crate::body::{Arrived, Carries};
 use crate::error::Refused;
 use crate::filter::Filter;
-use crate::host::Direction;
+use crate::host::{BufferType, Direction};
 use crate::message::{Request, Response};
 use crate::property;
 use crate::route::Decision;
@@ -54,18 +56,20 @@ pub struct Exchange<F: Filter> {
     pub(crate) plugin: u32,
     pub(crate) request: Half,
     pub(crate) response: Half,
+    /// Its plugin knows it, since it has waited for something.
+    pub(crate) has_waited: Cell<bool>,
 }
 
 impl<F: Filter> Exchange<F> {
     pub(crate) fn new(context: u32, plugin: u32, filter: Option<Rc<F>>) -> Self {
-        let (request, response) = (Half::default(), Half::default());
-        Self { state: F::State::default(), filter, context, plugin, request, response }
-    }
-
-    pub(crate) fn half(&self, direction: Direction) -> &Half {
-        match direction {
-            Direction::Request => &self.request,
-            Direction::Response => &self.response,
+        Self {
+            state: F::State::default(),
+            filter,
+            context,
+            plugin,
+            request: Half::new(),
+            response: Half::new(),
+            has_waited: Cell::new(false),
         }
     }
 
@@ -186,6 +190,22 @@ impl<F: Filter> Exchange<F> {
     /// How long the endpoint took, until the response's head was there. On other hosts known in [`on_log`](Filter::on_log).
     pub fn upstream_duration(&self) -> Option<Duration> {
         property::duration("response/backend_latency")
+    }
+}
+
+impl<F: Filter> Carries for Exchange<F> {
+    fn arrived(&self, direction: Direction) -> &Arrived {
+        match direction {
+            Direction::Request => &self.request.body,
+            Direction::Response => &self.response.body,
+        }
+    }
+
+    fn buffer(&self, direction: Direction) -> BufferType {
+        match direction {
+            Direction::Request => BufferType::HttpRequestBody,
+            Direction::Response => BufferType::HttpResponseBody,
+        }
     }
 }
 

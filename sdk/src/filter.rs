@@ -8,6 +8,7 @@ use crate::body::Body;
 use crate::config::ConfigError;
 use crate::error::Outcome;
 use crate::exchange::Exchange;
+use crate::queue::SharedQueue;
 
 /// A filter: what it needs to be configured, and what it does with an exchange.
 ///
@@ -61,7 +62,7 @@ use crate::exchange::Exchange;
 )]
 pub trait Filter: Sized + 'static {
     /// The configuration, read from the YAML under the filter's name. Its schema becomes a part of the module.
-    type Config: DeserializeOwned + JsonSchema;
+    type Config: DeserializeOwned + JsonSchema + 'static;
 
     /// What the filter keeps for one exchange: `exchange.state`. Both of an exchange's ways may be under way at once, so
     /// what changes in it is in a `Cell` or a `RefCell`.
@@ -128,6 +129,13 @@ pub trait Filter: Sized + 'static {
     /// The exchange is over: there is nothing to wait for. Heads and trailers can still be read.
     fn on_log(&self, exchange: &Exchange<Self>) {
         let _ = exchange;
+    }
+
+    /// Something was put into a queue that the filter has opened: see [`SharedQueue`]. While it waits for something, no other
+    /// is called. An error is logged.
+    async fn on_queue(&self, queue: SharedQueue) -> Outcome {
+        let _ = queue;
+        Ok(())
     }
 
     /// Some time has passed: see [`tick_every`](crate::tick_every). A tick that still waits when the next one is due takes

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use prost::Message;
 
-use crate::call::milliseconds;
+use crate::call::bounded;
 use crate::config::Cluster;
 use crate::error::Stop;
-use crate::headers::{serialize, text};
+use crate::headers::text;
 use crate::host::{self, GrpcCall as Wire, Status};
 use crate::reply::Reply;
 use crate::runtime::calls;
@@ -87,13 +87,15 @@ impl GrpcCall {
     /// # Errors
     /// As for [`send`](Self::send).
     pub async fn send_bytes(self, message: impl Into<Vec<u8>>) -> Result<Vec<u8>, GrpcError> {
+        calls::place().await.map_err(GrpcError::refused)?;
+        let metadata = self.metadata.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let token = host::grpc_call(Wire {
             cluster: &self.cluster,
             service: &self.service,
             method: &self.method,
-            metadata: &serialize(&self.metadata),
+            metadata: metadata.collect(),
             message: &message.into(),
-            timeout_ms: milliseconds(self.timeout),
+            timeout: bounded(self.timeout),
         });
         match calls::grpc(token.map_err(GrpcError::refused)?).await {
             Ok(answer) => Ok(answer),

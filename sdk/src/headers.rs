@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::Refused;
-use crate::host::{self, Map, Status};
+use crate::host::{self, MapType, Status};
 
 /// Bytes as text; what is not UTF-8 becomes `U+FFFD`. Text is not copied.
 pub(crate) fn text(bytes: Vec<u8>) -> String {
@@ -34,11 +34,11 @@ pub(crate) fn text(bytes: Vec<u8>) -> String {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Headers {
-    map: Map,
+    map: MapType,
 }
 
 impl Headers {
-    pub(crate) const fn new(map: Map) -> Self {
+    pub(crate) const fn new(map: MapType) -> Self {
         Self { map }
     }
 

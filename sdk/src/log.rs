@@ -2,9 +2,12 @@
 //!
 //! ```
 //! meshgate_sdk::info!("configured with {} routes", 3);
+//! meshgate_sdk::warn!("denied"; user = "ann", reason = "token expired");
 //! ```
 
-use crate::host;
+use std::fmt::{self, Write};
+
+use crate::host::{self, LogLevel};
 
 /// How much a line matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -26,29 +29,110 @@ pub enum Level {
 
 /// Writes one line.
 pub fn line(level: Level, message: &str) {
-    host::log(level as u32, message);
+    let level = match level {
+        Level::Trace => LogLevel::Trace,
+        Level::Debug => LogLevel::Debug,
+        Level::Info => LogLevel::Info,
+        Level::Warn => LogLevel::Warn,
+        Level::Error => LogLevel::Error,
+        Level::Critical => LogLevel::Critical,
+    };
+    host::log(level, message);
 }
 
-/// Logs at level `debug`, with the arguments of `format!`.
+/// A line with fields: what the macros make of `; key = value`.
+#[doc(hidden)]
+pub fn fields(level: Level, message: &str, fields: &[(&str, &dyn fmt::Display)]) {
+    let mut text = message.to_owned();
+    for (key, value) in fields {
+        // Writing to a string does not fail.
+        let _ = write!(text, " {key}=");
+        push_value(&mut text, &value.to_string());
+    }
+    line(level, &text);
+}
+
+/// As it stands if it is one word, else in quotes.
+fn push_value(text: &mut String, value: &str) {
+    let is_word = |letter: char| !(letter.is_whitespace() || letter.is_control() || "\"=\\".contains(letter));
+    if !value.is_empty() && value.chars().all(is_word) {
+        text.push_str(value);
+        return;
+    }
+    text.push('"');
+    for letter in value.chars() {
+        match letter {
+            '"' | '\\' => text.extend(['\\', letter]),
+            letter if letter.is_control() => text.extend(letter.escape_default()),
+            letter => text.push(letter),
+        }
+    }
+    text.push('"');
+}
+
+/// Logs at a level: [`info!`](crate::info) and its like.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! log_line {
+    ($level:ident, $format:literal $(, $argument:expr)* ; $($key:ident = $value:expr),+ $(,)?) => {
+        $crate::log::fields(
+            $crate::log::Level::$level,
+            &::std::format!($format $(, $argument)*),
+            &[$((::core::stringify!($key), &$value as &dyn ::core::fmt::Display)),+],
+        )
+    };
+    ($level:ident, $($argument:tt)*) => {
+        $crate::log::line($crate::log::Level::$level, &::std::format!($($argument)*))
+    };
+}
+
+/// Logs at level `debug`, with the arguments of `format!`, and fields as [`info!`](crate::info) has them.
 #[macro_export]
 macro_rules! debug {
-    ($($argument:tt)*) => { $crate::log::line($crate::log::Level::Debug, &::std::format!($($argument)*)) };
+    ($($argument:tt)*) => { $crate::log_line!(Debug, $($argument)*) };
 }
 
-/// Logs at level `info`, with the arguments of `format!`.
+/// Logs at level `info`, with the arguments of `format!`; after a semicolon, fields: a key and a value that can be displayed.
+///
+/// ```
+/// let (user, path) = ("ann", "/a b");
+/// meshgate_sdk::info!("denied {}", "again"; user = user, path = path, attempt = 3);
+/// // The line: denied again user=ann path="/a b" attempt=3
+/// ```
 #[macro_export]
 macro_rules! info {
-    ($($argument:tt)*) => { $crate::log::line($crate::log::Level::Info, &::std::format!($($argument)*)) };
+    ($($argument:tt)*) => { $crate::log_line!(Info, $($argument)*) };
 }
 
-/// Logs at level `warn`, with the arguments of `format!`.
+/// Logs at level `warn`, with the arguments of `format!`, and fields as [`info!`](crate::info) has them.
 #[macro_export]
 macro_rules! warn {
-    ($($argument:tt)*) => { $crate::log::line($crate::log::Level::Warn, &::std::format!($($argument)*)) };
+    ($($argument:tt)*) => { $crate::log_line!(Warn, $($argument)*) };
 }
 
-/// Logs at level `error`, with the arguments of `format!`.
+/// Logs at level `error`, with the arguments of `format!`, and fields as [`info!`](crate::info) has them.
 #[macro_export]
 macro_rules! error {
-    ($($argument:tt)*) => { $crate::log::line($crate::log::Level::Error, &::std::format!($($argument)*)) };
+    ($($argument:tt)*) => { $crate::log_line!(Error, $($argument)*) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_stand_as_they_are_or_in_quotes() {
+        let value = |value| {
+            let mut text = String::new();
+            push_value(&mut text, value);
+            text
+        };
+        assert_eq!(value("spiffe://mesh/ann"), "spiffe://mesh/ann");
+        assert_eq!(value("été"), "été");
+        assert_eq!(value(""), "\"\"");
+        assert_eq!(value("a b"), "\"a b\"");
+        assert_eq!(value("a=1"), "\"a=1\"");
+        assert_eq!(value("say \"so\" \\"), "\"say \\\"so\\\" \\\\\"");
+        assert_eq!(value("a\nuser=root"), "\"a\\nuser=root\"");
+    }
 }

@@ -10,20 +10,27 @@ use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
 use crate::filter::Filter;
+use crate::runtime::{Http, Kind, Tcp};
+use crate::tcp::TcpFilter;
 
 /// Callbacks that every module on this SDK has, whatever its filter does.
 const ALWAYS: [&str; 4] = ["context_create", "vm_start", "configure", "delete"];
+/// A body's callback that waits has to be told that trailers have ended the body.
+const ENDS: [(&str, &str); 2] =
+    [("request_body", "request_trailers"), ("response_body", "response_trailers")];
 
-/// The manifest of `F`, which is the filter of this package.
-pub(crate) fn manifest<F: Filter>(package: &str, version: &str) -> Value {
+/// The manifest of a filter, which is the one of this package.
+fn manifest<K: Kind>(package: &str, version: &str) -> Value {
     let name = package.strip_prefix("meshgate-filter-").unwrap_or(package);
-    let callbacks: Vec<&str> = ALWAYS.iter().chain(F::CALLBACKS).copied().collect();
+    let mut callbacks: Vec<&str> = ALWAYS.iter().chain(K::CALLBACKS).copied().collect();
+    let ends = ENDS.iter().filter(|(body, end)| K::AWAITS.contains(body) && !K::CALLBACKS.contains(end));
+    callbacks.extend(ends.map(|(_, end)| end));
     json!({
         "name": name,
         "version": version,
         "sdk": env!("CARGO_PKG_VERSION"),
         "callbacks": callbacks,
-        "schema": SchemaGenerator::default().into_root_schema_for::<F::Config>(),
+        "schema": SchemaGenerator::default().into_root_schema_for::<K::Config>(),
     })
 }
 
@@ -31,8 +38,19 @@ pub(crate) fn manifest<F: Filter>(package: &str, version: &str) -> Value {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write<F: Filter>(package: &str, version: &str) -> io::Result<()> {
-    let manifest = manifest::<F>(package, version);
+pub fn write_http<F: Filter>(package: &str, version: &str) -> io::Result<()> {
+    write(package, &manifest::<Http<F>>(package, version))
+}
+
+/// As [`write_http`], of a filter for TCP.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_tcp<F: TcpFilter>(package: &str, version: &str) -> io::Result<()> {
+    write(package, &manifest::<Tcp<F>>(package, version))
+}
+
+fn write(package: &str, manifest: &Value) -> io::Result<()> {
     match std::env::var_os("MESHGATE_MANIFEST") {
         Some(folder) => fs::write(Path::new(&folder).join(format!("{package}.json")), manifest.to_string()),
         None => Ok(()),
@@ -41,7 +59,7 @@ pub fn write<F: Filter>(package: &str, version: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{ConfigError, Exchange, Filter, Outcome};
+    use crate::{Body, ConfigError, Exchange, Filter, Outcome};
 
     struct Sample;
 
@@ -49,8 +67,8 @@ mod tests {
     impl Filter for Sample {
         type Config = crate::config::Empty;
         type State = ();
-        const CALLBACKS: &'static [&'static str] = &["request_headers"];
-        const AWAITS: &'static [&'static str] = &[];
+        const CALLBACKS: &'static [&'static str] = &["request_headers", "request_body"];
+        const AWAITS: &'static [&'static str] = &["request_body"];
 
         fn configure(_: Self::Config) -> Result<Self, ConfigError> {
             Ok(Self)
@@ -59,16 +77,22 @@ mod tests {
         async fn on_request(&self, _: &Exchange<Self>) -> Outcome {
             Ok(())
         }
+
+        async fn on_request_body(&self, _: &Exchange<Self>, body: &mut Body) -> Outcome {
+            body.whole(1).await?;
+            Ok(())
+        }
     }
 
     #[test]
     fn a_manifest_says_what_the_filter_is() {
-        let manifest = super::manifest::<Sample>("meshgate-filter-sample", "1.2.3");
+        let manifest = super::manifest::<crate::runtime::Http<Sample>>("meshgate-filter-sample", "1.2.3");
         assert_eq!(manifest["name"], "sample");
         assert_eq!(manifest["version"], "1.2.3");
         assert_eq!(manifest["schema"]["additionalProperties"], false);
         let callbacks = manifest["callbacks"].as_array().unwrap();
         assert!(callbacks.contains(&"request_headers".into()) && callbacks.contains(&"delete".into()));
+        assert!(callbacks.contains(&"request_trailers".into()));
         assert!(!callbacks.contains(&"response_headers".into()));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::Refused;
 use crate::headers::Headers;
-use crate::host::Map;
+use crate::host::MapType;
 use crate::target::Target;
 
 /// The exchange's request.
@@ -38,12 +38,12 @@ pub struct Request {
 impl Request {
     /// The fields of its head. The pseudo-headers `:method`, `:scheme`, `:authority` and `:path` can be written here, too.
     pub fn headers(&self) -> Headers {
-        Headers::new(Map::RequestHeaders)
+        Headers::new(MapType::HttpRequestHeaders)
     }
 
     /// The fields after its body; empty until they have arrived.
     pub fn trailers(&self) -> Headers {
-        Headers::new(Map::RequestTrailers)
+        Headers::new(MapType::HttpRequestTrailers)
     }
 
     /// The first value of a field of its head, as text: short for `headers().get(name)`.
@@ -161,12 +161,12 @@ pub struct Response {
 impl Response {
     /// The fields of its head. The pseudo-header `:status` can be written here, too.
     pub fn headers(&self) -> Headers {
-        Headers::new(Map::ResponseHeaders)
+        Headers::new(MapType::HttpResponseHeaders)
     }
 
     /// The fields after its body; empty until they have arrived.
     pub fn trailers(&self) -> Headers {
-        Headers::new(Map::ResponseTrailers)
+        Headers::new(MapType::HttpResponseTrailers)
     }
 
     /// The first value of a field of its head, as text: short for `headers().get(name)`.

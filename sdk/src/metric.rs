@@ -71,7 +71,12 @@ impl Builder {
             Ok(answer) => meshgate_abi::metric_id(&answer).ok_or_else(|| refused(Status::INTERNAL_FAILURE)),
             // Hosts other than Meshgate: Envoy does not know the name, some have no such functions at all.
             Err(Status::NOT_FOUND | Status::UNIMPLEMENTED) => {
-                host::define_metric(self.series.r#type.unsigned_abs(), &self.flat_name()).map_err(refused)
+                let kind = match self.series.r#type() {
+                    MetricType::Counter => host::MetricType::Counter,
+                    MetricType::Gauge => host::MetricType::Gauge,
+                    MetricType::Histogram => host::MetricType::Histogram,
+                };
+                host::define_metric(kind, &self.flat_name()).map_err(refused)
             }
             Err(status) => Err(refused(status)),
         }

@@ -1,13 +1,16 @@
 //! The attribute `#[filter]` of `meshgate-sdk`, which re-exports it; the documentation is there.
 //!
-//! It reads the functions in `impl Filter for …`: which callbacks the filter has, so that the module exports these and no
-//! others, and which of them wait, so that the others run without an allocation. It parses token trees by hand, because
-//! that is all it needs and filters should build fast.
+//! It reads the functions in `impl Filter for …` (or `TcpFilter`): which callbacks the filter has, so that the manifest lists these and the
+//! others do nothing, and which of them wait, so that the others run without an allocation. It parses token trees by hand,
+//! because that is all it needs and filters should build fast.
 
 use proc_macro::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 
-/// The callbacks: as authors write them, as the ABI names them, whether they may wait, and what others call them.
-const CALLBACKS: [(&str, &str, bool, &[&str]); 9] = [
+/// A callback: as authors write it, as the ABI names it, whether it may wait, and what others call it.
+type Callback = (&'static str, &'static str, bool, &'static [&'static str]);
+
+/// The callbacks of `Filter`.
+const HTTP: [Callback; 10] = [
     (
         "on_request",
         "request_headers",
@@ -27,6 +30,24 @@ const CALLBACKS: [(&str, &str, bool, &[&str]); 9] = [
     ("on_attempt", "foreign_function", false, &["on_try", "on_retry", "on_foreign_function"]),
     ("on_log", "log", false, &["on_done", "on_end", "on_finish"]),
     ("on_tick", "tick", true, &["on_timer"]),
+    ("on_queue", "queue_ready", true, &["on_queue_ready"]),
+];
+
+/// The callbacks of `TcpFilter`.
+const TCP: [Callback; 8] = [
+    ("on_connection", "new_connection", true, &["on_new_connection", "on_connect", "on_open"]),
+    ("on_downstream_data", "downstream_data", true, &["on_data", "on_client_data", "on_request"]),
+    ("on_upstream_data", "upstream_data", true, &["on_endpoint_data", "on_server_data", "on_response"]),
+    (
+        "on_downstream_close",
+        "downstream_connection_close",
+        false,
+        &["on_close", "on_downstream_connection_close"],
+    ),
+    ("on_upstream_close", "upstream_connection_close", false, &["on_upstream_connection_close"]),
+    ("on_log", "log", false, &["on_done", "on_end", "on_finish"]),
+    ("on_tick", "tick", true, &["on_timer"]),
+    ("on_queue", "queue_ready", true, &["on_queue_ready"]),
 ];
 
 /// Makes `impl Filter for T` the module's filter. See `meshgate_sdk::filter`.
@@ -58,7 +79,12 @@ impl Mistake {
 }
 
 fn expand(arguments: &TokenStream, item: TokenStream) -> Result<TokenStream, Mistake> {
-    let shape = || Mistake::new("#[filter] stands before `impl Filter for Type { … }`", Span::call_site());
+    let shape = || {
+        Mistake::new(
+            "#[filter] stands before `impl Filter for Type { … }` or `impl TcpFilter for Type { … }`",
+            Span::call_site(),
+        )
+    };
     if let Some(argument) = arguments.clone().into_iter().next() {
         return Err(Mistake::new("#[filter] takes no arguments", argument.span()));
     }
@@ -73,8 +99,11 @@ fn expand(arguments: &TokenStream, item: TokenStream) -> Result<TokenStream, Mis
         return Err(shape());
     }
 
-    let members = Members::read(body.stream())?;
-    let (constants, exports) = (members.additions(), members.exports());
+    let is_tcp = tokens.iter().take(position).any(|token| is_word(token, "TcpFilter"));
+    let (known, start, write) =
+        if is_tcp { (&TCP[..], "start_tcp", "write_tcp") } else { (&HTTP[..], "start_http", "write_http") };
+    let members = Members::read(body.stream(), known)?;
+    let constants = members.additions();
     let mut inside = members.tokens;
     inside.extend(parse(&constants)?);
     let mut whole = Group::new(Delimiter::Brace, inside);
@@ -82,7 +111,7 @@ fn expand(arguments: &TokenStream, item: TokenStream) -> Result<TokenStream, Mis
     tokens.push(TokenTree::Group(whole));
 
     let mut out: TokenStream = tokens.into_iter().collect();
-    out.extend(parse(&format!("::meshgate_sdk::export!({filter}: {exports});"))?);
+    out.extend(parse(&format!("::meshgate_sdk::export!({filter}, {start}, {write});"))?);
     Ok(out)
 }
 
@@ -99,7 +128,7 @@ struct Members {
 }
 
 impl Members {
-    fn read(stream: TokenStream) -> Result<Self, Mistake> {
+    fn read(stream: TokenStream, known: &'static [Callback]) -> Result<Self, Mistake> {
         let mut members = Self::default();
         let mut tokens = stream.into_iter().peekable();
         let mut previous: Option<TokenTree> = None;
@@ -115,7 +144,7 @@ impl Members {
                 && let Some(TokenTree::Ident(name)) = tokens.peek()
             {
                 let is_async = previous.as_ref().is_some_and(|word| is_word(word, "async"));
-                reading = members.callback(name, is_async)?;
+                reading = members.callback(known, name, is_async)?;
                 if reading.is_some_and(|(_, waits)| waits) && !is_async {
                     members.tokens.extend([TokenTree::Ident(Ident::new("async", token.span()))]);
                 }
@@ -136,12 +165,17 @@ impl Members {
     }
 
     /// Notes a callback: its name in the ABI, and whether it may wait. `None` for another function.
-    fn callback(&mut self, name: &Ident, is_async: bool) -> Result<Option<(&'static str, bool)>, Mistake> {
+    fn callback(
+        &mut self,
+        known: &'static [Callback],
+        name: &Ident,
+        is_async: bool,
+    ) -> Result<Option<(&'static str, bool)>, Mistake> {
         let text = name.to_string();
         if !text.starts_with("on_") {
             return Ok(None);
         }
-        if let Some((_, abi, waits, _)) = CALLBACKS.iter().find(|(known, ..)| *known == text) {
+        if let Some((_, abi, waits, _)) = known.iter().find(|(known, ..)| *known == text) {
             if is_async && !waits {
                 let message = format!("`{text}` cannot be `async`: nobody waits for it");
                 return Err(Mistake::new(message, name.span()));
@@ -149,11 +183,11 @@ impl Members {
             self.callbacks.push(abi);
             return Ok(Some((abi, *waits)));
         }
-        let meant = CALLBACKS.iter().find(|(.., others)| others.contains(&text.as_str()));
+        let meant = known.iter().find(|(.., others)| others.contains(&text.as_str()));
         let message = match meant {
             Some((meant, ..)) => format!("a filter has no `{text}`; write `{meant}`"),
             None => {
-                let all: Vec<_> = CALLBACKS.iter().map(|(name, ..)| format!("`{name}`")).collect();
+                let all: Vec<_> = known.iter().map(|(name, ..)| format!("`{name}`")).collect();
                 format!("a filter has no `{text}`; its callbacks are {}", all.join(", "))
             }
         };
@@ -175,18 +209,6 @@ impl Members {
             }
         }
         text
-    }
-
-    /// What the module exports. Whoever waits may wait for a call or for time to pass.
-    fn exports(&self) -> String {
-        let mut exports = self.callbacks.clone();
-        if !self.awaits.is_empty() {
-            exports.push("calls");
-            if !exports.contains(&"tick") {
-                exports.push("tick");
-            }
-        }
-        exports.join(" ")
     }
 }
 

@@ -1,22 +1,29 @@
 //! The hostcalls, as safe functions: every status becomes a `Result`, and nothing panics. Used by every other file of the
 //! SDK.
 //!
-//! In a module they are imports of the Proxy-Wasm ABI (`wasm.rs`). Natively they go to the simulated host that a test has
-//! started on its thread (`native.rs`, `testing`), and find nothing where there is none.
+//! In a module they are those of the `proxy-wasm` crate, with a few imports of our own beside it (`wasm.rs`), and the types
+//! are the crate's. Natively they go to the simulated host that a test has started on its thread (`native.rs`, `testing`),
+//! and find nothing where there is none.
 
 use std::fmt;
+use std::time::Duration;
 
 #[cfg(not(target_arch = "wasm32"))]
 mod native;
+#[cfg(not(target_arch = "wasm32"))]
+mod types;
 #[cfg(target_arch = "wasm32")]
 mod wasm;
 
+#[cfg(target_arch = "wasm32")]
+pub(crate) use proxy_wasm::types::{Action, BufferType, LogLevel, MapType, MetricType};
+
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) use native::*;
+pub(crate) use self::native::*;
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) use self::types::{Action, BufferType, LogLevel, MapType, MetricType};
 #[cfg(target_arch = "wasm32")]
-pub use wasm::allocate;
-#[cfg(target_arch = "wasm32")]
-pub(crate) use wasm::*;
+pub(crate) use self::wasm::*;
 
 /// What a host answered instead of OK.
 ///
@@ -34,6 +41,8 @@ impl Status {
     pub const NOT_FOUND: Self = Self(1);
     /// The host does not accept the arguments.
     pub const BAD_ARGUMENT: Self = Self(2);
+    /// There is nothing in it.
+    pub const EMPTY: Self = Self(7);
     /// Somebody else changed it meanwhile.
     pub const CHANGED: Self = Self(8);
     /// The host failed, or a limit was reached.
@@ -75,68 +84,34 @@ impl fmt::Debug for Status {
     }
 }
 
-/// A header map's number in the ABI.
+/// Which way of an exchange is meant: from the client, or from the endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub(crate) enum Map {
-    RequestHeaders = 0,
-    RequestTrailers = 1,
-    ResponseHeaders = 2,
-    ResponseTrailers = 3,
-    CallHeaders = 6,
-    CallTrailers = 7,
-}
-
-/// A buffer's number in the ABI.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub(crate) enum Buffer {
-    RequestBody = 0,
-    ResponseBody = 1,
-    CallBody = 4,
-    GrpcMessage = 5,
-    PluginConfiguration = 7,
-    ForeignFunction = 8,
-}
-
-/// Which way of an exchange is meant. The numbers are the ABI's stream types.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
 pub(crate) enum Direction {
     Request = 0,
     Response = 1,
 }
 
-impl Direction {
-    pub(crate) const fn body(self) -> Buffer {
-        match self {
-            Self::Request => Buffer::RequestBody,
-            Self::Response => Buffer::ResponseBody,
-        }
-    }
-}
-
-/// An HTTP request of a filter's own, in the ABI's form.
-#[derive(Clone, Copy, Debug)]
+/// An HTTP request of a filter's own.
+#[derive(Clone, Debug)]
 pub(crate) struct HttpCall<'a> {
     pub(crate) cluster: &'a str,
-    /// Serialized pairs.
-    pub(crate) headers: &'a [u8],
+    /// Pseudo-headers first.
+    pub(crate) headers: Vec<(&'a str, &'a str)>,
     pub(crate) body: &'a [u8],
-    /// 0 means "no limit".
-    pub(crate) timeout_ms: u32,
+    /// At least a millisecond: none at all means "no limit" to hosts.
+    pub(crate) timeout: Duration,
 }
 
-/// A unary gRPC call, in the ABI's form.
-#[derive(Clone, Copy, Debug)]
+/// A unary gRPC call.
+#[derive(Clone, Debug)]
 pub(crate) struct GrpcCall<'a> {
     pub(crate) cluster: &'a str,
     pub(crate) service: &'a str,
     pub(crate) method: &'a str,
-    /// Serialized pairs.
-    pub(crate) metadata: &'a [u8],
+    pub(crate) metadata: Vec<(&'a str, &'a [u8])>,
     pub(crate) message: &'a [u8],
-    pub(crate) timeout_ms: u32,
+    /// As an HTTP call's.
+    pub(crate) timeout: Duration,
 }
 
 /// A local response, in the ABI's form.
@@ -150,8 +125,3 @@ pub(crate) struct LocalResponse<'a> {
     /// -1 for none.
     pub(crate) grpc_status: i32,
 }
-
-/// What a callback returns so that the exchange goes on.
-pub(crate) const CONTINUE: u32 = 0;
-/// What a callback returns so that the exchange waits. Of a body: what has arrived stays in the buffer.
-pub(crate) const PAUSE: u32 = 1;

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use super::{Buffer, Direction, GrpcCall, HttpCall, LocalResponse, Map, Status};
+use super::{
+    BufferType, Direction, GrpcCall, HttpCall, LocalResponse, LogLevel, MapType, MetricType, Status,
+};
 use crate::testing::world::{World, current};
 
 fn read<T>(call: impl FnOnce(&mut World) -> Result<T, Status>) -> Result<T, Status> {
@@ -14,8 +16,8 @@ fn write(call: impl FnOnce(&mut World) -> Result<(), Status>) -> Result<(), Stat
     current(call).unwrap_or(Ok(()))
 }
 
-pub(crate) fn log(level: u32, message: &str) {
-    if current(|world| world.log(level, message)).is_none() {
+pub(crate) fn log(_: LogLevel, message: &str) {
+    if current(|world| world.log(message)).is_none() {
         use std::io::Write;
         // A test whose standard error is closed still passes.
         let _ = writeln!(std::io::stderr(), "{message}");
@@ -36,31 +38,31 @@ pub(crate) fn set_tick_period(period: Duration) -> Result<(), Status> {
     })
 }
 
-pub(crate) fn buffer(buffer: Buffer, start: usize, max_size: usize) -> Result<Vec<u8>, Status> {
+pub(crate) fn buffer(buffer: BufferType, start: usize, max_size: usize) -> Result<Vec<u8>, Status> {
     read(|world| world.buffer(buffer, start, max_size))
 }
 
-pub(crate) fn set_buffer(buffer: Buffer, start: usize, size: usize, new: &[u8]) -> Result<(), Status> {
+pub(crate) fn set_buffer(buffer: BufferType, start: usize, size: usize, new: &[u8]) -> Result<(), Status> {
     write(|world| world.set_buffer(buffer, start, size, new))
 }
 
-pub(crate) fn pairs(map: Map) -> Result<Vec<u8>, Status> {
+pub(crate) fn pairs(map: MapType) -> Result<Vec<u8>, Status> {
     read(|world| Ok(crate::headers::serialize(world.map(map).map_or(&[][..], Vec::as_slice))))
 }
 
-pub(crate) fn header(map: Map, name: &str) -> Result<Vec<u8>, Status> {
+pub(crate) fn header(map: MapType, name: &str) -> Result<Vec<u8>, Status> {
     read(|world| world.header(map, name))
 }
 
-pub(crate) fn add_header(map: Map, name: &str, value: &[u8]) -> Result<(), Status> {
+pub(crate) fn add_header(map: MapType, name: &str, value: &[u8]) -> Result<(), Status> {
     write(|world| world.add_header(map, name, value))
 }
 
-pub(crate) fn set_header(map: Map, name: &str, value: &[u8]) -> Result<(), Status> {
+pub(crate) fn set_header(map: MapType, name: &str, value: &[u8]) -> Result<(), Status> {
     write(|world| world.set_header(map, name, value))
 }
 
-pub(crate) fn remove_header(map: Map, name: &str) -> Result<(), Status> {
+pub(crate) fn remove_header(map: MapType, name: &str) -> Result<(), Status> {
     write(|world| world.remove_header(map, name))
 }
 
@@ -79,6 +81,17 @@ pub(crate) fn resume(direction: Direction) -> Result<(), Status> {
     })
 }
 
+pub(crate) fn resume_connection(direction: Direction) -> Result<(), Status> {
+    resume(direction)
+}
+
+pub(crate) fn close_connection() -> Result<(), Status> {
+    write(|world| {
+        world.close();
+        Ok(())
+    })
+}
+
 pub(crate) fn send_local_response(response: LocalResponse<'_>) -> Result<(), Status> {
     write(|world| world.answer(response))
 }
@@ -87,8 +100,8 @@ pub(crate) fn call_foreign_function(name: &str, argument: &[u8]) -> Result<Vec<u
     read(|world| world.foreign_function(name, argument))
 }
 
-pub(crate) fn define_metric(kind: u32, name: &str) -> Result<u32, Status> {
-    current(|world| world.define_metric(kind, name, Vec::new())).unwrap_or(Ok(0))
+pub(crate) fn define_metric(kind: MetricType, name: &str) -> Result<u32, Status> {
+    current(|world| world.define_metric(kind as u32, name, Vec::new())).unwrap_or(Ok(0))
 }
 
 pub(crate) fn record_metric(id: u32, value: u64) -> Result<(), Status> {
@@ -107,16 +120,28 @@ pub(crate) fn set_shared_data(key: &str, value: Option<&[u8]>, version: u32) -> 
     write(|world| world.set_shared_data(key, value, version))
 }
 
+pub(crate) fn register_queue(name: &str) -> Result<u32, Status> {
+    current(|world| world.register_queue(name)).unwrap_or(Ok(0))
+}
+
+pub(crate) fn find_queue(_: &str, name: &str) -> Result<u32, Status> {
+    read(|world| world.find_queue(name))
+}
+
+pub(crate) fn enqueue(id: u32, item: &[u8]) -> Result<(), Status> {
+    write(|world| world.enqueue(id, item))
+}
+
+pub(crate) fn dequeue(id: u32) -> Result<Vec<u8>, Status> {
+    read(|world| world.dequeue(id))
+}
+
 pub(crate) fn http_call(call: HttpCall<'_>) -> Result<u32, Status> {
     current(|world| world.http_call(call)).unwrap_or(Err(Status::BAD_ARGUMENT))
 }
 
 pub(crate) fn grpc_call(call: GrpcCall<'_>) -> Result<u32, Status> {
     current(|world| world.grpc_call(call)).unwrap_or(Err(Status::new(4)))
-}
-
-pub(crate) fn grpc_cancel(token: u32) {
-    current(|world| world.cancel(token));
 }
 
 pub(crate) fn status_message() -> Result<Vec<u8>, Status> {

@@ -1,14 +1,16 @@
-//! Calls under way: which future waits for which token.
+//! Calls under way: which future waits for which token, and where calls may be made.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::time::Duration;
 
 use super::ids::{self, IdMap};
 use super::slot::Slot;
-use crate::host;
-use crate::host::{Buffer, Map};
+use super::{current, timers};
+use crate::host::{self, BufferType, MapType, Status};
 
 /// What came back from an HTTP call, as the host gave it: no pairs at all mean that there was no response.
+#[derive(Default)]
 pub(crate) struct HttpReply {
     pub(crate) headers: Vec<u8>,
     pub(crate) body: Vec<u8>,
@@ -21,34 +23,62 @@ pub(crate) struct HttpReply {
 pub(crate) type GrpcReply = Result<Vec<u8>, (u32, Vec<u8>)>;
 
 thread_local! {
-    static HTTP: RefCell<IdMap<Slot<HttpReply>>> = const { RefCell::new(ids::map()) };
-    static GRPC: RefCell<IdMap<Slot<GrpcReply>>> = const { RefCell::new(ids::map()) };
+    static HTTP: RefCell<IdMap<Waiting<HttpReply>>> = const { RefCell::new(ids::map()) };
+    static GRPC: RefCell<IdMap<Waiting<GrpcReply>>> = const { RefCell::new(ids::map()) };
+    /// Somebody waits, or has waited, for a call that another context made.
+    static SHARED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Waits for the response to this call. Whoever drops the future is told nothing any more.
+/// A call under way.
+struct Waiting<T> {
+    slot: Slot<T>,
+    /// The context to which the response will be delivered.
+    made_by: u32,
+}
+
+/// Waits until a call can be made: a task that another exchange has woken waits for the plugin's next tick, which is soon.
+pub(crate) async fn place() -> Result<(), Status> {
+    while !current::get().is_in_place() {
+        timers::sleep(Duration::ZERO).await?;
+    }
+    Ok(())
+}
+
+/// Waits for the response to this call, which was made right now. Whoever drops the future is told nothing any more.
 pub(crate) fn http(token: u32) -> impl Future<Output = HttpReply> {
-    let slot = Slot::new();
-    HTTP.with_borrow_mut(|calls| calls.insert(token, slot.share()));
-    let entry = Entry { token, forget: |token| drop(HTTP.with_borrow_mut(|calls| calls.remove(&token))) };
-    wait(slot, entry)
+    let (slot, waiting) = Waiting::new();
+    HTTP.with_borrow_mut(|calls| calls.insert(token, waiting));
+    wait(slot, Entry { token, forget: |token| drop(HTTP.with_borrow_mut(|calls| calls.remove(&token))) })
 }
 
-/// Waits for the answer to this call. Whoever drops the future cancels the call.
+/// As [`http`], for a gRPC call. One that nobody waits for any more runs on until its timeout: were it cancelled, the crate
+/// would keep its token for ever.
 pub(crate) fn grpc(token: u32) -> impl Future<Output = GrpcReply> {
-    let slot = Slot::new();
-    GRPC.with_borrow_mut(|calls| calls.insert(token, slot.share()));
-    let forget = |token| {
-        if GRPC.with_borrow_mut(|calls| calls.remove(&token)).is_some() {
-            host::grpc_cancel(token);
-        }
-    };
-    wait(slot, Entry { token, forget })
+    let (slot, waiting) = Waiting::new();
+    GRPC.with_borrow_mut(|calls| calls.insert(token, waiting));
+    wait(slot, Entry { token, forget: |token| drop(GRPC.with_borrow_mut(|calls| calls.remove(&token))) })
 }
 
 async fn wait<T>(slot: Slot<T>, entry: Entry) -> T {
-    let value = poll_fn(|context| slot.poll(context)).await;
+    let made_by = current::get().callback;
+    let value = poll_fn(|context| {
+        let now = current::get();
+        if now.context != made_by && now.plugin != made_by {
+            SHARED.set(true);
+        }
+        slot.poll(context)
+    });
+    let value = value.await;
     drop(entry);
     value
+}
+
+impl<T> Waiting<T> {
+    fn new() -> (Slot<T>, Self) {
+        let slot = Slot::new();
+        let waiting = Self { slot: slot.share(), made_by: current::get().callback };
+        (slot, waiting)
+    }
 }
 
 /// A token's place in its table, left when the future is dropped.
@@ -64,31 +94,50 @@ impl Drop for Entry {
 }
 
 /// The callback `proxy_on_http_call_response`.
-pub(crate) fn http_answered(token: u32, headers: u32, body: u32, trailers: u32) {
-    let Some(slot) = HTTP.with_borrow_mut(|calls| calls.remove(&token)) else { return };
+pub(crate) fn http_answered(token: u32, headers: usize, body: usize, trailers: usize) {
+    let Some(waiting) = HTTP.with_borrow_mut(|calls| calls.remove(&token)) else { return };
     let pairs = |map, count| if count == 0 { Vec::new() } else { host::pairs(map).unwrap_or_default() };
-    slot.fill(HttpReply {
-        headers: pairs(Map::CallHeaders, headers),
-        body: if body == 0 { Vec::new() } else { buffer(Buffer::CallBody, body) },
-        trailers: pairs(Map::CallTrailers, trailers),
-        reason: if headers == 0 { host::header(Map::CallHeaders, ":dispatch_status").ok() } else { None },
+    let reason = || host::header(MapType::HttpCallResponseHeaders, ":dispatch_status").ok();
+    waiting.slot.fill(HttpReply {
+        headers: pairs(MapType::HttpCallResponseHeaders, headers),
+        body: buffer(BufferType::HttpCallResponseBody, body),
+        trailers: pairs(MapType::HttpCallResponseTrailers, trailers),
+        reason: if headers == 0 { reason() } else { None },
     });
 }
 
-/// The callback `proxy_on_grpc_receive`.
-pub(crate) fn grpc_answered(token: u32, size: u32) {
-    if let Some(slot) = GRPC.with_borrow_mut(|calls| calls.remove(&token)) {
-        slot.fill(Ok(buffer(Buffer::GrpcMessage, size)));
+/// The callbacks `proxy_on_grpc_receive` (with a status of 0) and `proxy_on_grpc_close`, of a call.
+pub(crate) fn grpc_answered(token: u32, status: u32, size: usize) {
+    let Some(waiting) = GRPC.with_borrow_mut(|calls| calls.remove(&token)) else { return };
+    waiting.slot.fill(match status {
+        0 => Ok(buffer(BufferType::GrpcReceiveBuffer, size)),
+        status => Err((status, host::status_message().unwrap_or_default())),
+    });
+}
+
+/// The context is over: what it made and others still wait for has failed, since nobody will be told the response.
+pub(crate) fn abandon(context: u32) {
+    const UNAVAILABLE: u32 = 14;
+    if !SHARED.get() {
+        return;
+    }
+    for waiting in take(&HTTP, context) {
+        waiting.slot.fill(HttpReply::default());
+    }
+    for waiting in take(&GRPC, context) {
+        waiting.slot.fill(Err((UNAVAILABLE, b"the exchange that made the call is over".to_vec())));
     }
 }
 
-/// The callback `proxy_on_grpc_close`. After an answer it says nothing new.
-pub(crate) fn grpc_closed(token: u32, status: u32) {
-    if let Some(slot) = GRPC.with_borrow_mut(|calls| calls.remove(&token)) {
-        slot.fill(Err((status, host::status_message().unwrap_or_default())));
-    }
+fn take<T>(
+    calls: &'static std::thread::LocalKey<RefCell<IdMap<Waiting<T>>>>,
+    context: u32,
+) -> Vec<Waiting<T>> {
+    calls.with_borrow_mut(|calls| {
+        calls.extract_if(|_, waiting| waiting.made_by == context).map(|(_, waiting)| waiting).collect()
+    })
 }
 
-fn buffer(buffer: Buffer, size: u32) -> Vec<u8> {
-    host::buffer(buffer, 0, size as usize).unwrap_or_default()
+fn buffer(buffer: BufferType, size: usize) -> Vec<u8> {
+    if size == 0 { Vec::new() } else { host::buffer(buffer, 0, size).unwrap_or_default() }
 }

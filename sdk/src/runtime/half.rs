@@ -1,25 +1,22 @@
-//! One way of an exchange: what runs for it, and what the host was told.
+//! One way of an exchange or a connection: what runs for it, and what the host was told.
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
 use std::task::Poll;
 
 use super::task::Task;
 use crate::body::{Arrived, Wants};
 use crate::error::Outcome;
-use crate::host::{self, Direction};
+use crate::host::Action;
 
 /// The callback whose task is under way, or was the last one.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Stage {
-    #[default]
     Head,
     Body,
     Trailers,
 }
 
-/// The request or the response.
-#[derive(Default)]
+/// The request or the response; of a connection, what comes from the client or from the endpoint.
 pub(crate) struct Half {
     pub(crate) stage: Cell<Stage>,
     /// What waits.
@@ -28,13 +25,26 @@ pub(crate) struct Half {
     held: Cell<bool>,
     /// A body or trailers follow the head.
     pub(crate) has_more: Cell<bool>,
-    /// There is a body, and a callback for it.
-    pub(crate) body: OnceCell<Rc<Arrived>>,
+    /// The callback for the body has run.
+    pub(crate) has_begun: Cell<bool>,
+    pub(crate) body: Arrived,
     /// Trailers have arrived while something else was under way.
     pub(crate) trailers_due: Cell<bool>,
 }
 
 impl Half {
+    pub(crate) const fn new() -> Self {
+        Self {
+            stage: Cell::new(Stage::Head),
+            task: RefCell::new(None),
+            held: Cell::new(false),
+            has_more: Cell::new(false),
+            has_begun: Cell::new(false),
+            body: Arrived::new(),
+            trailers_due: Cell::new(false),
+        }
+    }
+
     pub(crate) fn is_busy(&self) -> bool {
         self.task.borrow().is_some()
     }
@@ -61,40 +71,34 @@ impl Half {
     }
 
     /// What the host is told when a callback for a head or trailers returns while its task waits.
-    pub(crate) fn hold(&self) -> u32 {
+    pub(crate) fn hold(&self) -> Action {
         self.held.set(true);
-        host::PAUSE
+        Action::Pause
     }
 
     /// What the host is told when a callback returns and lets go what has arrived.
-    pub(crate) fn pass(&self) -> u32 {
+    pub(crate) fn pass(&self) -> Action {
         self.held.set(false);
-        if let Some(body) = self.body.get() {
-            body.released();
-        }
-        host::CONTINUE
+        self.body.released();
+        Action::Continue
     }
 
     /// What the host is told when a callback for the body returns while its task waits: what the filter has seen may go
     /// on if it waits for the next part.
-    pub(crate) fn hold_body(&self) -> u32 {
+    pub(crate) fn hold_body(&self) -> Action {
         if self.wants() == Wants::Next { self.pass() } else { self.hold() }
     }
 
-    /// A task has gone on outside of a callback for this way: lets go what the host holds, if it may.
-    pub(crate) fn let_go(&self, direction: Direction, callback: &str) {
-        if self.held.get() {
+    /// A task has gone on outside of a callback for this way, and may let go what the host holds: whether it holds something.
+    pub(crate) fn take_held(&self) -> bool {
+        let held = self.held.get();
+        if held {
             self.pass();
-            if let Err(status) = host::resume(direction) {
-                crate::log::line(
-                    crate::log::Level::Error,
-                    &format!("{callback}: the host does not resume: {status}"),
-                );
-            }
         }
+        held
     }
 
     pub(crate) fn wants(&self) -> Wants {
-        self.body.get().map_or(Wants::Nothing, |body| body.wants())
+        self.body.wants()
     }
 }

@@ -1,7 +1,7 @@
 //! Futures that wait: who polls them again, and when.
 //!
 //! There is one thread and no run loop of our own: whatever is waited for ends in a callback of the host. What a callback
-//! wakes is noted in a list, and before the callback returns, the module polls what is in it.
+//! wakes is noted in a list, and before the callback returns, the plugin polls what is its own of it.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -19,6 +19,7 @@ thread_local! {
 /// Which task is meant: one way of a stream context, or (with `Request`) a root context's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Wakeup {
+    pub(crate) plugin: u32,
     pub(crate) context: u32,
     pub(crate) direction: Direction,
 }
@@ -37,9 +38,13 @@ impl Wake for Wakeup {
     }
 }
 
-/// The task that was woken last, of those that were not polled since.
-pub(crate) fn next_woken() -> Option<Wakeup> {
-    WOKEN.with_borrow_mut(Vec::pop)
+/// The plugin's task that was woken last, of those that were not polled since. A host lets no plugin act for another, so
+/// another's tasks wait for a callback of its own.
+pub(crate) fn next_woken(plugin: u32) -> Option<Wakeup> {
+    WOKEN.with_borrow_mut(|woken| {
+        let position = woken.iter().rposition(|wakeup| wakeup.plugin == plugin)?;
+        Some(woken.remove(position))
+    })
 }
 
 /// A future that waits, with what wakes it.
@@ -105,11 +110,12 @@ mod tests {
 
     #[test]
     fn what_was_woken_is_polled_once() {
-        let wakeup = Arc::new(Wakeup { context: 3, direction: Direction::Response });
+        let wakeup = Arc::new(Wakeup { plugin: 2, context: 3, direction: Direction::Response });
         let waker = Waker::from(Arc::clone(&wakeup));
         waker.wake_by_ref();
         waker.wake();
-        assert_eq!(next_woken(), Some(*wakeup));
-        assert_eq!(next_woken(), None);
+        assert_eq!(next_woken(1), None);
+        assert_eq!(next_woken(2), Some(*wakeup));
+        assert_eq!(next_woken(2), None);
     }
 }

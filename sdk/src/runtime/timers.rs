@@ -1,10 +1,11 @@
 //! What waits for time to pass: sleeping futures, and the filter's own tick. All of it runs on the one timer that a host
 //! gives each plugin (`proxy_set_tick_period_milliseconds`), so that it works on every host.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::time::Duration;
 
+use super::current;
 use super::ids::{self, IdMap};
 use super::slot::Slot;
 use crate::host::{self, Status};
@@ -14,8 +15,6 @@ type Moment = u64;
 
 thread_local! {
     static TIMERS: RefCell<IdMap<Timer>> = const { RefCell::new(ids::map()) };
-    /// The plugin whose code runs.
-    static PLUGIN: Cell<u32> = const { Cell::new(0) };
 }
 
 /// One plugin's timer.
@@ -51,16 +50,11 @@ impl Timer {
     }
 }
 
-/// From here on this plugin's code runs.
-pub(crate) fn enter(plugin: u32) {
-    PLUGIN.set(plugin);
-}
-
 /// Lets the filter's own tick come this often; zero stops it.
 pub(crate) fn tick_every(period: Duration) -> Result<(), Status> {
     let now = host::now_nanoseconds();
     TIMERS.with_borrow_mut(|timers| {
-        let timer = timers.entry(PLUGIN.get()).or_default();
+        let timer = timers.entry(current::get().plugin).or_default();
         timer.tick = (!period.is_zero()).then(|| (period, now.saturating_add(nanoseconds(period))));
         timer.armed = None;
         if timer.next().is_none() { host::set_tick_period(Duration::ZERO) } else { timer.arm(now) }
@@ -69,7 +63,7 @@ pub(crate) fn tick_every(period: Duration) -> Result<(), Status> {
 
 /// Waits.
 pub(crate) fn sleep(duration: Duration) -> impl Future<Output = Result<(), Status>> {
-    let plugin = PLUGIN.get();
+    let plugin = current::get().plugin;
     async move {
         let slot = Slot::new();
         let (id, armed) = register(plugin, duration, slot.share());

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use meshgate_abi::{Attempt, Attempts, Retry};
 
-use super::message::{Fields, Request, Response};
+use super::message::{Client, Fields, Request, Response};
+use crate::tcp::ClosedBy;
 
 /// A host that runs one filter on one worker, as [`Proxy`](super::Proxy) drives it. Filters' authors need not know it.
 ///
@@ -20,7 +21,10 @@ pub trait Engine {
     /// Begins an exchange: the request's head, and the properties that are known of it. Nothing is delivered yet.
     fn open(&mut self, request: &Request) -> u32;
 
-    /// Delivers a part of a message to the filter, and says what became of it.
+    /// Begins a TCP connection. Nothing is delivered yet.
+    fn connect(&mut self, client: &Client) -> u32;
+
+    /// Delivers a part of a message, or of what happens on a connection, to the filter, and says what became of it.
     fn deliver(&mut self, exchange: u32, part: Part) -> Verdict;
 
     /// What the filter let go of a held way since it was asked last; `None` if it still holds it.
@@ -62,6 +66,9 @@ pub trait Engine {
     /// Wakes it.
     fn tick(&mut self);
 
+    /// Tells it of the queues into which something was put.
+    fn tell_of_queues(&mut self);
+
     /// Sets the clock.
     fn set_time(&mut self, now: SystemTime);
 
@@ -92,17 +99,25 @@ pub enum Part {
     Body(Way, Vec<u8>, bool),
     /// The fields after a body.
     Trailers(Way, Fields),
+    /// A client has connected.
+    Connection,
+    /// What one side of a connection sends, and whether it ends with that.
+    Data(Way, Vec<u8>, bool),
+    /// One side of a connection is over.
+    Closed(Way, ClosedBy),
 }
 
 /// What became of what was delivered.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// It goes on, with these bytes of the body.
+    /// It goes on, with these bytes of the body, or of what one side sent.
     Passed(Vec<u8>),
     /// The filter holds it.
     Held,
     /// The filter answered the exchange.
     Answered(Box<Response>),
+    /// The filter closed the connection; these bytes still go on.
+    Closed(Vec<u8>),
     /// The filter failed, so that nothing goes on.
     Failed(String),
 }

@@ -7,6 +7,45 @@ use serde::Serialize;
 /// Name and value of each field.
 pub type Fields = Vec<(String, Vec<u8>)>;
 
+/// The client of a TCP connection: what is known of it.
+///
+/// ```
+/// use meshgate_sdk::testing::Client;
+///
+/// let client = Client::new().property("source/address", "192.0.2.7:555").peer_identity("spiffe://mesh/ann");
+/// assert_eq!(client.facts().len(), 3);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Client {
+    facts: Vec<(String, Vec<u8>)>,
+}
+
+impl Client {
+    /// One of which nothing is known.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets a property that is text, such as `source/address`.
+    #[must_use]
+    pub fn property(mut self, path: &str, value: &str) -> Self {
+        self.facts.push((path.to_owned(), value.as_bytes().to_vec()));
+        self
+    }
+
+    /// Says who the client is, by a certificate.
+    #[must_use]
+    pub fn peer_identity(mut self, uri: &str) -> Self {
+        self.facts.push(("connection/mtls".to_owned(), vec![1]));
+        self.property("connection/uri_san_peer_certificate", uri)
+    }
+
+    /// The properties, by their paths.
+    pub fn facts(&self) -> &[(String, Vec<u8>)] {
+        &self.facts
+    }
+}
+
 /// A request: of a client, as a test makes it, or as a server got it.
 ///
 /// ```

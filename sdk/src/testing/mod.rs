@@ -41,9 +41,11 @@
 //! that host: [`Proxy::with`] takes any [`Engine`].
 #![expect(clippy::panic, reason = "a test fails by a panic")]
 
+mod connected;
 mod engine;
 mod message;
 mod native;
+mod simulated;
 mod tries;
 pub(crate) mod world;
 
@@ -51,10 +53,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use self::connected::Connected;
 pub use self::engine::{Engine, Part, StartedCall, Verdict, Way};
-pub use self::message::{Failure, Fields, Request, Response};
+pub use self::message::{Client, Failure, Fields, Request, Response};
 use self::native::Native;
 use crate::filter::Filter;
+use crate::runtime::{Http, Tcp};
+use crate::tcp::TcpFilter;
 
 /// When tests begin, by the filter's clock: 2026-01-01.
 const START: Duration = Duration::from_secs(1_767_225_600);
@@ -81,7 +86,44 @@ impl Proxy {
     /// # Panics
     /// The filter refuses the configuration.
     pub fn new<F: Filter>(configuration: &str) -> Self {
-        Self::with(Native::<F>::new(), configuration)
+        Self::with(Native::<Http<F>>::new(), configuration)
+    }
+
+    /// Starts a filter for TCP with this configuration.
+    ///
+    /// ```
+    /// use meshgate_sdk::prelude::*;
+    /// use meshgate_sdk::testing::{Client, Proxy};
+    /// use meshgate_sdk::{Connection, TcpFilter};
+    ///
+    /// struct Shout;
+    ///
+    /// #[filter]
+    /// impl TcpFilter for Shout {
+    ///     fn configure(_: Empty) -> Result<Self, ConfigError> {
+    ///         Ok(Self)
+    ///     }
+    ///
+    ///     async fn on_downstream_data(&self, _: &Connection<Self>, data: &mut Body) -> Outcome {
+    ///         while let Some(part) = data.next().await? {
+    ///             data.replace(part.to_ascii_uppercase())?;
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # fn main() {
+    /// let mut proxy = Proxy::tcp::<Shout>("");
+    /// let mut connection = proxy.connect(&Client::new());
+    /// assert_eq!(connection.client_sends("hello"), b"HELLO");
+    /// assert_eq!(connection.endpoint_sends("you need not shout"), b"you need not shout");
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// The filter refuses the configuration.
+    pub fn tcp<F: TcpFilter>(configuration: &str) -> Self {
+        Self::with(Native::<Tcp<F>>::new(), configuration)
     }
 
     /// As [`new`](Self::new), in another host.
@@ -100,7 +142,7 @@ impl Proxy {
     /// # Panics
     /// It accepts it.
     pub fn refusal<F: Filter>(configuration: &str) -> String {
-        match Self::try_with(Native::<F>::new(), configuration) {
+        match Self::try_with(Native::<Http<F>>::new(), configuration) {
             Ok(_) => panic!("the filter accepts this configuration"),
             Err(reason) => reason,
         }
@@ -155,23 +197,42 @@ impl Proxy {
     /// # Panics
     /// The filter waits for something that will never happen, or fails.
     pub fn send(&mut self, request: Request) -> Done {
+        let begun = self.begin(request);
+        self.finish(begun)
+    }
+
+    /// Begins an exchange: its request's head goes through the filter. While the filter holds it, others may go on.
+    pub fn begin(&mut self, request: Request) -> Begun {
         let began = self.now;
         let exchange = self.engine.open(&request);
-        let (response, upstream) = self.exchange(exchange, &request);
+        let end = request.parts.is_empty() && request.tail.is_empty();
+        let verdict = self.deliver(exchange, Way::Request, Part::RequestHead(end));
+        Begun { exchange, request, verdict, began }
+    }
+
+    /// Waits for the response to a request that was begun.
+    ///
+    /// # Panics
+    /// The filter waits for something that will never happen, or fails.
+    pub fn finish(&mut self, begun: Begun) -> Done {
+        let Begun { exchange, began, .. } = begun;
+        let (response, upstream) = self.exchange(begun);
         self.engine.close(exchange);
         self.run_until(self.now);
         let took = self.now.duration_since(began).unwrap_or_default();
         Done { response, upstream, took }
     }
 
+    /// Ends an exchange that was begun: the client goes away.
+    pub fn give_up(&mut self, begun: Begun) {
+        self.engine.close(begun.exchange);
+        self.run_until(self.now);
+    }
+
     /// Begins an exchange and gives up after its request's head: the client goes away.
     pub fn abandon(&mut self, request: Request) {
-        let exchange = self.engine.open(&request);
-        let _ = self
-            .engine
-            .deliver(exchange, Part::RequestHead(request.parts.is_empty() && request.tail.is_empty()));
-        self.engine.close(exchange);
-        self.run_until(self.now);
+        let begun = self.begin(request);
+        self.give_up(begun);
     }
 
     /// Lets time pass.
@@ -200,9 +261,9 @@ impl Proxy {
         self.engine.metric(name, labels).unwrap_or(0)
     }
 
-    fn exchange(&mut self, exchange: u32, request: &Request) -> (Response, Option<Request>) {
-        let end = request.parts.is_empty() && request.tail.is_empty();
-        let passed = self.pass(exchange, Way::Request, Part::RequestHead(end), &request.parts, &request.tail);
+    fn exchange(&mut self, begun: Begun) -> (Response, Option<Request>) {
+        let Begun { exchange, request, verdict, .. } = begun;
+        let passed = self.pass(exchange, Way::Request, verdict, &request.parts, &request.tail);
         let (upstream, response) = match passed {
             Ok(_) if self.engine.direct(exchange).is_some() => {
                 (None, self.engine.direct(exchange).unwrap_or_default())
@@ -226,6 +287,7 @@ impl Proxy {
         };
         let end = response.parts.is_empty() && response.tail.is_empty();
         let head = Part::ResponseHead(response.head.clone(), end);
+        let head = self.deliver(exchange, Way::Response, head);
         let response = match self.pass(exchange, Way::Response, head, &response.parts, &response.tail) {
             Ok(parts) => {
                 let tail = if response.tail.is_empty() {
@@ -241,18 +303,18 @@ impl Proxy {
         (response, upstream)
     }
 
-    /// Lets a message through the filter: the parts of the body that come out, or the answer that takes its place.
+    /// Lets a message through the filter whose head was delivered: the parts of the body that come out, or the answer that
+    /// takes its place.
     fn pass(
         &mut self,
         exchange: u32,
         way: Way,
-        head: Part,
+        head: Verdict,
         parts: &[Vec<u8>],
         tail: &Fields,
     ) -> Result<Vec<Vec<u8>>, Box<Response>> {
         let mut out = Vec::new();
-        let verdict = self.deliver(exchange, way, head);
-        self.take(exchange, way, verdict, true, &mut out)?;
+        self.take(exchange, way, head, true, &mut out)?;
         for (index, part) in parts.iter().enumerate() {
             let is_last = index + 1 == parts.len() && tail.is_empty();
             let verdict = self.deliver(exchange, way, Part::Body(way, part.clone(), is_last));
@@ -293,6 +355,7 @@ impl Proxy {
                 Ok(())
             }
             Verdict::Answered(answer) => Err(answer),
+            Verdict::Closed(_) => panic!("the filter closes what is no connection"),
             Verdict::Failed(reason) => panic!("the filter fails: {reason}"),
             Verdict::Held if wait => {
                 let verdict = self.wait(exchange, way);
@@ -316,6 +379,7 @@ impl Proxy {
 
     /// Decides what becomes of calls that the filter has begun.
     fn look_at_calls(&mut self) {
+        self.engine.tell_of_queues();
         if let Some(period) = self.engine.timer() {
             self.timer = period.map(|period| (self.now + period, period));
         }
@@ -373,6 +437,16 @@ impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy").field("now", &self.now).finish_non_exhaustive()
     }
+}
+
+/// A request whose head went into the filter: see [`Proxy::begin`].
+#[must_use = "it waits to be finished or given up"]
+#[derive(Debug)]
+pub struct Begun {
+    exchange: u32,
+    request: Request,
+    verdict: Verdict,
+    began: SystemTime,
 }
 
 /// What became of a request: see [`Proxy::send`].

@@ -1,6 +1,7 @@
 //! The engine that runs a filter natively, in the simulated host.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,35 +9,47 @@ use meshgate_abi::{Attempt, Attempts, Retry, event};
 use prost::Message;
 
 use super::engine::{Engine, Part, StartedCall, Verdict, Way};
-use super::message::{Failure, Fields, Request, Response};
+use super::message::{Client, Failure, Fields, Request, Response};
+use super::simulated::{Callback, Simulated};
 use super::world::{Stream, World, next_id, within};
-use crate::filter::Filter;
-use crate::host::{CONTINUE, Direction, Map};
-use crate::runtime::Module;
+use crate::host::{Action, Direction, MapType};
+use crate::runtime::Root;
 
 /// One worker with one filter.
-pub(crate) struct Native<F: Filter> {
-    module: Module<F>,
+pub(crate) struct Native<K: Simulated> {
+    root: Option<Root<K>>,
+    streams: HashMap<u32, K::Context>,
     world: Rc<RefCell<World>>,
     plugin: u32,
 }
 
-impl<F: Filter> Native<F> {
+impl<K: Simulated> Native<K> {
     pub(crate) fn new() -> Self {
-        Self { module: Module::new(), world: Rc::default(), plugin: 0 }
+        Self { root: None, streams: HashMap::new(), world: Rc::default(), plugin: 0 }
     }
 
     /// Runs a callback for this context.
-    fn callback<T>(&self, context: u32, run: impl FnOnce(&Module<F>) -> T) -> T {
-        self.world.borrow_mut().effective = context;
-        within(&self.world, || run(&self.module))
+    fn callback<T>(&self, context: u32, run: impl FnOnce() -> T) -> T {
+        let mut world = self.world.borrow_mut();
+        (world.active, world.effective) = (context, context);
+        drop(world);
+        within(&self.world, run)
+    }
+
+    /// Makes a callback of a stream context, if it is one that the filter has.
+    fn call(&self, exchange: u32, callback: Callback) -> Action {
+        match self.streams.get(&exchange) {
+            Some(context) if callback.is_of::<K>() => self.callback(exchange, || K::call(context, callback)),
+            _ => Action::Continue,
+        }
     }
 
     fn with<T>(&self, exchange: u32, look: impl FnOnce(&mut Stream) -> T) -> Option<T> {
         self.world.borrow_mut().streams.get_mut(&exchange).map(look)
     }
 
-    fn body(&self, exchange: u32, way: Way, bytes: &[u8], end: bool) -> u32 {
+    /// Delivers bytes; `callback` is told how many there are.
+    fn arrives(&self, exchange: u32, way: Way, bytes: &[u8], callback: impl Fn(usize) -> Callback) -> Action {
         let direction = direction(way);
         let size = self.with(exchange, |stream| {
             stream.in_body = Some(direction);
@@ -45,44 +58,46 @@ impl<F: Filter> Native<F> {
                 body.len()
             })
         });
-        let size = size.unwrap_or(0);
-        let action = self.callback(exchange, |module| match way {
-            Way::Request if F::CALLBACKS.contains(&"request_body") => {
-                module.request_body(exchange, size, end)
-            }
-            Way::Response if F::CALLBACKS.contains(&"response_body") => {
-                module.response_body(exchange, size, end)
-            }
-            _ => CONTINUE,
-        });
+        let action = self.call(exchange, callback(size.unwrap_or(0)));
         self.with(exchange, |stream| stream.in_body = None);
         action
     }
 
+    /// Makes something known, and its context.
+    fn begin(&self, facts: &[(String, Vec<u8>)], mut stream: Stream) -> (u32, Option<K::Context>) {
+        let id = next_id();
+        for (path, value) in facts {
+            stream.properties.insert(path.replace('/', "\0").into_bytes(), value.clone());
+        }
+        self.world.borrow_mut().streams.insert(id, stream);
+        let root = self.root.as_ref();
+        (id, root.map(|root| self.callback(self.plugin, || K::create(root, id))))
+    }
+
     /// What became of a callback that returned this.
-    fn verdict(&self, exchange: u32, way: Way, action: u32) -> Verdict {
+    fn verdict(&self, exchange: u32, way: Way, action: Action) -> Verdict {
         let direction = direction(way) as usize;
         let verdict = self.with(exchange, |stream| {
             if let Some(answer) = stream.answer.take() {
                 return Verdict::Answered(Box::new(answer));
             }
             let resumed = stream.resumed.get_mut(direction).is_some_and(std::mem::take);
-            if action == CONTINUE || resumed {
-                return Verdict::Passed(
-                    stream.bodies.get_mut(direction).map(std::mem::take).unwrap_or_default(),
-                );
+            let passes = action == Action::Continue || resumed;
+            if !passes && !stream.closed {
+                return Verdict::Held;
             }
-            Verdict::Held
+            let body = stream.bodies.get_mut(direction).filter(|_| passes);
+            let bytes = body.map(std::mem::take).unwrap_or_default();
+            if stream.closed { Verdict::Closed(bytes) } else { Verdict::Passed(bytes) }
         });
         verdict.unwrap_or(Verdict::Held)
     }
 }
 
-impl<F: Filter> Engine for Native<F> {
+impl<K: Simulated> Engine for Native<K> {
     fn start(&mut self, configuration: &str) -> Result<(), String> {
-        if self.plugin != 0 {
-            self.callback(self.plugin, |module| module.delete(self.plugin));
-        }
+        let before = (std::mem::take(&mut self.streams), self.root.take());
+        self.callback(self.plugin, || drop(before));
         let logged = {
             let mut world = self.world.borrow_mut();
             world.configuration = configuration.as_bytes().to_vec();
@@ -90,11 +105,9 @@ impl<F: Filter> Engine for Native<F> {
             world.logs.len()
         };
         self.plugin = next_id();
-        let accepted = self.callback(self.plugin, |module| {
-            module.create(self.plugin, 0);
-            module.configure(self.plugin, configuration.len())
-        });
-        if accepted {
+        let root = Root::new(self.plugin);
+        if self.callback(self.plugin, || root.configure(configuration.len())) {
+            self.root = Some(root);
             Ok(())
         } else {
             Err(self.world.borrow().logs.get(logged..).unwrap_or_default().join("\n"))
@@ -102,61 +115,69 @@ impl<F: Filter> Engine for Native<F> {
     }
 
     fn open(&mut self, request: &Request) -> u32 {
-        let exchange = next_id();
         let mut stream = Stream::default();
-        stream.maps[Map::RequestHeaders as usize] = Some(request.head.clone());
-        for (path, value) in &request.facts {
-            stream.properties.insert(path.replace('/', "\0").into_bytes(), value.clone());
-        }
-        self.world.borrow_mut().streams.insert(exchange, stream);
-        self.callback(self.plugin, |module| module.create(exchange, self.plugin));
+        stream.maps[MapType::HttpRequestHeaders as usize] = Some(request.head.clone());
+        let (exchange, context) = self.begin(&request.facts, stream);
+        self.streams.extend(context.map(|context| (exchange, context)));
         exchange
     }
 
+    fn connect(&mut self, client: &Client) -> u32 {
+        let stream = Stream { is_tcp: true, ..Stream::default() };
+        let (connection, context) = self.begin(client.facts(), stream);
+        self.streams.extend(context.map(|context| (connection, context)));
+        connection
+    }
+
     fn deliver(&mut self, exchange: u32, part: Part) -> Verdict {
-        let has = |name| F::CALLBACKS.contains(&name);
         let (way, action) = match part {
-            Part::RequestHead(end) => {
-                let run = |module: &Module<F>| module.request_head(exchange, end);
-                (Way::Request, if has("request_headers") { self.callback(exchange, run) } else { CONTINUE })
-            }
+            Part::RequestHead(end) => (Way::Request, self.call(exchange, Callback::Head(Way::Request, end))),
             Part::ResponseHead(mut fields, end) => {
                 self.with(exchange, |stream| {
                     let added = stream.route.iter().flat_map(|route| &route.response_headers);
                     fields.extend(added.map(|header| (header.name.clone(), header.value.clone())));
-                    stream.maps[Map::ResponseHeaders as usize] = Some(fields);
+                    stream.maps[MapType::HttpResponseHeaders as usize] = Some(fields);
                 });
-                let run = |module: &Module<F>| module.response_head(exchange, end);
-                (Way::Response, if has("response_headers") { self.callback(exchange, run) } else { CONTINUE })
+                (Way::Response, self.call(exchange, Callback::Head(Way::Response, end)))
             }
-            Part::Body(way, bytes, end) => (way, self.body(exchange, way, &bytes, end)),
+            Part::Body(way, bytes, end) => {
+                (way, self.arrives(exchange, way, &bytes, |size| Callback::Body(way, size, end)))
+            }
             Part::Trailers(way, fields) => {
-                let (map, name, body) = match way {
-                    Way::Request => (Map::RequestTrailers, "request_trailers", "request_body"),
-                    Way::Response => (Map::ResponseTrailers, "response_trailers", "response_body"),
-                };
+                let map = trailers(way);
                 self.with(exchange, |stream| stream.maps[map as usize] = Some(fields));
-                let run = |module: &Module<F>| match way {
-                    Way::Request => module.request_trailers(exchange),
-                    Way::Response => module.response_trailers(exchange),
-                };
-                (way, if has(name) || has(body) { self.callback(exchange, run) } else { CONTINUE })
+                (way, self.call(exchange, Callback::Trailers(way)))
+            }
+            Part::Connection => (Way::Request, self.call(exchange, Callback::Connection)),
+            Part::Data(way, bytes, end) => {
+                (way, self.arrives(exchange, way, &bytes, |size| Callback::Data(way, size, end)))
+            }
+            Part::Closed(way, by) => {
+                self.call(exchange, Callback::Closed(way, by));
+                // It lets nothing go.
+                (way, Action::Pause)
             }
         };
         self.verdict(exchange, way, action)
     }
 
     fn released(&mut self, exchange: u32, way: Way) -> Option<Verdict> {
-        let verdict = self.verdict(exchange, way, crate::host::PAUSE);
+        let verdict = self.verdict(exchange, way, Action::Pause);
         (verdict != Verdict::Held).then_some(verdict)
     }
 
     fn head(&self, exchange: u32, way: Way) -> Fields {
-        self.fields(exchange, if way == Way::Request { Map::RequestHeaders } else { Map::ResponseHeaders })
+        self.fields(
+            exchange,
+            match way {
+                Way::Request => MapType::HttpRequestHeaders,
+                Way::Response => MapType::HttpResponseHeaders,
+            },
+        )
     }
 
     fn trailers(&self, exchange: u32, way: Way) -> Fields {
-        self.fields(exchange, if way == Way::Request { Map::RequestTrailers } else { Map::ResponseTrailers })
+        self.fields(exchange, trailers(way))
     }
 
     fn cluster(&self, exchange: u32) -> Option<String> {
@@ -183,26 +204,21 @@ impl<F: Filter> Engine for Native<F> {
         let size = message.len();
         self.world.borrow_mut().event = message;
         self.with(exchange, |stream| {
-            stream.maps[Map::ResponseHeaders as usize] = head;
+            stream.maps[MapType::HttpResponseHeaders as usize] = head;
             stream.verdict = Some(None);
         });
-        if F::CALLBACKS.contains(&"foreign_function") {
-            self.callback(exchange, |module| module.foreign_function(exchange, event::ATTEMPT, size));
-        }
+        self.call(exchange, Callback::ForeignFunction(event::ATTEMPT, size));
         self.with(exchange, |stream| {
-            stream.maps[Map::ResponseHeaders as usize] = None;
+            stream.maps[MapType::HttpResponseHeaders as usize] = None;
             stream.verdict.take().flatten()
         })?
     }
 
     fn close(&mut self, exchange: u32) {
         self.with(exchange, |stream| stream.over = true);
-        self.callback(exchange, |module| {
-            if F::CALLBACKS.contains(&"log") {
-                module.log(exchange);
-            }
-            module.delete(exchange);
-        });
+        self.call(exchange, Callback::Log);
+        let stream = self.streams.remove(&exchange);
+        self.callback(exchange, || drop(stream));
         self.world.borrow_mut().streams.remove(&exchange);
     }
 
@@ -215,7 +231,8 @@ impl<F: Filter> Engine for Native<F> {
     }
 
     fn answer(&mut self, call: u32, response: &Response) {
-        if self.world.borrow_mut().grpc_calls.remove(&call) {
+        let is_grpc = self.world.borrow_mut().grpc_calls.remove(&call);
+        if is_grpc {
             self.answer_grpc(call, response);
             return;
         }
@@ -226,11 +243,15 @@ impl<F: Filter> Engine for Native<F> {
             Some(Failure::Refused) => Some(Response::new(503).body("upstream connect error")),
             Some(Failure::Reset) => None,
         };
-        let (headers, body, trailers) = reply.as_ref().map_or((0, 0, 0), |reply| {
-            (count(reply.head.len()), count(reply.bytes().len()), count(reply.tail.len()))
-        });
+        let (headers, body, trailers) = reply
+            .as_ref()
+            .map_or((0, 0, 0), |reply| (reply.head.len(), reply.bytes().len(), reply.tail.len()));
         self.world.borrow_mut().reply = reply;
-        self.callback(self.plugin, |module| module.http_call_response(call, headers, body, trailers));
+        self.delivered(
+            call,
+            |context| K::http_call_response(context, call, headers, body, trailers),
+            |root| root.http_call_response(call, headers, body, trailers),
+        );
         self.world.borrow_mut().reply = None;
     }
 
@@ -239,7 +260,16 @@ impl<F: Filter> Engine for Native<F> {
     }
 
     fn tick(&mut self) {
-        self.callback(self.plugin, |module| module.tick(self.plugin));
+        if let Some(root) = &self.root {
+            self.callback(self.plugin, || root.tick());
+        }
+    }
+
+    fn tell_of_queues(&mut self) {
+        let ready = std::mem::take(&mut self.world.borrow_mut().ready);
+        if let Some(root) = &self.root {
+            ready.into_iter().for_each(|queue| self.callback(self.plugin, || root.queue_ready(queue)));
+        }
     }
 
     fn set_time(&mut self, now: SystemTime) {
@@ -261,25 +291,43 @@ impl<F: Filter> Engine for Native<F> {
     }
 }
 
-impl<F: Filter> Native<F> {
+impl<K: Simulated> Native<K> {
     fn answer_grpc(&self, call: u32, response: &Response) {
         self.world.borrow_mut().reply = Some(response.clone());
-        self.callback(self.plugin, |module| match response.grpc_outcome() {
-            Ok(message) => module.grpc_receive(call, count(message.len())),
-            Err((status, _)) => module.grpc_close(call, status),
-        });
+        let (status, size) = match response.grpc_outcome() {
+            Ok(message) => (0, message.len()),
+            Err((status, _)) => (status, 0),
+        };
+        self.delivered(
+            call,
+            |context| K::grpc_call_response(context, call, status, size),
+            |root| root.grpc_call_response(call, status, size),
+        );
         self.world.borrow_mut().reply = None;
     }
 
-    fn fields(&self, exchange: u32, map: Map) -> Fields {
+    /// As the `proxy-wasm` crate does: to the context in whose callback the call was made, if it is still there.
+    fn delivered(&self, call: u32, stream: impl FnOnce(&K::Context), root: impl FnOnce(&Root<K>)) {
+        let Some(made_by) = self.world.borrow_mut().made_by.remove(&call) else { return };
+        match (self.streams.get(&made_by), &self.root) {
+            (Some(known), _) => self.callback(made_by, || stream(known)),
+            (None, Some(known)) if made_by == self.plugin => self.callback(made_by, || root(known)),
+            _ => {}
+        }
+    }
+
+    fn fields(&self, exchange: u32, map: MapType) -> Fields {
         self.with(exchange, |stream| stream.maps.get(map as usize).cloned().flatten())
             .flatten()
             .unwrap_or_default()
     }
 }
 
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
+fn trailers(way: Way) -> MapType {
+    match way {
+        Way::Request => MapType::HttpRequestTrailers,
+        Way::Response => MapType::HttpResponseTrailers,
+    }
 }
 
 fn direction(way: Way) -> Direction {

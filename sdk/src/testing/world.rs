@@ -3,7 +3,7 @@
 //! It follows Meshgate's own host, as far as a filter on the SDK can notice.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use prost::Message;
 use super::engine::StartedCall;
 use super::message::{Fields, Request, Response};
 use crate::headers::Pairs;
-use crate::host::{Buffer, Direction, GrpcCall, HttpCall, LocalResponse, Map, Status};
+use crate::host::{BufferType, Direction, GrpcCall, HttpCall, LocalResponse, MapType, Status};
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<RefCell<World>>>> = const { RefCell::new(None) };
@@ -41,13 +41,14 @@ pub(crate) fn next_id() -> u32 {
     })
 }
 
-/// One exchange.
+/// One exchange or connection.
 #[derive(Default)]
 pub(crate) struct Stream {
     /// The messages' fields, by the number of their map; `None` for those that are not there yet.
     pub(crate) maps: [Option<Fields>; 4],
+    /// What is there of the bodies, or of what both sides of a connection send.
     pub(crate) bodies: [Vec<u8>; 2],
-    /// The body whose callback runs.
+    /// The one whose callback runs.
     pub(crate) in_body: Option<Direction>,
     pub(crate) properties: HashMap<Vec<u8>, Vec<u8>>,
     pub(crate) resumed: [bool; 2],
@@ -57,6 +58,10 @@ pub(crate) struct Stream {
     /// While the filter is asked about a try: what it answers.
     pub(crate) verdict: Option<Option<Retry>>,
     pub(crate) over: bool,
+    /// It is a connection.
+    pub(crate) is_tcp: bool,
+    /// The filter has closed it.
+    pub(crate) closed: bool,
 }
 
 /// What a metric's series has come to.
@@ -79,6 +84,10 @@ pub(crate) struct World {
     pub(crate) metrics: Vec<Recorded>,
     pub(crate) shared: HashMap<String, (Vec<u8>, u32)>,
     last_version: u32,
+    /// By number, which begin at 1.
+    queues: Vec<(String, VecDeque<Vec<u8>>)>,
+    /// The queues into which something was put since somebody looked.
+    pub(crate) ready: Vec<u32>,
     pub(crate) calls: Vec<StartedCall>,
     /// Which of all calls are gRPC's.
     pub(crate) grpc_calls: HashSet<u32>,
@@ -88,7 +97,11 @@ pub(crate) struct World {
     pub(crate) reply: Option<Response>,
     pub(crate) streams: HashMap<u32, Stream>,
     /// The context whose callback runs.
+    pub(crate) active: u32,
+    /// The context that hostcalls act for.
     pub(crate) effective: u32,
+    /// In whose callback each call was made: to that one its response goes.
+    pub(crate) made_by: HashMap<u32, u32>,
 }
 
 impl World {
@@ -96,7 +109,7 @@ impl World {
         self.streams.get_mut(&self.effective)
     }
 
-    pub(crate) fn log(&mut self, _: u32, message: &str) {
+    pub(crate) fn log(&mut self, message: &str) {
         self.logs.push(message.to_owned());
     }
 
@@ -112,25 +125,30 @@ impl World {
         self.effective = context;
     }
 
-    pub(crate) fn buffer(&mut self, buffer: Buffer, start: usize, most: usize) -> Result<Vec<u8>, Status> {
+    pub(crate) fn buffer(
+        &mut self,
+        buffer: BufferType,
+        start: usize,
+        most: usize,
+    ) -> Result<Vec<u8>, Status> {
         let bytes = match buffer {
-            Buffer::PluginConfiguration => &self.configuration,
-            Buffer::ForeignFunction => &self.event,
-            Buffer::CallBody | Buffer::GrpcMessage => {
+            BufferType::PluginConfiguration => &self.configuration,
+            BufferType::CallData => &self.event,
+            BufferType::HttpCallResponseBody | BufferType::GrpcReceiveBuffer => {
                 return self
                     .reply
                     .as_ref()
                     .map(|reply| part(&reply.bytes(), start, most))
                     .ok_or(Status::NOT_FOUND);
             }
-            Buffer::RequestBody | Buffer::ResponseBody => self.body(buffer).ok_or(Status::NOT_FOUND)?,
+            buffer => self.body(buffer).ok_or(Status::NOT_FOUND)?,
         };
         Ok(part(bytes, start, most))
     }
 
     pub(crate) fn set_buffer(
         &mut self,
-        buffer: Buffer,
+        buffer: BufferType,
         start: usize,
         size: usize,
         new: &[u8],
@@ -143,27 +161,29 @@ impl World {
     }
 
     /// There during its callback, and while something is held.
-    fn body(&mut self, buffer: Buffer) -> Option<&mut Vec<u8>> {
-        let direction = match buffer {
-            Buffer::RequestBody => Direction::Request,
-            Buffer::ResponseBody => Direction::Response,
+    fn body(&mut self, buffer: BufferType) -> Option<&mut Vec<u8>> {
+        let (direction, is_tcp) = match buffer {
+            BufferType::HttpRequestBody => (Direction::Request, false),
+            BufferType::HttpResponseBody => (Direction::Response, false),
+            BufferType::DownstreamData => (Direction::Request, true),
+            BufferType::UpstreamData => (Direction::Response, true),
             _ => return None,
         };
-        let stream = self.stream()?;
+        let stream = self.stream().filter(|stream| stream.is_tcp == is_tcp)?;
         let in_body = stream.in_body == Some(direction);
         let body = stream.bodies.get_mut(direction as usize)?;
         (in_body || !body.is_empty()).then_some(body)
     }
 
-    pub(crate) fn map(&mut self, map: Map) -> Option<&Fields> {
+    pub(crate) fn map(&mut self, map: MapType) -> Option<&Fields> {
         match map {
-            Map::CallHeaders => self.reply.as_ref().map(|reply| &reply.head),
-            Map::CallTrailers => self.reply.as_ref().map(|reply| &reply.tail),
+            MapType::HttpCallResponseHeaders => self.reply.as_ref().map(|reply| &reply.head),
+            MapType::HttpCallResponseTrailers => self.reply.as_ref().map(|reply| &reply.tail),
             map => self.stream()?.maps.get(map as usize)?.as_ref(),
         }
     }
 
-    pub(crate) fn header(&mut self, map: Map, name: &str) -> Result<Vec<u8>, Status> {
+    pub(crate) fn header(&mut self, map: MapType, name: &str) -> Result<Vec<u8>, Status> {
         let name = canonical(name);
         let fields = self.map(map).ok_or(Status::NOT_FOUND)?;
         let found = fields.iter().find(|(known, _)| *known == name);
@@ -171,7 +191,7 @@ impl World {
     }
 
     /// The fields of a map that can be written, if name and value can be sent.
-    fn writable(&mut self, map: Map, name: &str, value: &[u8]) -> Result<&mut Fields, Status> {
+    fn writable(&mut self, map: MapType, name: &str, value: &[u8]) -> Result<&mut Fields, Status> {
         let token = name.strip_prefix(':').unwrap_or(name);
         let sound = !token.is_empty()
             && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
@@ -180,7 +200,7 @@ impl World {
         stream.maps.get_mut(map as usize).and_then(Option::as_mut).ok_or(Status::BAD_ARGUMENT)
     }
 
-    pub(crate) fn add_header(&mut self, map: Map, name: &str, value: &[u8]) -> Result<(), Status> {
+    pub(crate) fn add_header(&mut self, map: MapType, name: &str, value: &[u8]) -> Result<(), Status> {
         if name.starts_with(':') {
             return self.set_header(map, name, value);
         }
@@ -189,7 +209,7 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn set_header(&mut self, map: Map, name: &str, value: &[u8]) -> Result<(), Status> {
+    pub(crate) fn set_header(&mut self, map: MapType, name: &str, value: &[u8]) -> Result<(), Status> {
         let name = canonical(name);
         let fields = self.writable(map, &name, value)?;
         match fields.iter().position(|(known, _)| *known == name) {
@@ -208,7 +228,7 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn remove_header(&mut self, map: Map, name: &str) -> Result<(), Status> {
+    pub(crate) fn remove_header(&mut self, map: MapType, name: &str) -> Result<(), Status> {
         let name = canonical(name);
         // Pseudo-headers stay: a message cannot do without.
         self.writable(map, &name, b"")?.retain(|(known, _)| *known != name || known.starts_with(':'));
@@ -259,6 +279,12 @@ impl World {
     pub(crate) fn resume(&mut self, direction: Direction) {
         if let Some(resumed) = self.stream().and_then(|stream| stream.resumed.get_mut(direction as usize)) {
             *resumed = true;
+        }
+    }
+
+    pub(crate) fn close(&mut self) {
+        if let Some(stream) = self.stream() {
+            stream.closed = true;
         }
     }
 
@@ -384,17 +410,43 @@ impl World {
         Ok(())
     }
 
+    pub(crate) fn register_queue(&mut self, name: &str) -> Result<u32, Status> {
+        if let Ok(id) = self.find_queue(name) {
+            return Ok(id);
+        }
+        self.queues.push((name.to_owned(), VecDeque::new()));
+        u32::try_from(self.queues.len()).map_err(|_| Status::INTERNAL_FAILURE)
+    }
+
+    pub(crate) fn find_queue(&self, name: &str) -> Result<u32, Status> {
+        let position = self.queues.iter().position(|(known, _)| known == name).ok_or(Status::NOT_FOUND)?;
+        u32::try_from(position + 1).map_err(|_| Status::NOT_FOUND)
+    }
+
+    pub(crate) fn enqueue(&mut self, id: u32, item: &[u8]) -> Result<(), Status> {
+        self.queue(id)?.push_back(item.to_vec());
+        self.ready.push(id);
+        Ok(())
+    }
+
+    pub(crate) fn dequeue(&mut self, id: u32) -> Result<Vec<u8>, Status> {
+        self.queue(id)?.pop_front().ok_or(Status::EMPTY)
+    }
+
+    fn queue(&mut self, id: u32) -> Result<&mut VecDeque<Vec<u8>>, Status> {
+        let index = (id as usize).checked_sub(1).ok_or(Status::NOT_FOUND)?;
+        self.queues.get_mut(index).map(|(_, items)| items).ok_or(Status::NOT_FOUND)
+    }
+
     pub(crate) fn http_call(&mut self, call: HttpCall<'_>) -> Result<u32, Status> {
-        let head: Fields = Pairs::new(call.headers.to_vec())
-            .iter()
-            .map(|(name, value)| (canonical(name), value.to_vec()))
-            .collect();
+        let head: Fields =
+            call.headers.iter().map(|(name, value)| (canonical(name), value.as_bytes().to_vec())).collect();
         let complete =
             [":method", ":path", ":authority"].iter().all(|name| head.iter().any(|(known, _)| known == name));
         if !complete || !self.clusters.iter().any(|name| name == call.cluster) {
             return Err(Status::BAD_ARGUMENT);
         }
-        Ok(self.begin(call.cluster, Request::received(head, call.body.to_vec(), Vec::new()), call.timeout_ms))
+        Ok(self.begin(call.cluster, Request::received(head, call.body.to_vec(), Vec::new()), call.timeout))
     }
 
     pub(crate) fn grpc_call(&mut self, call: GrpcCall<'_>) -> Result<u32, Status> {
@@ -404,23 +456,17 @@ impl World {
         let path = format!("/{}/{}", call.service, call.method);
         let mut request = Request::post(&path, call.message).header(":authority", call.cluster);
         request = request.header("content-type", "application/grpc");
-        let metadata = Pairs::new(call.metadata.to_vec());
-        request.head.extend(metadata.iter().map(|(name, value)| (canonical(name), value.to_vec())));
-        let id = self.begin(call.cluster, request, call.timeout_ms);
+        request.head.extend(call.metadata.iter().map(|(name, value)| (canonical(name), value.to_vec())));
+        let id = self.begin(call.cluster, request, call.timeout);
         self.grpc_calls.insert(id);
         Ok(id)
     }
 
-    fn begin(&mut self, cluster: &str, request: Request, timeout_ms: u32) -> u32 {
+    fn begin(&mut self, cluster: &str, request: Request, timeout: Duration) -> u32 {
         let id = next_id();
-        let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms.into()));
-        self.calls.push(StartedCall { id, cluster: cluster.to_owned(), request, timeout });
+        self.made_by.insert(id, self.active);
+        self.calls.push(StartedCall { id, cluster: cluster.to_owned(), request, timeout: Some(timeout) });
         id
-    }
-
-    pub(crate) fn cancel(&mut self, call: u32) {
-        self.calls.retain(|started| started.id != call);
-        self.grpc_calls.remove(&call);
     }
 
     pub(crate) fn status_message(&self) -> Vec<u8> {

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use meshgate_abi::{Attempts, Retry, RouteDecision};
-use meshgate_sdk::testing::{Fields, Request, Response};
+use meshgate_sdk::testing::{Client, Fields, Request, Response};
 use meshgate_wasm::{Attributes, Certificate, Connection, Exchange, HttpStream, Tls};
 
 use crate::convert;
 
-/// One exchange.
+/// One exchange, or one TCP connection.
 pub(crate) struct Running {
-    http: RefCell<HttpStream>,
+    of: Of,
     direct: RefCell<Option<Response>>,
     added: RefCell<Fields>,
     attempts: RefCell<Option<Attempts>>,
@@ -23,34 +23,26 @@ pub(crate) struct Running {
     retry: RefCell<Option<Retry>>,
 }
 
+enum Of {
+    Http(Box<RefCell<HttpStream>>),
+    Tcp(Box<RefCell<Attributes>>),
+}
+
 impl Running {
     pub(crate) fn new(request: &Request, now: SystemTime) -> Self {
-        let (mut source, destination) = (address(1234), address(80));
-        let mut tls = None;
-        let mut others = Vec::new();
-        for (path, value) in request.facts() {
-            let text = String::from_utf8_lossy(value);
-            match path.as_str() {
-                "source/address" => source = text.parse().unwrap_or(source),
-                "connection/uri_san_peer_certificate" => {
-                    let peer = Certificate { uri_san: Some(text.as_ref().into()), ..Certificate::default() };
-                    tls =
-                        Some(Tls { version: Some("TLSv1.3"), peer: Some(Arc::new(peer)), ..Tls::default() });
-                }
-                // Follows from the certificate.
-                "connection/mtls" => {}
-                _ => others.push((path.replace('/', "\0"), value.clone())),
-            }
-        }
-        let connection = Connection { tls, ..Connection::cleartext(1, source, destination) };
-        let mut attributes = Attributes::new(Rc::new(connection));
-        attributes.start = now;
-        for (path, value) in others {
-            attributes.custom.set(path.as_bytes(), value.into());
-        }
+        let attributes = attributes(request.facts(), now);
         let http = HttpStream::new(convert::request_head(request.head()), attributes);
+        Self::of(Of::Http(Box::new(RefCell::new(http))))
+    }
+
+    pub(crate) fn connected(client: &Client, now: SystemTime) -> Self {
+        let attributes = attributes(client.facts(), now);
+        Self::of(Of::Tcp(Box::new(RefCell::new(attributes))))
+    }
+
+    fn of(of: Of) -> Self {
         Self {
-            http: RefCell::new(http),
+            of,
             direct: RefCell::default(),
             added: RefCell::default(),
             attempts: RefCell::default(),
@@ -59,8 +51,27 @@ impl Running {
         }
     }
 
-    pub(crate) fn http(&self) -> &RefCell<HttpStream> {
-        &self.http
+    /// Changes what is known.
+    fn note(&self, note: impl FnOnce(&mut Attributes)) {
+        match &self.of {
+            Of::Http(http) => note(&mut http.borrow_mut().attributes),
+            Of::Tcp(attributes) => note(&mut attributes.borrow_mut()),
+        }
+    }
+
+    /// The cluster that was decided for.
+    pub(crate) fn cluster(&self) -> Option<String> {
+        let mut cluster = None;
+        self.note(|attributes| cluster = attributes.cluster.as_deref().map(str::to_owned));
+        cluster
+    }
+
+    /// The messages; none of a connection.
+    pub(crate) fn http(&self) -> Option<&RefCell<HttpStream>> {
+        match &self.of {
+            Of::Http(http) => Some(http),
+            Of::Tcp(_) => None,
+        }
     }
 
     /// The answer that was decided for.
@@ -77,9 +88,10 @@ impl Running {
         self.direct.replace(decision.direct.as_ref().map(convert::direct));
         let added = decision.response_headers.iter();
         self.added.replace(added.map(|header| (header.name.clone(), header.value.clone())).collect());
-        let mut http = self.http.borrow_mut();
-        http.attributes.route = Some(decision.route.as_str().into());
-        http.attributes.cluster = (!decision.cluster.is_empty()).then(|| decision.cluster.as_str().into());
+        self.note(|attributes| {
+            attributes.route = Some(decision.route.as_str().into());
+            attributes.cluster = (!decision.cluster.is_empty()).then(|| decision.cluster.as_str().into());
+        });
     }
 
     /// The filter judges the tries.
@@ -109,14 +121,20 @@ impl Running {
 
     /// The exchange is over.
     pub(crate) fn end(&self, now: SystemTime) {
-        let mut http = self.http.borrow_mut();
-        http.attributes.duration = now.duration_since(http.attributes.start).ok();
+        self.note(|attributes| attributes.duration = now.duration_since(attributes.start).ok());
     }
 }
 
 impl Exchange for Running {
     fn http(&self) -> Option<&RefCell<HttpStream>> {
-        Some(&self.http)
+        self.http()
+    }
+
+    fn tcp(&self) -> Option<&RefCell<Attributes>> {
+        match &self.of {
+            Of::Http(_) => None,
+            Of::Tcp(attributes) => Some(attributes),
+        }
     }
 
     fn wake(&self) {}
@@ -124,6 +142,33 @@ impl Exchange for Running {
     fn as_any(&self) -> &dyn Any {
         self
     }
+}
+
+/// What is known beside the messages.
+fn attributes(facts: &[(String, Vec<u8>)], now: SystemTime) -> Attributes {
+    let (mut source, destination) = (address(1234), address(80));
+    let mut tls = None;
+    let mut others = Vec::new();
+    for (path, value) in facts {
+        let text = String::from_utf8_lossy(value);
+        match path.as_str() {
+            "source/address" => source = text.parse().unwrap_or(source),
+            "connection/uri_san_peer_certificate" => {
+                let peer = Certificate { uri_san: Some(text.as_ref().into()), ..Certificate::default() };
+                tls = Some(Tls { version: Some("TLSv1.3"), peer: Some(Arc::new(peer)), ..Tls::default() });
+            }
+            // Follows from the certificate.
+            "connection/mtls" => {}
+            _ => others.push((path.replace('/', "\0"), value.clone())),
+        }
+    }
+    let connection = Connection { tls, ..Connection::cleartext(1, source, destination) };
+    let mut attributes = Attributes::new(Rc::new(connection));
+    attributes.start = now;
+    for (path, value) in others {
+        attributes.custom.set(path.as_bytes(), value.into());
+    }
+    attributes
 }
 
 /// An address that is nobody's.

@@ -18,16 +18,22 @@ mod convert;
 mod exchange;
 mod worker;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
 
 use meshgate_abi::{Attempt, Attempts, Retry, event};
-use meshgate_sdk::testing::{Engine, Failure, Fields, Part, Request, Response, StartedCall, Verdict, Way};
+use meshgate_sdk::ClosedBy;
+use meshgate_sdk::testing::{
+    Client, Engine, Failure, Fields, Part, Request, Response, StartedCall, Verdict, Way,
+};
 use meshgate_wasm::{
-    BodyAction, CallFailure, EngineError, EngineOptions, GrpcStatus, HeadersAction, Module, ModuleError,
-    Plugin, PluginSpec, Shared, StreamContext, TrailersAction, VmError, Vms,
+    BodyAction, CallFailure, EngineError, EngineOptions, GrpcStatus, HeadersAction, HttpStream, Module,
+    ModuleError, PeerType, Plugin, PluginSpec, Shared, StreamContext, TcpAction, TrailersAction, VmError,
+    Vms,
 };
 use prost::Message;
 
@@ -113,27 +119,46 @@ impl RealHost {
         })
     }
 
+    fn http(&self, exchange: u32) -> Option<&RefCell<HttpStream>> {
+        self.exchanges.get(&exchange)?.1.http()
+    }
+
+    fn begin(&mut self, running: Running) -> u32 {
+        self.last += 1;
+        let running = Rc::new(running);
+        let exchange = Rc::clone(&running) as Rc<dyn meshgate_wasm::Exchange>;
+        // A context that cannot be made fails with the first part that is delivered.
+        if let Some(Ok(context)) = self.plugin.as_ref().map(|plugin| plugin.stream(exchange, 0)) {
+            self.exchanges.insert(self.last, (context, running));
+        }
+        self.last
+    }
+
     fn verdict(&self, exchange: u32, way: Way, outcome: Result<bool, VmError>) -> Verdict {
         let Some((context, running)) = self.exchanges.get(&exchange) else { return Verdict::Held };
         let passed = match outcome {
             Ok(passed) => passed,
             Err(error) => return Verdict::Failed(error.to_string()),
         };
-        if let Some(answer) = running.http().borrow_mut().local_response.take() {
+        let answer = running.http().and_then(|http| http.borrow_mut().local_response.take());
+        if let Some(answer) = answer {
             return Verdict::Answered(Box::new(convert::answer(answer)));
         }
+        let closed = context.take_closed();
         let resumed = match way {
             Way::Request => context.take_resumed_request(),
             Way::Response => context.take_resumed_response(),
         };
-        if !(passed || resumed) {
-            return Verdict::Held;
+        let passes = passed || resumed;
+        if !passes {
+            return if closed { Verdict::Closed(Vec::new()) } else { Verdict::Held };
         }
         let mut body = match way {
             Way::Request => context.request_body(),
             Way::Response => context.response_body(),
         };
-        Verdict::Passed(body.drain().flatten().collect())
+        let bytes = body.drain().flatten().collect();
+        if closed { Verdict::Closed(bytes) } else { Verdict::Passed(bytes) }
     }
 }
 
@@ -169,25 +194,27 @@ impl Engine for RealHost {
     }
 
     fn open(&mut self, request: &Request) -> u32 {
-        self.last += 1;
-        let running = Rc::new(Running::new(request, self.worker.now()));
-        let exchange = Rc::clone(&running) as Rc<dyn meshgate_wasm::Exchange>;
-        // A context that cannot be made fails with the first part that is delivered.
-        if let Some(Ok(context)) = self.plugin.as_ref().map(|plugin| plugin.stream(exchange, 0)) {
-            self.exchanges.insert(self.last, (context, running));
-        }
-        self.last
+        self.begin(Running::new(request, self.worker.now()))
+    }
+
+    fn connect(&mut self, client: &Client) -> u32 {
+        self.begin(Running::connected(client, self.worker.now()))
     }
 
     fn deliver(&mut self, exchange: u32, part: Part) -> Verdict {
         let Some((context, running)) = self.exchanges.get(&exchange) else {
             return Verdict::Failed("there is no context for the exchange".to_owned());
         };
+        let change = |change: &dyn Fn(&mut HttpStream)| {
+            if let Some(http) = running.http() {
+                change(&mut http.borrow_mut());
+            }
+        };
         let (way, outcome) = match part {
             Part::RequestHead(end) => (Way::Request, context.on_request_headers(end).map(goes_on)),
             Part::ResponseHead(mut fields, end) => {
                 fields.extend(running.added());
-                running.http().borrow_mut().response = Some(convert::response_head(&fields));
+                change(&|http| http.response = Some(convert::response_head(&fields)));
                 (Way::Response, context.on_response_headers(end).map(goes_on))
             }
             Part::Body(Way::Request, bytes, end) => {
@@ -199,15 +226,35 @@ impl Engine for RealHost {
                 (Way::Response, context.on_response_body(end).map(|action| action == BodyAction::Continue))
             }
             Part::Trailers(Way::Request, fields) => {
-                running.http().borrow_mut().request_trailers = Some(convert::headers(&fields));
+                change(&|http| http.request_trailers = Some(convert::headers(&fields)));
                 (Way::Request, context.on_request_trailers().map(|action| action == TrailersAction::Continue))
             }
             Part::Trailers(Way::Response, fields) => {
-                running.http().borrow_mut().response_trailers = Some(convert::headers(&fields));
+                change(&|http| http.response_trailers = Some(convert::headers(&fields)));
                 (
                     Way::Response,
                     context.on_response_trailers().map(|action| action == TrailersAction::Continue),
                 )
+            }
+            Part::Connection => {
+                (Way::Request, context.on_new_connection().map(|action| action == TcpAction::Continue))
+            }
+            Part::Data(Way::Request, bytes, end) => {
+                context.downstream_data().push(bytes.into());
+                let action = context.on_downstream_data(end);
+                (Way::Request, action.map(|action| action == TcpAction::Continue))
+            }
+            Part::Data(Way::Response, bytes, end) => {
+                context.upstream_data().push(bytes.into());
+                let action = context.on_upstream_data(end);
+                (Way::Response, action.map(|action| action == TcpAction::Continue))
+            }
+            // They let nothing go.
+            Part::Closed(Way::Request, by) => {
+                (Way::Request, context.on_downstream_close(peer(by)).map(|()| false))
+            }
+            Part::Closed(Way::Response, by) => {
+                (Way::Response, context.on_upstream_close(peer(by)).map(|()| false))
             }
         };
         self.verdict(exchange, way, outcome)
@@ -222,8 +269,8 @@ impl Engine for RealHost {
     }
 
     fn head(&self, exchange: u32, way: Way) -> Fields {
-        let Some((_, running)) = self.exchanges.get(&exchange) else { return Fields::new() };
-        let http = running.http().borrow();
+        let Some(http) = self.http(exchange) else { return Fields::new() };
+        let http = http.borrow();
         match way {
             Way::Request => convert::request_fields(&http.request),
             Way::Response => http.response.as_ref().map(convert::response_fields).unwrap_or_default(),
@@ -231,8 +278,8 @@ impl Engine for RealHost {
     }
 
     fn trailers(&self, exchange: u32, way: Way) -> Fields {
-        let Some((_, running)) = self.exchanges.get(&exchange) else { return Fields::new() };
-        let http = running.http().borrow();
+        let Some(http) = self.http(exchange) else { return Fields::new() };
+        let http = http.borrow();
         let trailers = match way {
             Way::Request => &http.request_trailers,
             Way::Response => &http.response_trailers,
@@ -242,8 +289,7 @@ impl Engine for RealHost {
 
     fn cluster(&self, exchange: u32) -> Option<String> {
         let (_, running) = self.exchanges.get(&exchange)?;
-        let http = running.http().borrow();
-        http.attributes.cluster.as_deref().map(str::to_owned)
+        running.cluster()
     }
 
     fn direct(&self, exchange: u32) -> Option<Response> {
@@ -258,12 +304,13 @@ impl Engine for RealHost {
 
     fn ask(&mut self, exchange: u32, attempt: &Attempt, head: Option<Fields>) -> Option<Retry> {
         let (context, running) = self.exchanges.get(&exchange)?;
-        running.http().borrow_mut().response = head.as_ref().map(convert::response_head);
+        let http = running.http()?;
+        http.borrow_mut().response = head.as_ref().map(convert::response_head);
         let retry = running.verdict(|| {
             // A failure is told by the worker.
             let _ = context.on_foreign_function(event::ATTEMPT, attempt.encode_to_vec().into());
         });
-        running.http().borrow_mut().response = None;
+        http.borrow_mut().response = None;
         retry
     }
 
@@ -307,6 +354,13 @@ impl Engine for RealHost {
         self.worker.tick();
     }
 
+    fn tell_of_queues(&mut self) {
+        if let Some(vms) = &self.vms {
+            // Never ready: what there is was delivered.
+            let _ = vms.poll_events(&mut Context::from_waker(Waker::noop()));
+        }
+    }
+
     fn set_time(&mut self, now: SystemTime) {
         self.worker.set_now(now);
     }
@@ -319,6 +373,14 @@ impl Engine for RealHost {
         let mut text = String::new();
         self.shared.metrics().render(&mut text);
         convert::sample(&text, name, labels)
+    }
+}
+
+fn peer(by: ClosedBy) -> PeerType {
+    match by {
+        ClosedBy::Proxy => PeerType::Local,
+        ClosedBy::Peer => PeerType::Remote,
+        _ => PeerType::Unknown,
     }
 }
 

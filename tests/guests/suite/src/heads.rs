@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use meshgate_sdk::prelude::*;
 use meshgate_sdk::route::Decision;
-use meshgate_sdk::{Call, GrpcError, Status, join, join_all, property, sleep, timeout};
+use meshgate_sdk::{Call, GrpcError, SharedQueue, Status, join, join_all, property, sleep, timeout};
 
 use crate::Suite;
 
@@ -68,6 +68,20 @@ impl Suite {
                 sleep(Duration::from_millis(100)).await?;
                 String::new()
             }
+            // Woken in another exchange's callback, which is over before the call is answered.
+            "await-bell" => {
+                self.bell.rung().await;
+                fast("/rung").await? + ", " + &slow().await?
+            }
+            "ring" => {
+                self.bell.ring();
+                String::new()
+            }
+            "ask" => {
+                self.asked.ask(slow());
+                self.asked.answer().await?
+            }
+            "ask-too" => self.asked.answer().await?,
             "route" => {
                 exchange.route(&Decision::to(&"fast".into()).name("to-fast").build())?;
                 format!("{:?} {:?}", exchange.route_name(), exchange.cluster_name())
@@ -75,6 +89,13 @@ impl Suite {
             "direct" => {
                 exchange.route(&Decision::answer(418, "teapot").header("x-tea", "green").build())?;
                 String::new()
+            }
+            "queue" => {
+                let queue = SharedQueue::find("", "events")?.ok_or_else(|| Stop::failed("no queue"))?;
+                queue.enqueue("one")?;
+                queue.enqueue("")?;
+                self.events.enqueue("two")?;
+                format!("{} {:?}", queue == self.events, SharedQueue::find("", "others")?.is_some())
             }
             "shared" => self.shared()?,
             "fetched" => self.fetched.get().to_string(),

@@ -5,12 +5,15 @@
 
 mod bodies;
 mod heads;
+mod others;
 
 use std::cell::Cell;
 
 use meshgate_sdk::metric::{Counter, Family, Histogram};
 use meshgate_sdk::prelude::*;
-use meshgate_sdk::{SharedCounter, tick_every};
+use meshgate_sdk::{SharedCounter, SharedQueue, tick_every};
+
+use self::others::{Asked, Bell};
 
 /// What the filter is told.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -26,6 +29,9 @@ pub struct Suite {
     fetched: Cell<u32>,
     notes: SharedMap<String>,
     visits: SharedCounter,
+    bell: Bell,
+    asked: Asked,
+    events: SharedQueue,
     done: Family<Counter, 2>,
     sizes: Histogram,
 }
@@ -51,6 +57,9 @@ impl Filter for Suite {
             fetched: Cell::new(0),
             notes: SharedMap::new("notes"),
             visits: SharedCounter::new("visits"),
+            bell: Bell::default(),
+            asked: Asked::default(),
+            events: SharedQueue::open("events")?,
             done: Counter::build("suite_exchanges_total").family(["method", "code"]),
             sizes: Histogram::build("suite_sizes").define()?,
         })
@@ -88,6 +97,15 @@ impl Filter for Suite {
         let code = exchange.response_code().unwrap_or(0).to_string();
         self.done.with([&exchange.request().method(), &code]).add(1);
         self.sizes.record(7);
+    }
+
+    async fn on_queue(&self, queue: SharedQueue) -> Outcome {
+        while let Some(event) = queue.dequeue()? {
+            let event = String::from_utf8_lossy(&event).into_owned();
+            let answer = Cluster::from("fast").get(format!("/{event}")).send().await?.success()?;
+            meshgate_sdk::info!("{}", answer.text(); known = queue == self.events);
+        }
+        Ok(())
     }
 
     async fn on_tick(&self) -> Outcome {

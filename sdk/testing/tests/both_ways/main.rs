@@ -1,6 +1,8 @@
 //! The SDK's own suite: everything natively, in the simulated host, and compiled, in the real one. Both must agree.
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod tcp;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,9 +10,9 @@ use guest_suite::Suite;
 use meshgate_sdk::testing::{Done, Proxy, Request, Response};
 use meshgate_testing::RealHost;
 
-/// A proxy in the real host with the compiled filter.
-fn compiled(configuration: &str) -> Result<Proxy, String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guests/suite.wasm");
+/// A proxy in the real host with a compiled filter.
+fn compiled(guest: &str, configuration: &str) -> Result<Proxy, String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../target/guests/{guest}.wasm"));
     let module = std::fs::read(&path).unwrap_or_else(|error| {
         panic!("{}: {error}: run `cargo xtask test`, which builds the modules first", path.display())
     });
@@ -19,7 +21,7 @@ fn compiled(configuration: &str) -> Result<Proxy, String> {
 
 /// Runs a test both ways.
 fn both(configuration: &str, test: impl Fn(&mut Proxy)) {
-    for mut proxy in [Proxy::new::<Suite>(configuration), compiled(configuration).unwrap()] {
+    for mut proxy in [Proxy::new::<Suite>(configuration), compiled("suite", configuration).unwrap()] {
         proxy.upstream("fast", |call| Response::new(200).body(format!("{} by fast", call.target())));
         proxy.upstream("slow", |_| Response::new(200).body("slow").after(Duration::from_millis(30)));
         proxy.upstream("never", |_| Response::timeout());
@@ -175,6 +177,32 @@ fn what_waits_is_dropped_with_its_exchange() {
 }
 
 #[test]
+fn what_another_exchange_has_woken_makes_its_calls_all_the_same() {
+    both("", |proxy| {
+        let waiting = [proxy.begin(asked("await-bell")), proxy.begin(asked("await-bell"))];
+        assert_eq!(proxy.send(asked("ring")).status(), 200);
+        for waiting in waiting {
+            assert_eq!(said(&proxy.finish(waiting)), "/rung by fast, slow");
+        }
+        assert_eq!(proxy.calls("slow").len(), 2);
+    });
+}
+
+#[test]
+fn a_call_of_an_exchange_that_is_over_fails_for_others() {
+    both("", |proxy| {
+        let (first, second) = (proxy.begin(asked("ask")), proxy.begin(asked("ask-too")));
+        proxy.give_up(first);
+        assert_eq!(proxy.finish(second).status(), 503);
+        assert_eq!(proxy.logs(), ["the call's connection broke"]);
+        // One that goes on gets its answer, and who waits with it as well.
+        let (first, second) = (proxy.begin(asked("ask")), proxy.begin(asked("ask-too")));
+        assert_eq!(said(&proxy.finish(second)), "slow");
+        proxy.give_up(first);
+    });
+}
+
+#[test]
 fn requests_go_where_the_filter_says() {
     both("", |proxy| {
         let done = proxy.send(asked("route"));
@@ -195,6 +223,17 @@ fn shared_data_outlives_the_worker_and_expires() {
         assert_eq!(said(&proxy.send(asked("shared"))), r#"Some("noted") Some("for ever") cc None 4"#);
         proxy.advance(Duration::from_secs(10));
         assert_eq!(said(&proxy.send(asked("shared"))), r#"None Some("for ever") ccc None 6"#);
+    });
+}
+
+#[test]
+fn queues_are_looked_into_when_there_is_something() {
+    both("", |proxy| {
+        assert_eq!(said(&proxy.send(asked("queue"))), "true false");
+        let expected = ["/one by fast known=true", "/ by fast known=true", "/two by fast known=true"];
+        assert_eq!(proxy.logs(), expected);
+        proxy.send(asked("queue"));
+        assert_eq!(proxy.calls("fast").len(), 6);
     });
 }
 
@@ -281,6 +320,6 @@ fn configurations_are_refused_with_the_field() {
         (r#"{"tock": 1}"#, "configuration refused: tock: unknown field `tock`, expected `tick`"),
     ] {
         assert_eq!(Proxy::refusal::<Suite>(configuration), expected);
-        assert_eq!(compiled(configuration).err().as_deref(), Some(expected));
+        assert_eq!(compiled("suite", configuration).err().as_deref(), Some(expected));
     }
 }

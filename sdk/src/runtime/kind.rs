@@ -1,0 +1,132 @@
+//! The two kinds of filters, of HTTP and of TCP: what their plugins and stream contexts need of each.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::task::Poll;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use super::half::{Half, Stage};
+use crate::body::Carries;
+use crate::config::ConfigError;
+use crate::error::{Outcome, Stop};
+use crate::exchange::Exchange;
+use crate::filter::Filter;
+use crate::host::{Direction, Status};
+use crate::queue::SharedQueue;
+use crate::tcp::{Connection, TcpFilter};
+
+/// A kind of filters.
+pub(crate) trait Kind: Sized + 'static {
+    /// The filter.
+    type Filter: 'static;
+    /// What it is configured by.
+    type Config: DeserializeOwned + JsonSchema + 'static;
+    /// What its stream contexts are about.
+    type Subject: Subject;
+    /// The callbacks that the filter has, as the ABI calls them; for the manifest, and for the simulated host.
+    #[cfg(not(target_arch = "wasm32"))]
+    const CALLBACKS: &'static [&'static str];
+    /// Those of them that wait for something.
+    #[cfg(not(target_arch = "wasm32"))]
+    const AWAITS: &'static [&'static str];
+
+    /// Makes the filter.
+    ///
+    /// # Errors
+    /// The configuration makes no sense.
+    fn configure(config: Self::Config) -> Result<Self::Filter, ConfigError>;
+
+    /// The filter's own tick.
+    async fn on_tick(filter: Rc<Self::Filter>) -> Outcome;
+
+    /// Something is in a queue.
+    async fn on_queue(filter: Rc<Self::Filter>, queue: SharedQueue) -> Outcome;
+}
+
+/// What a stream context is about: an exchange or a connection.
+pub(crate) trait Subject: Carries + 'static {
+    /// The stream context's number.
+    fn context(&self) -> u32;
+
+    /// One way of it.
+    fn half(&self, direction: Direction) -> &Half;
+
+    /// Whether its plugin knows it, since it has waited for something.
+    fn has_waited(&self) -> &Cell<bool>;
+
+    /// Lets go what the host holds.
+    ///
+    /// # Errors
+    /// The host does not.
+    fn resume(&self, direction: Direction) -> Result<(), Status>;
+
+    /// It does not go on.
+    fn stop(&self, stop: Stop, callback: &str);
+
+    /// What comes after a body, when its callback is done.
+    fn after_body(self: &Rc<Self>, direction: Direction) -> Poll<Outcome>;
+
+    /// The callback's name, for the log.
+    fn callback(direction: Direction, stage: Stage) -> &'static str;
+
+    /// What waits is dropped where it stands.
+    fn cancel(&self) {
+        self.half(Direction::Request).cancel();
+        self.half(Direction::Response).cancel();
+    }
+}
+
+/// Filters of HTTP exchanges.
+#[derive(Debug)]
+pub(crate) struct Http<F>(PhantomData<F>);
+
+impl<F: Filter> Kind for Http<F> {
+    type Filter = F;
+    type Config = F::Config;
+    type Subject = Exchange<F>;
+    #[cfg(not(target_arch = "wasm32"))]
+    const CALLBACKS: &'static [&'static str] = F::CALLBACKS;
+    #[cfg(not(target_arch = "wasm32"))]
+    const AWAITS: &'static [&'static str] = F::AWAITS;
+
+    fn configure(config: F::Config) -> Result<F, ConfigError> {
+        F::configure(config)
+    }
+
+    async fn on_tick(filter: Rc<F>) -> Outcome {
+        filter.on_tick().await
+    }
+
+    async fn on_queue(filter: Rc<F>, queue: SharedQueue) -> Outcome {
+        filter.on_queue(queue).await
+    }
+}
+
+/// Filters of TCP connections.
+#[derive(Debug)]
+pub(crate) struct Tcp<F>(PhantomData<F>);
+
+impl<F: TcpFilter> Kind for Tcp<F> {
+    type Filter = F;
+    type Config = F::Config;
+    type Subject = Connection<F>;
+    #[cfg(not(target_arch = "wasm32"))]
+    const CALLBACKS: &'static [&'static str] = F::CALLBACKS;
+    #[cfg(not(target_arch = "wasm32"))]
+    const AWAITS: &'static [&'static str] = F::AWAITS;
+
+    fn configure(config: F::Config) -> Result<F, ConfigError> {
+        F::configure(config)
+    }
+
+    async fn on_tick(filter: Rc<F>) -> Outcome {
+        filter.on_tick().await
+    }
+
+    async fn on_queue(filter: Rc<F>, queue: SharedQueue) -> Outcome {
+        filter.on_queue(queue).await
+    }
+}

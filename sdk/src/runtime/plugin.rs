@@ -1,0 +1,324 @@
+//! A root context, and what it has in common with its streams.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::half::{Half, Stage};
+use super::ids::{self, IdMap};
+use super::kind::{Kind, Subject};
+use super::task::{self, Task, Wakeup};
+use super::{calls, current, timers};
+use crate::body::{Body, Carries, Wants};
+use crate::config::{self, ConfigError};
+use crate::error::{Outcome, Stop};
+use crate::host::{self, Action, BufferType, Direction};
+use crate::log::{Level, line};
+use crate::queue::SharedQueue;
+
+/// A root context: a filter with its configuration, as soon as it has one.
+pub(crate) struct Root<K: Kind>(pub(super) Rc<Plugin<K>>);
+
+/// What a root context shares with its streams.
+pub(crate) struct Plugin<K: Kind> {
+    pub(super) context: u32,
+    pub(super) filter: RefCell<Option<Rc<K::Filter>>>,
+    tick: RefCell<Option<Task>>,
+    /// What takes something out of a queue.
+    queue: RefCell<Option<Task>>,
+    /// The queues that have something beside.
+    ready: RefCell<Vec<u32>>,
+    /// The exchanges or connections that have waited for something.
+    waiting: RefCell<IdMap<Rc<K::Subject>>>,
+}
+
+impl<K: Kind> Root<K> {
+    /// `proxy_on_context_create`, for a root context.
+    pub(crate) fn new(context: u32) -> Self {
+        Self(Rc::new(Plugin {
+            context,
+            filter: RefCell::default(),
+            tick: RefCell::default(),
+            queue: RefCell::default(),
+            ready: RefCell::default(),
+            waiting: RefCell::new(ids::map()),
+        }))
+    }
+
+    /// `proxy_on_configure`
+    pub(crate) fn configure(&self, size: usize) -> bool {
+        self.enter();
+        match configured::<K>(size) {
+            Ok(filter) => {
+                self.0.filter.replace(Some(Rc::new(filter)));
+                true
+            }
+            Err(error) => {
+                line(Level::Error, &format!("configuration refused: {error}"));
+                false
+            }
+        }
+    }
+
+    /// `proxy_on_tick`
+    pub(crate) fn tick(&self) {
+        self.enter();
+        // One that still waits is left to it: ticks do not pile up.
+        if timers::fire(self.0.context)
+            && self.0.tick.borrow().is_none()
+            && let Some(filter) = self.0.filter.borrow().clone()
+        {
+            let task = Task::new(self.0.wakeup(Direction::Request), K::on_tick(filter));
+            run(&self.0.tick, task, "on_tick");
+        }
+        self.0.settle(self.0.context);
+    }
+
+    /// `proxy_on_queue_ready`
+    pub(crate) fn queue_ready(&self, queue: u32) {
+        self.enter();
+        let mut ready = self.0.ready.borrow_mut();
+        if !ready.contains(&queue) {
+            ready.push(queue);
+        }
+        drop(ready);
+        self.0.look_into_queues();
+        self.0.settle(self.0.context);
+    }
+
+    /// `proxy_on_http_call_response`, of a call that was made in a callback of this context.
+    pub(crate) fn http_call_response(&self, token: u32, headers: usize, body: usize, trailers: usize) {
+        self.enter();
+        calls::http_answered(token, headers, body, trailers);
+        self.0.settle(self.0.context);
+    }
+
+    /// `proxy_on_grpc_receive` and `proxy_on_grpc_close`, of such a call.
+    pub(crate) fn grpc_call_response(&self, token: u32, status: u32, size: usize) {
+        self.enter();
+        calls::grpc_answered(token, status, size);
+        self.0.settle(self.0.context);
+    }
+
+    fn enter(&self) {
+        current::enter(self.0.context, self.0.context);
+    }
+}
+
+/// `proxy_on_delete`
+impl<K: Kind> Drop for Root<K> {
+    fn drop(&mut self) {
+        drop((self.0.tick.take(), self.0.queue.take()));
+        timers::forget(self.0.context);
+    }
+}
+
+impl<K: Kind> std::fmt::Debug for Root<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Root").field("context", &self.0.context).finish_non_exhaustive()
+    }
+}
+
+impl<K: Kind> Plugin<K> {
+    /// A callback for a body, or for what one side of a connection sends; `begin` runs the filter's when it begins.
+    pub(super) fn body(
+        &self,
+        subject: &Rc<K::Subject>,
+        direction: Direction,
+        size: usize,
+        end: bool,
+        begin: impl FnOnce(Body) -> Poll<Outcome>,
+    ) -> Action {
+        let half = subject.half(direction);
+        let is_busy = half.is_busy();
+        if is_busy && half.stage.get() == Stage::Head {
+            return Action::Pause;
+        }
+        if half.has_begun.get() && !is_busy {
+            // What the filter wanted of this body it has had.
+            return half.pass();
+        }
+        self.enter(subject);
+        half.body.grew(size, end);
+        let outcome = if half.has_begun.replace(true) {
+            half.poll()
+        } else {
+            half.stage.set(Stage::Body);
+            let carrier = Rc::clone(subject) as Rc<dyn Carries>;
+            begin(Body::new(carrier, direction))
+        };
+        self.concluded(subject, direction, outcome)
+    }
+
+    /// `proxy_on_http_call_response`, of a call that was made in a callback of this stream context.
+    pub(super) fn http_call_response(
+        &self,
+        subject: &K::Subject,
+        token: u32,
+        headers: usize,
+        body: usize,
+        trailers: usize,
+    ) {
+        self.enter(subject);
+        calls::http_answered(token, headers, body, trailers);
+        self.settle(subject.context());
+    }
+
+    /// `proxy_on_grpc_receive` and `proxy_on_grpc_close`, of such a call.
+    pub(super) fn grpc_call_response(&self, subject: &K::Subject, token: u32, status: u32, size: usize) {
+        self.enter(subject);
+        calls::grpc_answered(token, status, size);
+        self.settle(subject.context());
+    }
+
+    /// A callback that nobody waits for.
+    pub(super) fn tell(&self, subject: &K::Subject, tell: impl FnOnce()) {
+        self.enter(subject);
+        tell();
+        self.settle(subject.context());
+    }
+
+    /// `proxy_on_delete`, of a stream context. What waits owns the subject that owns it.
+    pub(super) fn over(&self, subject: &K::Subject) {
+        let context = subject.context();
+        if subject.has_waited().get() {
+            subject.cancel();
+            self.waiting.borrow_mut().remove(&context);
+            calls::abandon(context);
+        }
+        current::leave(self.context, context);
+        self.settle(context);
+    }
+
+    pub(super) fn enter(&self, subject: &K::Subject) {
+        current::enter(self.context, subject.context());
+    }
+
+    /// What the host is told when a callback of a stream context returns.
+    pub(super) fn concluded(
+        &self,
+        subject: &Rc<K::Subject>,
+        direction: Direction,
+        outcome: Poll<Outcome>,
+    ) -> Action {
+        let half = subject.half(direction);
+        let action = match outcome {
+            Poll::Ready(Ok(())) => half.pass(),
+            Poll::Ready(Err(stop)) => {
+                subject.stop(stop, K::Subject::callback(direction, half.stage.get()));
+                Action::Pause
+            }
+            Poll::Pending => {
+                if !subject.has_waited().replace(true) {
+                    self.waiting.borrow_mut().insert(subject.context(), Rc::clone(subject));
+                }
+                // Trailers end the body: there is no next part to let through for.
+                let holds_all = half.trailers_due.get() || half.stage.get() != Stage::Body;
+                if holds_all { half.hold() } else { half.hold_body() }
+            }
+        };
+        self.settle(subject.context());
+        action
+    }
+
+    /// Runs what this callback has woken. Hostcalls act for the context `effective`, until told otherwise.
+    fn settle(&self, mut effective: u32) {
+        while let Some(Wakeup { context, direction, .. }) = task::next_woken(self.context) {
+            let subject = self.waiting.borrow().get(&context).cloned();
+            if subject.is_none() && context != self.context {
+                // It is over.
+                continue;
+            }
+            if context != effective {
+                host::set_effective_context(context);
+                effective = context;
+            }
+            current::act_for(context);
+            match subject {
+                Some(subject) => go_on(&subject, direction),
+                None => self.go_on(direction),
+            }
+        }
+    }
+
+    /// Runs the root context's own task that was woken.
+    fn go_on(&self, direction: Direction) {
+        let (place, name) = match direction {
+            Direction::Request => (&self.tick, "on_tick"),
+            Direction::Response => (&self.queue, "on_queue"),
+        };
+        let task = place.take();
+        task.into_iter().for_each(|task| run(place, task, name));
+        self.look_into_queues();
+    }
+
+    /// Tells the filter of a queue, and then of the next.
+    fn look_into_queues(&self) {
+        let next = || if self.queue.borrow().is_none() { self.ready.borrow_mut().pop() } else { None };
+        while let Some(queue) = next() {
+            let Some(filter) = self.filter.borrow().clone() else { return };
+            let queue = K::on_queue(filter, SharedQueue::of_host(queue));
+            run(&self.queue, Task::new(self.wakeup(Direction::Response), queue), "on_queue");
+        }
+    }
+
+    fn wakeup(&self, direction: Direction) -> Wakeup {
+        Wakeup { plugin: self.context, context: self.context, direction }
+    }
+}
+
+/// Runs a root context's task until it waits.
+fn run(place: &RefCell<Option<Task>>, mut task: Task, name: &str) {
+    match task.poll() {
+        Poll::Pending => drop(place.replace(Some(task))),
+        Poll::Ready(Ok(())) => {}
+        Poll::Ready(Err(Stop::Failed(message))) => {
+            line(Level::Error, &format!("{name} failed: {message}"));
+        }
+        Poll::Ready(Err(Stop::Reply(reply))) => {
+            line(Level::Error, &format!("{name}: nobody to answer with {}", reply.status()));
+        }
+    }
+}
+
+/// What becomes of a body that the filter has no callback for: a host may deliver it while the head is held.
+pub(super) fn meanwhile(half: &Half) -> Action {
+    if half.is_busy() { Action::Pause } else { Action::Continue }
+}
+
+/// Runs what waits on this way, outside of a callback for it.
+fn go_on<S: Subject>(subject: &Rc<S>, direction: Direction) {
+    let half = subject.half(direction);
+    if !half.is_busy() {
+        return;
+    }
+    let mut outcome = half.poll();
+    if half.trailers_due.get() && matches!(outcome, Poll::Ready(Ok(()))) {
+        outcome = subject.after_body(direction);
+    }
+    let callback = S::callback(direction, half.stage.get());
+    let lets_go = match outcome {
+        Poll::Ready(Ok(())) => true,
+        Poll::Ready(Err(stop)) => {
+            subject.stop(stop, callback);
+            false
+        }
+        Poll::Pending => half.wants() == Wants::Next,
+    };
+    if lets_go
+        && half.take_held()
+        && let Err(status) = subject.resume(direction)
+    {
+        line(Level::Error, &format!("{callback}: the host does not resume: {status}"));
+    }
+}
+
+fn configured<K: Kind>(size: usize) -> Result<K::Filter, ConfigError> {
+    let bytes = match size {
+        0 => Vec::new(),
+        _ => host::buffer(BufferType::PluginConfiguration, 0, size).map_err(|status| {
+            ConfigError::new(format_args!("the host gave no access to the configuration: {status}"))
+        })?,
+    };
+    K::configure(config::parse(&bytes)?)
+}

@@ -1,0 +1,278 @@
+//! Filters of TCP connections: the trait that one implements, and the connection as its callbacks see it.
+
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use crate::body::{Arrived, Body, Carries};
+use crate::config::ConfigError;
+use crate::error::{Outcome, Refused};
+use crate::host::{BufferType, Direction};
+use crate::property;
+use crate::queue::SharedQueue;
+use crate::reply::Reply;
+use crate::route::Decision;
+use crate::runtime::half::Half;
+
+/// A filter of TCP connections, for listeners with `protocol: tcp`. It is to them what [`Filter`](crate::Filter) is to HTTP:
+/// one value of the type serves all connections of a worker, callbacks that wait are `async`, and
+/// [`#[filter]`](macro@crate::filter) fills in what is left out.
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// use meshgate_sdk::route::Decision;
+/// use meshgate_sdk::{Connection, TcpFilter};
+///
+/// #[derive(Deserialize, JsonSchema)]
+/// struct Config {
+///     /// Where clients go that greet.
+///     greeters: Cluster,
+///     /// Who knows which addresses may.
+///     gatekeeper: Cluster,
+/// }
+///
+/// struct Greeters {
+///     decision: Decision,
+///     gatekeeper: Cluster,
+/// }
+///
+/// #[filter]
+/// impl TcpFilter for Greeters {
+///     fn configure(config: Config) -> Result<Self, ConfigError> {
+///         let decision = Decision::to(&config.greeters).name("greeters").build();
+///         Ok(Self { decision, gatekeeper: config.gatekeeper })
+///     }
+///
+///     async fn on_connection(&self, connection: &Connection<Self>) -> Outcome {
+///         let source = connection.source_address().unwrap_or_default();
+///         self.gatekeeper.post("/may-come", source).send().await?.success()?;
+///         Ok(())
+///     }
+///
+///     async fn on_downstream_data(&self, connection: &Connection<Self>, data: &mut Body) -> Outcome {
+///         if data.at_least(5).await?.starts_with(b"HELLO") {
+///             connection.route(&self.decision)?;
+///             return Ok(());
+///         }
+///         connection.close()
+///     }
+/// }
+/// # fn main() {}
+/// ```
+///
+/// In every callback, `?` on an error closes the connection. A failure is logged; a [`Reply`], which there is nobody to send
+/// to, is not. A failed call has said in the log what became of it.
+#[expect(async_fn_in_trait, reason = "a module has one thread: nobody needs to send these futures anywhere")]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a filter of TCP connections",
+    label = "not a filter",
+    note = "write `#[filter] impl TcpFilter for {Self} {{ fn configure(…) … }}`"
+)]
+pub trait TcpFilter: Sized + 'static {
+    /// The configuration, as a [`Filter`](crate::Filter)'s.
+    type Config: DeserializeOwned + JsonSchema + 'static;
+
+    /// What the filter keeps for one connection: `connection.state`. Both of its ways may be under way at once, so what
+    /// changes in it is in a `Cell` or a `RefCell`.
+    type State: Default + 'static;
+
+    /// The callbacks that the filter has, as the ABI calls them. Written by [`#[filter]`](macro@crate::filter).
+    #[doc(hidden)]
+    const CALLBACKS: &'static [&'static str];
+
+    /// Those of them that wait for something. Written by [`#[filter]`](macro@crate::filter).
+    #[doc(hidden)]
+    const AWAITS: &'static [&'static str];
+
+    /// Makes the filter from its configuration.
+    ///
+    /// # Errors
+    /// The configuration makes no sense. The host refuses the file that it stands in.
+    fn configure(config: Self::Config) -> Result<Self, ConfigError>;
+
+    /// A client has connected. Nothing is taken from it, and nobody is connected to, before this is done.
+    async fn on_connection(&self, connection: &Connection<Self>) -> Outcome {
+        let _ = connection;
+        Ok(())
+    }
+
+    /// The client begins to send. Runs once; see [`Body`] for how to wait for the data and how to change them. What it does
+    /// not wait for passes by. With `wait_for_data: true` on the listener this comes before the endpoint is connected to,
+    /// so that it can decide the cluster.
+    async fn on_downstream_data(&self, connection: &Connection<Self>, data: &mut Body) -> Outcome {
+        let _ = (connection, data);
+        Ok(())
+    }
+
+    /// The endpoint begins to send. Runs once, as [`on_downstream_data`](Self::on_downstream_data).
+    async fn on_upstream_data(&self, connection: &Connection<Self>, data: &mut Body) -> Outcome {
+        let _ = (connection, data);
+        Ok(())
+    }
+
+    /// The client's connection is over.
+    fn on_downstream_close(&self, connection: &Connection<Self>, by: ClosedBy) {
+        let _ = (connection, by);
+    }
+
+    /// The endpoint's connection is over, or brings nothing more.
+    fn on_upstream_close(&self, connection: &Connection<Self>, by: ClosedBy) {
+        let _ = (connection, by);
+    }
+
+    /// All is over: there is nothing to wait for.
+    fn on_log(&self, connection: &Connection<Self>) {
+        let _ = connection;
+    }
+
+    /// Something was put into a queue that the filter has opened: see [`SharedQueue`]. While it waits for something, no other
+    /// is called. An error is logged.
+    async fn on_queue(&self, queue: SharedQueue) -> Outcome {
+        let _ = queue;
+        Ok(())
+    }
+
+    /// Some time has passed: see [`tick_every`](crate::tick_every). A tick that still waits when the next one is due takes
+    /// its place. An error is logged.
+    async fn on_tick(&self) -> Outcome {
+        Ok(())
+    }
+}
+
+/// Who ended a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ClosedBy {
+    /// The host does not say.
+    Unknown,
+    /// The proxy.
+    Proxy,
+    /// Whoever is at the other end of it.
+    Peer,
+}
+
+/// One connection of a client, and the one to an endpoint that it is joined with. It is passed to every callback of a
+/// [`TcpFilter`].
+pub struct Connection<F: TcpFilter> {
+    /// What the filter keeps for this connection.
+    pub state: F::State,
+    /// `None` only on a host that goes on with a plugin that refused its configuration.
+    pub(crate) filter: Option<Rc<F>>,
+    pub(crate) context: u32,
+    pub(crate) plugin: u32,
+    /// What comes from the client.
+    pub(crate) downstream: Half,
+    /// What comes from the endpoint.
+    pub(crate) upstream: Half,
+    /// Its plugin knows it, since it has waited for something.
+    pub(crate) has_waited: Cell<bool>,
+}
+
+impl<F: TcpFilter> Connection<F> {
+    pub(crate) fn new(context: u32, plugin: u32, filter: Option<Rc<F>>) -> Self {
+        Self {
+            state: F::State::default(),
+            filter,
+            context,
+            plugin,
+            downstream: Half::new(),
+            upstream: Half::new(),
+            has_waited: Cell::new(false),
+        }
+    }
+
+    /// Decides which cluster the connection goes to, with a name for logs and metrics. It can be decided until the endpoint
+    /// is connected to. On hosts other than Meshgate it is refused with `NOT_FOUND`.
+    ///
+    /// # Errors
+    /// `BAD_ARGUMENT`: the host does not know the cluster, the decision says more than cluster and name, or it comes too late.
+    /// `NOT_FOUND`: the host is not Meshgate.
+    pub fn route(&self, decision: &Decision) -> Result<(), Refused> {
+        decision.decide()
+    }
+
+    /// What a callback returns that closes the connection, both to the client and to the endpoint: `return
+    /// connection.close();`. What has been let through is still sent.
+    ///
+    /// # Errors
+    /// Always: nothing more goes on.
+    pub fn close(&self) -> Outcome {
+        Reply::new(503).details("filter_closed").into()
+    }
+
+    /// The client's address and port.
+    pub fn source_address(&self) -> Option<String> {
+        property::text("source/address")
+    }
+
+    /// The address and port that the client connected to.
+    pub fn destination_address(&self) -> Option<String> {
+        property::text("destination/address")
+    }
+
+    /// Who the client is by its certificate: the first URI among the certificate's names, such as `spiffe://mesh/ns/a/sa/b`.
+    pub fn peer_identity(&self) -> Option<String> {
+        property::text("connection/uri_san_peer_certificate")
+    }
+
+    /// Whether the client showed a certificate.
+    pub fn is_mtls(&self) -> bool {
+        property::boolean("connection/mtls").unwrap_or(false)
+    }
+
+    /// The version of TLS that the client speaks, such as `TLSv1.3`; `None` without TLS.
+    pub fn tls_version(&self) -> Option<String> {
+        property::text("connection/tls_version")
+    }
+
+    /// The name that the client asked for in the TLS handshake.
+    pub fn server_name(&self) -> Option<String> {
+        property::text("connection/requested_server_name")
+    }
+
+    /// The name of the decided cluster.
+    pub fn cluster_name(&self) -> Option<String> {
+        property::text("xds/cluster_name")
+    }
+
+    /// The endpoint's address, once there is a connection to it.
+    pub fn upstream_address(&self) -> Option<String> {
+        property::text("upstream/address")
+    }
+
+    /// When the client connected.
+    pub fn started(&self) -> Option<SystemTime> {
+        property::time("request/time")
+    }
+
+    /// How long the connection lasted. Known in [`on_log`](TcpFilter::on_log).
+    pub fn duration(&self) -> Option<Duration> {
+        property::duration("request/duration")
+    }
+}
+
+impl<F: TcpFilter> Carries for Connection<F> {
+    fn arrived(&self, direction: Direction) -> &Arrived {
+        match direction {
+            Direction::Request => &self.downstream.body,
+            Direction::Response => &self.upstream.body,
+        }
+    }
+
+    fn buffer(&self, direction: Direction) -> BufferType {
+        match direction {
+            Direction::Request => BufferType::DownstreamData,
+            Direction::Response => BufferType::UpstreamData,
+        }
+    }
+}
+
+impl<F: TcpFilter> fmt::Debug for Connection<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("context", &self.context).finish_non_exhaustive()
+    }
+}

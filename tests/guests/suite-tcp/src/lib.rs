@@ -1,0 +1,104 @@
+//! A filter of TCP connections on the SDK that does what the client's first bytes ask for: the SDK's own tests run it natively
+//! and compiled, and both must agree.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use meshgate_sdk::metric::Counter;
+use meshgate_sdk::prelude::*;
+use meshgate_sdk::route::Decision;
+use meshgate_sdk::{ClosedBy, Connection, TcpFilter, property, sleep};
+
+/// The filter.
+#[derive(Debug)]
+pub struct Suite {
+    connections: Counter,
+}
+
+/// What it keeps for a connection.
+#[derive(Debug, Default)]
+pub struct State {
+    parts: Cell<u32>,
+}
+
+#[filter]
+impl TcpFilter for Suite {
+    type State = State;
+
+    fn configure(_: Empty) -> Result<Self, ConfigError> {
+        Ok(Self { connections: Counter::build("suite_connections_total").define()? })
+    }
+
+    async fn on_connection(&self, connection: &Connection<Self>) -> Outcome {
+        match connection.peer_identity().as_deref() {
+            Some("spiffe://mesh/mallory") => connection.close(),
+            Some(other) => {
+                Cluster::from("gate").get(format!("/{other}")).send().await?.success()?;
+                property::set("suite/passed", other)?;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn on_downstream_data(&self, connection: &Connection<Self>, data: &mut Body) -> Outcome {
+        let first = data.at_least(4).await?;
+        match first.get(..4).unwrap_or_default() {
+            b"PART" => {
+                while let Some(part) = data.next().await? {
+                    connection.state.parts.set(connection.state.parts.get() + 1);
+                    data.replace(part.to_ascii_uppercase())?;
+                    data.prepend("<")?;
+                    data.append(">")?;
+                }
+                data.append("end")?;
+            }
+            b"CALL" => {
+                let answer = Cluster::from("slow").get("/").send().await?.success()?;
+                data.replace(answer.body())?;
+            }
+            b"WAIT" => {
+                sleep(Duration::from_millis(20)).await?;
+                data.replace("waited")?;
+            }
+            b"WHOL" => {
+                let whole = data.whole(12).await?;
+                data.replace(whole.repeat(2))?;
+            }
+            b"GOTO" => {
+                let cluster = Cluster::from(&*String::from_utf8_lossy(first.get(5..).unwrap_or_default()));
+                connection.route(&Decision::to(&cluster).name("chosen").build())?;
+                meshgate_sdk::info!("{:?}", connection.cluster_name());
+            }
+            b"QUIT" => return connection.close(),
+            b"FAIL" => return Err(Stop::failed("asked to")),
+            _ => {
+                let source = connection.source_address();
+                meshgate_sdk::info!("{source:?} {:?}", property::text("suite/passed"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_upstream_data(&self, _: &Connection<Self>, data: &mut Body) -> Outcome {
+        let greeting = data.next().await?.unwrap_or_default();
+        if greeting.starts_with(b"slow ") {
+            Cluster::from("slow").get("/").send().await?.success()?;
+            data.replace(greeting.to_ascii_uppercase())?;
+        }
+        Ok(())
+    }
+
+    fn on_downstream_close(&self, _: &Connection<Self>, by: ClosedBy) {
+        meshgate_sdk::info!("client's over, by {by:?}");
+    }
+
+    fn on_upstream_close(&self, _: &Connection<Self>, by: ClosedBy) {
+        meshgate_sdk::info!("endpoint's over, by {by:?}");
+    }
+
+    fn on_log(&self, connection: &Connection<Self>) {
+        self.connections.add(1);
+        meshgate_sdk::info!("{} parts", connection.state.parts.get());
+    }
+}
