@@ -13,7 +13,7 @@ use super::matrix::{PHASES, Phases, ROOT, ROOT_DELETE, ROOT_DONE, Row, script};
 use super::paths::ROUTING;
 use super::script::{
     BAD_ARGUMENT, INTERNAL_FAILURE, NOT_FOUND, OK, PARSE_FAILURE, Report, SERIALIZATION_FAILURE, Script,
-    entered, name_of, reports,
+    entered, fullest, name_of, reports,
 };
 use super::tcp;
 use super::world::{LIMITS, World, whole};
@@ -319,14 +319,9 @@ async fn run_here(rows: &[&Row]) -> Vec<Report> {
 fn compare_values(rows: &[&Row], ours: &[Report], theirs: &[Report], found: &mut Vec<String>) -> usize {
     let mut compared = 0;
     for (phase, callback) in PHASES.into_iter().filter(|(phase, _)| !UNSEEN.contains(*phase)) {
-        let made = |reports: &[Report]| {
-            reports
-                .iter()
-                .rev()
-                .find(|report| report.phase == callback && !report.results.is_empty())
-                .cloned()
+        let (Some(ours), Some(theirs)) = (fullest(ours, callback), fullest(theirs, callback)) else {
+            continue;
         };
-        let (Some(ours), Some(theirs)) = (made(ours), made(theirs)) else { continue };
         for (place, row) in rows.iter().filter(|row| row.expected(phase).is_some()).enumerate() {
             let call = row.call().shown();
             let (Some(ours), Some(theirs)) = (ours.results.get(place), theirs.results.get(place)) else {
@@ -374,8 +369,7 @@ fn compare_callback(
     shown: &mut Shown,
 ) {
     let Some((first, _)) = made.first() else { return };
-    let report = reports.iter().rev().find(|report| report.phase == callback && !report.results.is_empty());
-    let Some(report) = report else {
+    let Some(report) = fullest(reports, callback) else {
         found.push(format!("{callback} did not come, or made no calls, with {first}"));
         return;
     };

@@ -213,11 +213,17 @@ pub(super) fn reports(lines: &[String]) -> Vec<Report> {
             Value::Array(result) => result,
             other => panic!("the guest does not understand a step: {other} in {line}"),
         });
-        match reports.last_mut().filter(|_| from > 0) {
-            Some(last) => last.results.extend(results),
+        let phase = report["phase"].as_str().unwrap_or_default();
+        let context = report["context"].as_u64().unwrap_or_default() as u32;
+        // A host with several threads may put another VM's lines between two of this one.
+        let begun = reports.iter_mut().rev().find(|begun| {
+            from > 0 && begun.results.len() == from && begun.phase == phase && begun.context == context
+        });
+        match begun {
+            Some(begun) => begun.results.extend(results),
             None => reports.push(Report {
-                phase: report["phase"].as_str().unwrap_or_default().to_owned(),
-                context: report["context"].as_u64().unwrap_or_default() as u32,
+                phase: phase.to_owned(),
+                context,
                 arguments: serde_json::from_value(report["arguments"].clone()).unwrap_or_default(),
                 results: results.collect(),
                 nested: report["nested"] == true,
@@ -225,6 +231,12 @@ pub(super) fn reports(lines: &[String]) -> Vec<Report> {
         }
     }
     reports
+}
+
+/// The last report of this callback that is whole: one may still be on its way to the log.
+pub(super) fn fullest<'a>(reports: &'a [Report], callback: &str) -> Option<&'a Report> {
+    let made = reports.iter().filter(|report| report.phase == callback && !report.results.is_empty());
+    made.max_by_key(|report| report.results.len())
 }
 
 /// The object in a line that the guest logged; a host may put something before and behind it.
