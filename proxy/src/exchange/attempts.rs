@@ -14,11 +14,11 @@ use meshgate_config::Address;
 use meshgate_wasm::{RequestHead, ResponseHead};
 use tokio::time::{Sleep, sleep};
 
-use super::End;
 use super::deadline::Deadline;
 use super::error::ExchangeError;
 use super::record::Exchange;
 use super::replay::Replay;
+use super::{End, may_be_resent};
 use crate::filter::{Judge, Retry, Stop};
 use crate::message::{Body, grpc, upstream_request};
 use crate::upstream::limits::RetrySlot;
@@ -351,13 +351,8 @@ impl<'a> Tries<'a> {
 
     /// Whether the request is sent again once although the filter does not ask for it, as it would be without one.
     fn may_resend(&self, response: &Result<Response<UpstreamBody>, End>) -> bool {
-        let Err(End::Error(ExchangeError::Upstream(error))) = response else { return false };
-        let never_begun = match error.kind {
-            UpstreamErrorKind::Refused => true,
-            UpstreamErrorKind::Reset { reused: true } => self.head.method.is_idempotent(),
-            _ => false,
-        };
-        never_begun && self.bodiless && !self.resent && self.under_way.is_empty()
+        let alone = self.bodiless && !self.resent && self.under_way.is_empty();
+        alone && may_be_resent(response, self.head.method.is_idempotent())
     }
 
     /// Another try is delivered: these took longer than that one.

@@ -142,17 +142,25 @@ async fn forward(
     let spare = (body.is_end_stream() && may_be_sent_again).then(|| headers.clone());
     let request = upstream_request(&head, headers, body);
     let mut response = attempt(exchange, cluster, request, deadline).await;
-    if let (Some(headers), Err(End::Error(ExchangeError::Upstream(error)))) = (spare, &response)
-        && (error.kind == UpstreamErrorKind::Refused
-            || (idempotent && error.kind == (UpstreamErrorKind::Reset { reused: true })))
+    if let Some(headers) = spare
+        && may_be_resent(&response, idempotent)
     {
-        // The endpoint closed an idle connection while the request was on its way to it, or says that it has not begun
-        // with the request. That is nobody's failure, and RFC 9110 section 9.2.2 and RFC 9113 section 8.7 allow a proxy
-        // to send such a request again.
         let request = upstream_request(&head, headers, Body::empty());
         response = attempt(exchange, cluster, request, deadline).await;
     }
     response
+}
+
+/// Whether a request without a body is sent again once, whatever filters say. The endpoint closed an idle connection while the
+/// request was on its way to it, or says that it has not begun with the request: that is nobody's failure, and RFC 9110
+/// section 9.2.2 and RFC 9113 section 8.7 allow a proxy to send such a request again.
+fn may_be_resent(response: &Result<Response<UpstreamBody>, End>, idempotent: bool) -> bool {
+    let Err(End::Error(ExchangeError::Upstream(error))) = response else { return false };
+    match error.kind {
+        UpstreamErrorKind::Refused => true,
+        UpstreamErrorKind::Reset { reused: true } => idempotent,
+        _ => false,
+    }
 }
 
 /// Sends the request once.
