@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use http::{Method, Response};
 use meshgate_tests::{
-    Ask, Backend, Client, END, Frames, Meshgate, Wire, full, kind, streamed, until, within,
+    Ask, Backend, Client, END, Frames, Meshgate, Setup, Wire, full, kind, streamed, until, within,
 };
+use tokio::task::JoinSet;
 
 /// Whatever the process uses, it is more than one percent of this, and less than a hundred.
 const PLENTY: &str = "memory: 1GiB";
@@ -183,4 +184,66 @@ async fn connections_are_closed_that_are_idle_or_take_nothing() {
 
     short(&gate, "", 0).await;
     assert_eq!(gate.get("/after").await.status, 200);
+}
+
+/// Bytes that the process may use. It has far less when it begins.
+const CEILING: u64 = 128 << 20;
+
+/// Many clients that read nothing of endless responses, which together would need many times as much as there is.
+async fn endure(setup: Setup, large: &Backend) {
+    const CLIENTS: usize = 1200;
+    let gate = setup.start().await;
+    assert_eq!(gate.metrics().await.sum("meshgate_memory_ceiling_bytes", &[]), CEILING as f64);
+    let rest = gate.memory().0;
+    let mut deaf = JoinSet::new();
+    for number in 0..CLIENTS {
+        let address = gate.address();
+        deaf.spawn(async move {
+            let mut wire = Wire::connect(address).await;
+            wire.write(format!("GET /large?{number} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+            wire
+        });
+        if number % 100 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let deaf = within("all of them have asked", deaf.join_all()).await;
+    until("memory is short", || async { (count(&gate, "held_bodies").await > 100.0).then_some(()) }).await;
+    // Somebody who reads what comes is served, or told when to come again; or not let in, if it is as short as that.
+    let (mut served, mut refused, mut closed) = (0, 0, 0);
+    for _ in 0..100 {
+        match gate.client().await.try_call(Ask::get("/small")).await {
+            Ok(reply) if reply.status == 200 => served += 1,
+            Ok(reply) if reply.header("retry-after") == "1" => refused += 1,
+            Ok(reply) => panic!("{reply:?}"),
+            Err(_) => closed += 1,
+        }
+        assert!([200, 503].contains(&gate.admin("/ready").await.status.as_u16()));
+    }
+    assert!(large.requests() > CLIENTS / 10, "most of them were served at first");
+    drop(deaf);
+    until("memory is there again", || async {
+        (gate.metrics().await.sum("meshgate_overload_stage", &[]) == 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(gate.get("/small").await.status, 200);
+    assert_eq!(gate.admin("/ready").await.status, 200);
+    let (now, most) = gate.memory();
+    gate.stop().await;
+    println!(
+        "of {CEILING} bytes: {rest} at first, {most} at most, {now} afterwards; {served} served, {refused} refused, {closed} closed"
+    );
+}
+
+/// A proxy with one route to endless responses, and one to short ones.
+fn endless(large: &Backend, one: &Backend) -> Setup {
+    let routing = "- routing: {routes: [{name: large, match: {path: /large}, to: large}, {name: one, match: {path: /**}, to: one}]}";
+    Meshgate::chain(routing).cluster("one", &[one]).cluster("large", &[large]).top("drain: {timeout: 1s}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures how far a flood overshoots the ceiling; docs/operations.md has the figures"]
+async fn many_clients_that_read_nothing() {
+    let (large, one) = (large(usize::MAX).await, Backend::echo("one").await);
+    endure(endless(&large, &one).top(&format!("overload: {{memory: {CEILING}B}}")), &large).await;
 }
