@@ -154,6 +154,22 @@ pub struct SubChain(String);
 #[serde(transparent)]
 pub struct FilePath(String);
 
+/// What is in a file. In the YAML stands the file's path, relative to the configuration file; the filter gets its content.
+///
+/// Meshgate reads the file whenever it loads the configuration, and watches it: when it changes, the filter is configured
+/// anew, and a content that it refuses changes nothing. Other hosts give what stands in their configuration.
+///
+/// ```
+/// #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// struct Config {
+///     /// The words that must not be said, one in a line.
+///     words: meshgate_sdk::config::FileText,
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FileText(String);
+
 macro_rules! text_type {
     ($name:ident, $schema:tt) => {
         impl $name {
@@ -194,6 +210,7 @@ macro_rules! text_type {
 text_type!(Cluster, {"type": "string", "x-meshgate": "cluster"});
 text_type!(SubChain, {"type": "array", "x-meshgate": "chain"});
 text_type!(FilePath, {"type": "string", "x-meshgate": "file"});
+text_type!(FileText, {"type": "string", "x-meshgate": "file_text"});
 
 /// A map whose keys name clusters, in the order of the configuration: `{reviews-v2: 90, reviews-v1: 10}`.
 ///

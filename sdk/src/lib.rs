@@ -42,10 +42,13 @@
 
 pub mod attempts;
 pub mod config;
+pub mod credential;
+pub mod encoding;
 pub mod log;
 pub mod metric;
 pub mod property;
 pub mod route;
+pub mod signature;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 

@@ -1,6 +1,7 @@
 //! Builds chains: the named ones, and the sub-chains that filters hold in their configurations.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -8,6 +9,7 @@ use crate::Position;
 use crate::diagnostic::Report;
 use crate::files::Files;
 use crate::filters::{Filter, Filters, Schema};
+use crate::load;
 use crate::model::{Chain, ChainId, FilterConfiguration, FilterUse};
 use crate::schema::Checker;
 use crate::schema::marks::{self, Found};
@@ -119,6 +121,7 @@ impl Builder<'_, '_, '_> {
             surroundings: filter.surroundings,
             configuration: FilterConfiguration::Text(String::new()),
             chains: Vec::new(),
+            file_texts: Vec::new(),
             clusters: Vec::new(),
             at: written.at,
         };
@@ -164,7 +167,10 @@ impl Builder<'_, '_, '_> {
                     self.cluster(name, *at);
                     clusters.insert((*name).to_owned());
                 }
-                Found::File { name, at, path } => self.file(name, *at, path, &mut value),
+                Found::File { name, at, path, text: false } => self.file(name, *at, path, &mut value),
+                Found::File { name, at, path, text: true } => {
+                    made.file_texts.extend(self.file_text(name, *at, path, &mut value));
+                }
                 // A chain within a chain's entry belongs to that entry's filter.
                 Found::Chain { path, .. } if chains.iter().any(|outer| is_below(path, outer)) => {}
                 Found::Chain { node, path } => {
@@ -199,6 +205,27 @@ impl Builder<'_, '_, '_> {
             Ok(_) => replace(value, path, Value::from(file.display().to_string())),
             Err(error) => {
                 self.report.error(at, format!("cannot read {}: {error}", quoted(&file.display().to_string())))
+            }
+        }
+    }
+
+    /// Puts what is in a file in the place of its name: where that was, and the file.
+    fn file_text(
+        &mut self,
+        name: &str,
+        at: Position,
+        path: &str,
+        value: &mut Value,
+    ) -> Option<(String, PathBuf)> {
+        let file = self.files.resolve(name);
+        match load::read(&file, "file") {
+            Ok(text) => {
+                replace(value, path, Value::from(text));
+                Some((path.to_owned(), file))
+            }
+            Err((message, _)) => {
+                self.report.error(at, format!("{}: {message}", quoted(&file.display().to_string())));
+                None
             }
         }
     }

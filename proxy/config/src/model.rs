@@ -264,6 +264,8 @@ pub struct FilterUse {
     pub configuration: FilterConfiguration,
     /// The sub-chains in the configuration, by their key.
     pub chains: Vec<(String, ChainId)>,
+    /// The texts in the configuration that were read from files: the JSON pointer to each, and its file.
+    pub file_texts: Vec<(String, PathBuf)>,
     /// The clusters that the configuration names; all exist. Sorted, each once.
     pub clusters: Vec<String>,
     /// Where the filter is named in the chain.
@@ -288,7 +290,8 @@ pub enum FilterConfiguration {
     /// or one that allows none; with any other schema, none is the same as `{}`.
     Text(String),
     /// Anything else, as JSON. Each sub-chain is replaced by its key, a string: the JSON pointer to it without the
-    /// leading slash, such as `routes/0/filters`. Marked files are replaced by their resolved paths. Keys are sorted, so
+    /// leading slash, such as `routes/0/filters`. Marked files are replaced by their resolved paths,
+    /// or by what is in them. Keys are sorted, so
     /// that moving a line in the file does not make another configuration of it.
     Json(serde_json::Value),
 }

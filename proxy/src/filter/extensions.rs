@@ -14,6 +14,7 @@ use prost::Message;
 use super::filter_state;
 use super::session::Session;
 use super::stream::{Decision, Extras, Mirror, Stream, Target, TimeLimit};
+use super::verify;
 
 /// Bytes of an argument. Decoding makes much of little: an empty part of a message takes two bytes in it.
 const MAX_ARGUMENT: usize = 256 << 10;
@@ -40,6 +41,7 @@ pub fn foreign_function(
         function::METRIC => metric(caller, argument),
         function::ATTEMPTS => of_stream(caller, |stream, place| stream.watch_attempts(place, argument)),
         function::RETRY => of_stream(caller, |stream, place| stream.answer_attempt(place, argument)),
+        function::VERIFY => verify::verify(argument),
         filter_state::FUNCTION => filter_state::set(caller, argument),
         _ => Err(Status::NotFound),
     }

@@ -12,6 +12,7 @@ pub mod guest_log;
 mod run;
 mod session;
 mod stream;
+mod verify;
 
 pub use attempts::{Judge, Retry};
 pub use body::{FilteredBody, First};

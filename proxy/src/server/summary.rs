@@ -176,10 +176,16 @@ fn version(version: TlsVersion) -> &'static str {
 }
 
 fn filter(filter: &FilterUse) -> Value {
-    let configuration = match &filter.configuration {
+    let mut configuration = match &filter.configuration {
         FilterConfiguration::Text(text) => Value::from(text.as_str()),
         FilterConfiguration::Json(value) => value.clone(),
     };
+    // What was read from a file may be long, or a secret.
+    for (pointer, path) in &filter.file_texts {
+        if let Some(text) = configuration.pointer_mut(pointer) {
+            *text = json!({"file": path.display().to_string()});
+        }
+    }
     json!({
         "name": filter.name,
         "module": filter.module.to_string(),

@@ -9,6 +9,10 @@
 
 use prost::Message;
 
+mod verify;
+
+pub use verify::Verification;
+
 /// Names of the foreign functions. A host that does not know a name answers `NOT_FOUND` (1).
 pub mod function {
     /// Decides where the current exchange goes. Argument: [`RouteDecision`](crate::RouteDecision); the answer is empty.
@@ -37,6 +41,12 @@ pub mod function {
     ///
     /// `BAD_ARGUMENT` (2): the message does not decode, or nobody asked.
     pub const RETRY: &str = "meshgate.retry";
+
+    /// Checks a signature. Argument: [`Verification`](crate::Verification).
+    ///
+    /// The answer is one byte: 1 if the signature is the key's, else 0. `BAD_ARGUMENT` (2): the message does not decode, or
+    /// the key is none for this algorithm. `UNIMPLEMENTED` (12): the host does not know the algorithm.
+    pub const VERIFY: &str = "meshgate.verify";
 }
 
 /// Ids of the events that a host tells by `proxy_on_foreign_function`. Their messages are the buffer 8.

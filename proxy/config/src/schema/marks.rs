@@ -1,5 +1,5 @@
 //! Finds what a filter's configuration holds that means something outside of it: names of clusters, lists of filters,
-//! files. A module's author marks them in the schema, with `"x-meshgate": "cluster"`, `"chain"` or `"file"`.
+//! files. A module's author marks them in the schema, with `"x-meshgate": "cluster"`, `"chain"`, `"file"` or `"file_text"`.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -20,6 +20,8 @@ pub(crate) enum Mark {
     Chain,
     /// A string that is the path of a file, relative to the configuration's folder.
     File,
+    /// The same, and the filter gets what is in the file.
+    FileText,
 }
 
 impl Mark {
@@ -31,6 +33,7 @@ impl Mark {
             "cluster" => Some(Self::Cluster),
             "chain" => Some(Self::Chain),
             "file" => Some(Self::File),
+            "file_text" => Some(Self::FileText),
             _ => None,
         }
     }
@@ -43,8 +46,8 @@ pub(crate) enum Found<'n> {
     Cluster { name: &'n str, at: Position },
     /// A chain; the path is a JSON pointer.
     Chain { node: &'n Node, path: String },
-    /// A file; the path is a JSON pointer.
-    File { name: &'n str, at: Position, path: String },
+    /// A file; the path is a JSON pointer. With `text` the filter gets what is in it.
+    File { name: &'n str, at: Position, path: String, text: bool },
 }
 
 /// Everything in a configuration that its schema marks, in the file's order, each once. In alternatives (`anyOf`,
@@ -181,7 +184,9 @@ impl<'s, 'n> Search<'s, 'n> {
     fn mark(&mut self, schema: &Value, node: &'n Node, path: &[String]) {
         let found = match (Mark::of(schema), &node.kind) {
             (Some(Mark::Cluster), Kind::Text(name)) => Found::Cluster { name, at: node.at },
-            (Some(Mark::File), Kind::Text(name)) => Found::File { name, at: node.at, path: pointer(path) },
+            (Some(mark @ (Mark::File | Mark::FileText)), Kind::Text(name)) => {
+                Found::File { name, at: node.at, path: pointer(path), text: mark == Mark::FileText }
+            }
             // Anything but a list too: the chain's builder says what is wrong with it.
             (Some(Mark::Chain), kind) if !matches!(kind, Kind::Null) => {
                 Found::Chain { node, path: pointer(path) }

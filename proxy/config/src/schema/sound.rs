@@ -120,7 +120,7 @@ fn keywords(schema: &Value, is_root: bool) -> Result<(), String> {
     }
     match schema.get(Mark::KEYWORD) {
         Some(mark) if Mark::of(schema).is_none() => Err(format!(
-            "has the unknown mark {}; known are `cluster`, `chain` and `file`",
+            "has the unknown mark {}; known are `cluster`, `chain`, `file` and `file_text`",
             quoted(&mark.to_string())
         )),
         _ => Ok(()),

@@ -144,6 +144,7 @@ fn marks() -> Value {
         "type": "object",
         "properties": {
             "key_file": {"type": "string", "x-meshgate": "file"},
+            "words": {"type": "string", "x-meshgate": "file_text"},
             "pair": {"type": "array", "prefixItems": [{"type": "string"}, {"x-meshgate": "cluster"}], "items": {"x-meshgate": "file"}},
             "then": {"allOf": [{"$ref": "#/$defs/Chain"}]},
             "named": {"type": "object", "additionalProperties": {"$ref": "#/$defs/Chain"}},

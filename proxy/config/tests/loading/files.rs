@@ -96,3 +96,29 @@ fn later_errors_quote_the_file_too() {
         format!("m.yaml:2:34: cannot bind: address in use\n  2 | {line}\n    | {0:33}^", "")
     );
 }
+
+#[test]
+fn a_filter_gets_what_is_in_a_marked_file() {
+    const YAML: &str = "
+listeners: [{name: web, address: 127.0.0.1:0, chain: web}]
+chains: {web: [marks: {key_file: a.key, words: words.txt}]}
+filters: {marks: {module: marks.wasm}}
+";
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("a.key"), "secret").unwrap();
+    let loaded = || load_text("x", YAML, folder.path(), &mut Table::default());
+    let said = |loaded: meshgate_config::Load| loaded.outcome.unwrap_err().to_string();
+
+    let missing = loaded();
+    assert!(missing.files.contains(&at("words.txt")), "its coming into being is noticed");
+    assert!(said(missing).contains("x:3:48: "), "{}", said(loaded()));
+    fs::write(at("words.txt"), b"\xff").unwrap();
+    assert!(said(loaded()).contains("the file is not UTF-8"), "{}", said(loaded()));
+
+    fs::write(at("words.txt"), "one\ntwo\n").unwrap();
+    let used = &loaded().outcome.unwrap().chains[0].filters[0];
+    let expected = serde_json::json!({"key_file": at("a.key"), "words": "one\ntwo\n"});
+    assert_eq!(used.configuration, meshgate_config::FilterConfiguration::Json(expected));
+    assert_eq!(used.file_texts, [("/words".to_owned(), at("words.txt"))]);
+}
