@@ -93,7 +93,7 @@ impl Snapshot {
         let plugins: Vec<_> = config.chains.iter().map(|chain| specs(&chain.filters)).collect();
         let services = specs(&config.services);
         if errors.is_empty() {
-            errors = deaf_to_tcp(&config, &plugins);
+            errors = deaf(&config, &plugins);
         }
         let tls = Tls::build(&config, tls, &mut errors);
         if !errors.is_empty() {
@@ -223,21 +223,35 @@ impl Tls {
     }
 }
 
-/// Filters that TCP listeners have in their chains, and that would never hear of a connection.
-fn deaf_to_tcp(config: &Config, plugins: &[Vec<Arc<PluginSpec>>]) -> Vec<Diagnostic> {
+/// Filters that listeners have in their chains, and that would never hear of what comes there: one that checks who comes in
+/// would let in everybody.
+fn deaf(config: &Config, plugins: &[Vec<Arc<PluginSpec>>]) -> Vec<Diagnostic> {
     let mut errors: Vec<Diagnostic> = Vec::new();
-    for listener in config.listeners.iter().filter(|listener| listener.protocol == Protocol::Tcp) {
+    for listener in &config.listeners {
         let places = config.chain(listener.chain).filters.iter().zip(&plugins[listener.chain.0]);
-        for (filter, _) in places.filter(|(_, spec)| !spec.module.callbacks().intersects(Callbacks::TCP)) {
+        for (filter, spec) in places {
+            let callbacks = spec.module.callbacks();
+            let (kind, protocol, needed) = match listener.protocol {
+                Protocol::Tcp if !callbacks.intersects(Callbacks::TCP) => {
+                    ("TCP", "tcp", "proxy_on_new_connection, proxy_on_downstream_data or the like")
+                }
+                // One without any may still keep a log.
+                Protocol::Http
+                    if callbacks.intersects(Callbacks::TCP) && !callbacks.intersects(Callbacks::HTTP) =>
+                {
+                    ("HTTP", "http", "proxy_on_request_headers, proxy_on_response_headers or the like")
+                }
+                _ => continue,
+            };
             if errors.iter().any(|known| known.at == filter.at) {
                 continue;
             }
             let message = format!(
-                "filter `{}` has no callback for TCP, and listener `{}` has `protocol: tcp`",
+                "filter `{}` has no callback for {kind}, and listener `{}` has `protocol: {protocol}`",
                 filter.name, listener.name
             );
-            let hint = "on a TCP listener, filters need proxy_on_new_connection, proxy_on_downstream_data or the like";
-            errors.push(config.source.diagnostic(filter.at, message, Some(hint.to_owned())));
+            let hint = format!("on a listener of {kind}, filters need {needed}");
+            errors.push(config.source.diagnostic(filter.at, message, Some(hint)));
         }
     }
     errors

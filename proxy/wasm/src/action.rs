@@ -131,6 +131,8 @@ impl Callbacks {
     pub const UPSTREAM_CLOSE: Callbacks = Callbacks(1 << 13);
     /// The callbacks of a TCP connection. A module with none of them has no business on one.
     pub const TCP: Callbacks = Callbacks(0b1_1111 << 9);
+    /// All that only HTTP exchanges have.
+    pub const HTTP: Callbacks = Callbacks(0b11_1111);
     /// Every callback of a stream.
     pub const ALL: Callbacks = Callbacks((1 << 14) - 1);
 

@@ -2,7 +2,7 @@
 //! does what its configuration says.
 
 use http::Response;
-use meshgate_tests::{Backend, Ended, Meshgate, Setup, Socket, SocketBackend, full, until};
+use meshgate_tests::{Backend, Ended, Meshgate, Setup, Socket, SocketBackend, example, full, until};
 
 use super::tcp::{connected, entry, tcp};
 
@@ -396,6 +396,17 @@ async fn a_filter_without_callbacks_for_tcp_is_refused() {
     let place = setup.place("headers");
     let finished = setup.check().await;
     let expected = "filter `headers` has no callback for TCP, and listener `web` has `protocol: tcp`";
+    let said = finished.stdout + &finished.stderr;
+    assert!(said.contains(&place) && said.contains(expected), "{said}");
+    assert_eq!(finished.code, Some(2));
+}
+
+#[tokio::test]
+async fn a_filter_with_callbacks_for_tcp_only_is_refused_on_a_listener_of_http() {
+    let setup = Meshgate::chain("- tcp: []").filter("tcp", &example("tcp"), "");
+    let place = setup.place("tcp: []");
+    let finished = setup.check().await;
+    let expected = "filter `tcp` has no callback for HTTP, and listener `web` has `protocol: http`";
     let said = finished.stdout + &finished.stderr;
     assert!(said.contains(&place) && said.contains(expected), "{said}");
     assert_eq!(finished.code, Some(2));
