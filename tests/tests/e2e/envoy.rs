@@ -11,8 +11,11 @@ mod tcp;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
-use meshgate_tests::{Ask, Client, Envoy, example, repository, until};
+use meshgate_tests::{
+    Ask, Client, Envoy, SigningKey, example, filter, key_set, repository, seconds_from_now, until,
+};
 use serde_json::{Value, json};
 
 use crate::conformance::{self, LANGUAGES, language};
@@ -650,6 +653,108 @@ async fn caching_authenticator() {
         scenario("caching authenticator", "called"),
         scenario("caching authenticator whose service is gone", "gone"),
         scenario("caching authenticator whose service is silent", "silent"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn authorization() {
+    const ASKED: &[Request] = &[
+        Request { label: "allowed", ask: || marked(Ask::get("/public/a?b=c")) },
+        Request { label: "another method", ask: || marked(Ask::post("/public/a", "hello")) },
+        Request { label: "denied", ask: || marked(Ask::get("/public/secret/x")) },
+        Request { label: "denied in disguise", ask: || marked(Ask::get("/public//%73ecret/x")) },
+        Request {
+            label: "by a field",
+            ask: || marked(Ask::get("/other")).header("x-team", "b").header("x-team", "a"),
+        },
+        Request { label: "by nothing", ask: || marked(Ask::get("/other")) },
+    ];
+    let rules = json!({
+        "deny": {"secret": {"to": {"hosts": ["*.example"], "paths": ["/public/secret/*"]}}},
+        "allow": {
+            "public": {"from": {"addresses": ["127.0.0.0/8"]}, "to": {"methods": ["GET"], "paths": ["/public/{**}"]}},
+            "team": {"when": {"headers": {"x-team": ["a"]}}},
+        },
+        "audit": {"all": {}},
+    });
+    let scenario = Scenario::new("authorization", vec![("authz", rules)]);
+    compare([scenario.module("authz", filter("authz")).requests(ASKED)]).await;
+}
+
+#[tokio::test]
+async fn keys_and_passwords() {
+    const ASKED: &[Request] = &[
+        Request { label: "neither", ask: || marked(Ask::get("/")) },
+        Request { label: "wrong key", ask: || marked(Ask::get("/")).header("x-api-key", "other") },
+        Request { label: "only a key", ask: || marked(Ask::get("/?a=b")).header("x-api-key", "sesame") },
+        Request {
+            label: "both",
+            ask: || {
+                let ask = marked(Ask::get("/?a=b")).header("x-api-key", "sesame").header("x-client", "root");
+                ask.header("authorization", "Basic YW5uOnNlY3JldA==")
+            },
+        },
+    ];
+    let keys = json!({
+        "keys": {"bob": ["d0c04f4b1951e4aeaaec8223ed2039e542f3aae805a6fa7f6d794e5afff5d272"]},
+        "client_header": "x-client",
+    });
+    let passwords = json!({
+        "users": {"ann": "{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols="},
+        "user_header": "x-user",
+    });
+    let scenario = Scenario::new("keys and passwords", vec![("api-key", keys), ("basic", passwords)]);
+    let scenario = scenario.module("api-key", filter("api-key")).module("basic", filter("basic"));
+    compare([scenario.requests(ASKED)]).await;
+}
+
+#[tokio::test]
+async fn tokens() {
+    static KEYS: LazyLock<[SigningKey; 3]> =
+        LazyLock::new(|| ["RS256", "ES256", "ES384"].map(|algorithm| SigningKey::new(algorithm, algorithm)));
+    fn with(key: usize, algorithm: &str, audience: &str, age: i64) -> Ask {
+        let claims = json!({"iss": "https://idp.example", "sub": "ann", "aud": audience, "exp": seconds_from_now(600 - age)});
+        let token = KEYS[key].sign(algorithm, &claims);
+        marked(Ask::get("/")).header("authorization", &format!("Bearer {token}")).header("x-user", "root")
+    }
+    const ASKED: &[Request] = &[
+        Request { label: "no token", ask: || marked(Ask::get("/")) },
+        Request { label: "RS256", ask: || with(0, "RS256", "shop", 0) },
+        Request { label: "RS512", ask: || with(0, "RS512", "shop", 0) },
+        Request { label: "ES256", ask: || with(1, "ES256", "shop", 0) },
+        Request { label: "ES384", ask: || with(2, "ES384", "shop", 0) },
+        Request { label: "another audience", ask: || with(0, "RS256", "bank", 0) },
+        Request { label: "expired", ask: || with(0, "RS256", "shop", 700) },
+        Request {
+            label: "no token at all",
+            ask: || marked(Ask::get("/")).header("authorization", "Bearer abc"),
+        },
+        Request {
+            label: "a wrong signature",
+            ask: || {
+                let claims =
+                    json!({"iss": "https://idp.example", "aud": "shop", "exp": seconds_from_now(600)});
+                let token = SigningKey::new("ES256", "ES256").sign("ES256", &claims);
+                marked(Ask::get("/")).header("authorization", &format!("Bearer {token}"))
+            },
+        },
+    ];
+    let keys = key_set(&KEYS.iter().collect::<Vec<_>>());
+    let provider = |keys: Value| {
+        json!({
+            "issuer": "https://idp.example", "audiences": ["shop"], "keys": keys, "claims_to_headers": {"x-user": "sub"},
+        })
+    };
+    let scenario = |name, keys| {
+        let configuration = json!({"providers": {"idp": provider(keys)}});
+        let rules = json!({"allow": {"ann": {"from": {"principals": ["https://idp.example/ann"]}}}});
+        let scenario = Scenario::new(name, vec![("jwt", configuration), ("authz", rules)]);
+        scenario.module("jwt", filter("jwt")).module("authz", filter("authz")).requests(ASKED)
+    };
+    compare([
+        scenario("tokens", json!({"inline": keys})),
+        scenario("tokens whose keys are not there", json!({"cluster": "gone", "timeout": "200ms"})),
     ])
     .await;
 }

@@ -74,6 +74,11 @@ async fn retries() {
 }
 
 #[tokio::test]
+async fn jwt_authorization() {
+    assert!(run_readme("jwt-authorization").await >= 7);
+}
+
+#[tokio::test]
 async fn tcp() {
     assert!(run_readme("tcp").await >= 3);
 }
@@ -99,6 +104,7 @@ async fn no_example_is_left_out() {
             "gateway",
             "grpc",
             "hello-filter",
+            "jwt-authorization",
             "own-router",
             "quickstart",
             "retries",
@@ -280,11 +286,15 @@ impl Addresses {
 
     /// A command with the addresses of this run.
     fn translated(&self, command: &str) -> String {
-        self.actual.iter().fold(command.to_owned(), |command, (shown, actual)| {
-            let port = shown.rsplit(':').next().unwrap_or_default();
-            let local = command.replace(&format!("localhost:{port}"), actual);
-            local.replace(&format!("127.0.0.1:{port}"), actual)
-        })
+        self.actual
+            .iter()
+            .fold(command.to_owned(), |command, (shown, actual)| {
+                let port = shown.rsplit(':').next().unwrap_or_default();
+                let local = command.replace(&format!("localhost:{port}"), actual);
+                local.replace(&format!("127.0.0.1:{port}"), actual)
+            })
+            // The commands run elsewhere.
+            .replace("$(cat examples/", &format!("$(cat {}/examples/", repository().display()))
     }
 }
 

@@ -9,16 +9,19 @@
 
 mod access_log; // what is written about each request, in both formats
 mod admin; // the admin API: its endpoints, and what it refuses
+mod authz; // the standard filter `authz`
 mod balancing; // load balancers and outlier detection
 mod bodies; // streaming with back-pressure, early answers, bodies broken off
 mod check; // `meshgate check`: exit codes, and the messages for bad files, compared with golden files
 mod compatibility; // where hosts differ: the switches of a filter, and what filters made for other hosts ask for
 mod conformance; // the host's functions and callbacks, by the sections of the Proxy-Wasm specification
 mod costs; // what one peer may cost: slow bodies, floods of frames, streams; how long gRPC clients wait
+mod credentials; // the standard filters `api-key` and `basic`
 mod discovery; // endpoints from DNS and from files, subsets, localities
 mod drain; // SIGTERM, once and twice
 mod envoy; // the same filters in Envoy, side by side, where it is installed
 mod examples; // every example's README, command by command
+mod ext_authz; // the standard filter `ext-authz`
 mod extended_connect; // WebSocket and others over HTTP/2
 mod extended_connect_upstream; // the same to endpoints that speak HTTP/2
 mod failures; // each way an exchange can fail: its status, its flag, and who notices
@@ -31,6 +34,7 @@ mod health; // health checks: what is asked, how often, and who gets requests
 mod hostile; // filters that loop, trap, grow or lie, in every callback
 mod hostile_guests; // a guest for each kind of attack, alone and beside a filter under load
 mod isolation; // an instance of a filter for each exchange, and what sharing one costs
+mod jwt; // the standard filter `jwt`
 mod kit; // `meshgate filter …`: what an author of filters has
 mod large_bodies; // bodies of 1 MiB in both directions under full load
 mod limits; // the limits of clusters

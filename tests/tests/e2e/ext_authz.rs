@@ -1,0 +1,212 @@
+//! The standard filter `ext-authz`: services over HTTP and gRPC, their failures, decisions that are remembered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderValue, Response};
+use http_body_util::BodyExt;
+use meshgate_tests::{
+    Ask, Backend, Client, Load, Meshgate, filter, framed, full, messages, streamed, with_custom_section,
+};
+
+/// A service over HTTP that lets in who says `good`, and whose status for others can be changed.
+async fn policy() -> (Backend, Arc<AtomicU16>) {
+    let status = Arc::new(AtomicU16::new(403));
+    let for_others = Arc::clone(&status);
+    let backend = Backend::answering("policy", move |seen, request| {
+        let good = seen.header("authorization") == "good";
+        let status = if good { 200 } else { for_others.load(Ordering::Relaxed) };
+        async move {
+            let body = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
+            let answer = Response::builder().status(status).header("x-user", "ann").header("x-why", "policy");
+            answer.body(full(format!("no, {} bytes\n", body.len()))).map_err(std::io::Error::other)
+        }
+    })
+    .await;
+    (backend, status)
+}
+
+fn good() -> Ask {
+    Ask::get("/a?b=c").header("authorization", "good").header("x-user", "root")
+}
+
+#[tokio::test]
+async fn a_service_over_http_decides() {
+    let (backend, (policy, status)) = (Backend::echo("one").await, policy().await);
+    let gate = Meshgate::chain(
+        "- ext-authz: {http: {cluster: policy}, upstream_headers: [x-user], client_headers: [x-why]}",
+    )
+    .cluster("one", &[&backend])
+    .cluster("policy", &[&policy])
+    .start()
+    .await;
+    for mut client in [gate.client().await, Client::http2(gate.address()).await] {
+        let reply = client.call(good()).await;
+        assert_eq!((reply.status.as_u16(), &reply.json()["headers"]["x-user"]), (200, &"ann".into()));
+        let reply = client.get("/denied").await;
+        assert_eq!((reply.status.as_u16(), reply.header("x-why")), (403, "policy"));
+        assert_eq!((reply.text().as_str(), reply.header("x-user")), ("no, 0 bytes\n", ""));
+    }
+    assert_eq!(gate.access("/denied").await["response_code_details"], "ext_authz_denied");
+    assert_eq!(policy.seen()[0].path, "/a?b=c");
+    status.store(500, Ordering::Relaxed);
+    assert_eq!(gate.get("/error").await.status, 403);
+    assert_eq!(gate.access("/error").await["response_code_details"], "ext_authz_error");
+    assert_eq!(backend.requests(), 2);
+}
+
+#[tokio::test]
+async fn when_there_is_no_service_the_configuration_decides() {
+    let backend = Backend::echo("one").await;
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let silent = Backend::answering("silent", async |_, _| std::future::pending().await).await;
+    for (more, expected) in
+        [("", 403), (", status_on_error: 503", 503), (", on_failure: allow", 200), (", shadow: true", 200)]
+    {
+        for cluster in ["gone", "silent"] {
+            let chain = format!("- ext-authz: {{http: {{cluster: {cluster}}}, timeout: 100ms{more}}}");
+            let gate = Meshgate::chain(&chain)
+                .cluster("one", &[&backend])
+                .cluster_of("gone", &[gone], "")
+                .cluster("silent", &[&silent])
+                .start()
+                .await;
+            assert_eq!(gate.get("/").await.status, expected, "{chain}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_held_until_the_service_has_seen_it() {
+    let (backend, (policy, status)) = (Backend::echo("one").await, policy().await);
+    let gate = Meshgate::chain("- ext-authz: {http: {cluster: policy}, body: {max_bytes: 1000}}")
+        .cluster("one", &[&backend])
+        .cluster("policy", &[&policy])
+        .start()
+        .await;
+    let post = |size: usize| Ask::post("/", "x".repeat(size));
+    assert_eq!(gate.call(post(700)).await.text(), "no, 700 bytes\n");
+    assert_eq!(gate.call(post(1001)).await.status, 413);
+    assert_eq!(gate.get("/").await.text(), "no, 0 bytes\n");
+    let (mut sender, body) = streamed();
+    tokio::spawn(async move { sender.send_data("x".into()).await });
+    assert_eq!(gate.call(Ask::new(http::Method::POST, "/", body)).await.status, 411);
+    assert_eq!(backend.requests(), 0, "the endpoint saw nothing of them");
+    status.store(200, Ordering::Relaxed);
+    let reply = gate.call(post(700)).await;
+    assert_eq!((reply.status.as_u16(), &reply.json()["length"]), (200, &700.into()));
+}
+
+#[tokio::test]
+async fn decisions_are_remembered_for_all_workers() {
+    let (backend, (policy, _)) = (Backend::echo("one").await, policy().await);
+    let gate = Meshgate::chain(
+        "- ext-authz: {http: {cluster: policy}, upstream_headers: [x-user], cache: {key: [\"header:authorization\"], ttl: 1m}}",
+    )
+    .workers(2)
+    .cluster("one", &[&backend])
+    .cluster("policy", &[&policy])
+    .start()
+    .await;
+    for _ in 0..10 {
+        assert_eq!(gate.call(good()).await.json()["headers"]["x-user"], "ann");
+        assert_eq!(gate.get("/").await.status, 403);
+    }
+    assert_eq!(policy.requests(), 2);
+    let metrics = gate.metrics().await;
+    let count = |outcome| {
+        metrics.sum("meshgate_ext_authz_requests_total", &[("outcome", outcome), ("from", "cache")])
+    };
+    assert_eq!((count("allowed"), count("denied")), (9.0, 9.0));
+}
+
+/// A field of a message of Protocol Buffers.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2, u8::try_from(content.len()).expect("a short field")], content].concat()
+}
+
+/// A service that speaks Envoy's protocol, and lets in whose question holds `good`.
+async fn grpc_policy() -> Backend {
+    Backend::http2("policy", async |seen, request| {
+        let body = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
+        let question = messages(&mut BytesMut::from(&body[..])).pop().unwrap_or_default();
+        let holds = |text: &[u8]| question.windows(text.len()).any(|part| part == text);
+        let known = seen.path == "/envoy.service.auth.v3.Authorization/Check"
+            && holds(b"127.0.0.1")
+            && holds(b"/a?b=c");
+        let set =
+            |name: &[u8], value: &[u8]| field(2, &field(1, &[field(1, name), field(2, value)].concat()));
+        let answer = match (known, holds(b"good")) {
+            (true, true) => [field(1, b""), field(3, &set(b"x-user", b"ann"))].concat(),
+            // PERMISSION_DENIED, and 401 with a field and a body.
+            (true, false) => {
+                let denied =
+                    [field(1, &[0x08, 0x91, 0x03]), set(b"x-why", b"policy"), field(3, b"no\n")].concat();
+                [field(1, &[0x08, 7]), field(2, &denied)].concat()
+            }
+            _ => return Err(std::io::Error::other("not a question of Envoy's protocol")),
+        };
+        let (mut sender, body) = streamed();
+        let trailers = HeaderMap::from_iter([(
+            http::HeaderName::from_static("grpc-status"),
+            HeaderValue::from_static("0"),
+        )]);
+        tokio::spawn(async move {
+            sender.send_data(framed(&answer)).await?;
+            sender.send_trailers(trailers).await
+        });
+        Ok(Response::builder().header("content-type", "application/grpc").body(body).unwrap())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_service_over_grpc_decides() {
+    let (backend, policy) = (Backend::echo("one").await, grpc_policy().await);
+    let gate = Meshgate::chain("- ext-authz: {grpc: {cluster: policy}}")
+        .cluster("one", &[&backend])
+        .cluster_of("policy", &[policy.address()], "protocol: http2")
+        .start()
+        .await;
+    let reply = gate.call(good()).await;
+    assert_eq!((reply.status.as_u16(), &reply.json()["headers"]["x-user"]), (200, &"ann".into()));
+    let reply = gate.get("/a?b=c").await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.header("x-why"), reply.text().as_str()),
+        (401, "policy", "no\n")
+    );
+    // A question that the service breaks off is no decision.
+    assert_eq!(gate.get("/other").await.status, 403);
+    let metrics = gate.metrics().await;
+    assert_eq!(metrics.sum("meshgate_ext_authz_requests_total", &[("outcome", "error")]), 1.0);
+}
+
+#[tokio::test]
+async fn the_module_is_swapped_under_load_without_a_failed_request() {
+    let (backend, (policy, _)) = (Backend::echo("one").await, policy().await);
+    let module = filter("ext-authz");
+    let gate = Meshgate::chain("- guard: {http: {cluster: policy}, upstream_headers: [x-user]}")
+        .filter("guard", &module, "")
+        .workers(2)
+        .cluster("one", &[&backend])
+        .cluster("policy", &[&policy])
+        .start()
+        .await;
+    let judge = |reply: &meshgate_tests::Reply| match (
+        reply.status.as_u16(),
+        reply.text().contains("\"x-user\":\"ann\""),
+    ) {
+        (200, true) => Ok(()),
+        (other, _) => Err(other.to_string()),
+    };
+    let load = Load::start(gate.address(), 4, good, judge);
+    for round in 0..3_u8 {
+        load.wait_for_more(200).await;
+        let before = gate.reload().await;
+        gate.replace("guard.wasm", with_custom_section(&module, "round", &[round]));
+        gate.reloaded(&before).await;
+    }
+    load.wait_for_more(200).await;
+    load.stop().await.all_good();
+}
