@@ -1,5 +1,6 @@
 //! How near the process is to the end of its memory, and what is left undone because of it. The main thread looks (`Sampler`);
-//! whoever is about to take something in asks. There is one of it in the process, as there is one memory.
+//! whoever is about to take something in asks. When more than half is used, those who take much in look themselves, because a flood
+//! is faster than any clock (`took`). There is one of it in the process, as there is one memory.
 //!
 //! The stages build on each other: first nothing is read for which there is no room elsewhere, then no new requests are
 //! served, then connections are closed.
@@ -7,7 +8,7 @@
 mod memory;
 
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use meshgate_config::Overload;
@@ -17,16 +18,31 @@ use tokio::sync::futures::Notified;
 use self::memory::Group;
 use crate::telemetry::resident_memory;
 
-/// Written by the main thread alone.
+/// Raised by whoever looks, lowered by the main thread alone.
 static STAGE: AtomicU8 = AtomicU8::new(Stage::Calm as u8);
+/// Written by the main thread alone.
 static USED: AtomicU64 = AtomicU64::new(0);
 static CEILING: AtomicU64 = AtomicU64::new(0);
+/// Whether more than half of the ceiling is used.
+static WATCHED: AtomicBool = AtomicBool::new(false);
+/// Bytes of the process's own that the main thread saw when it saw `USED`.
+static OWN: AtomicU64 = AtomicU64::new(0);
+/// Bytes in use from which the stages after `Calm` begin.
+static LEVELS: [AtomicU64; 3] = [const { AtomicU64::new(u64::MAX) }; 3];
+/// Bytes taken in while `WATCHED`, more or less.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+/// Bytes in use when somebody looked last.
+static SEEN: AtomicU64 = AtomicU64::new(0);
+/// Bytes that those who have a `Room` may still bring.
+static PROMISED: AtomicU64 = AtomicU64::new(0);
+/// Somebody found no room since the main thread looked.
+static DENIED: AtomicBool = AtomicBool::new(false);
 /// Added to by all threads, and only when memory is short.
 static HELD: AtomicU64 = AtomicU64::new(0);
 static REFUSED: AtomicU64 = AtomicU64::new(0);
 static CLOSED: AtomicU64 = AtomicU64::new(0);
 
-/// Told at each change of the stage.
+/// Told at each change of the stage, and when there may be room again.
 static CHANGED: Notify = Notify::const_new();
 
 /// A stage that was reached is left when so many percent below it are free: it should not come and go with every response.
@@ -35,6 +51,12 @@ const MARGIN: u32 = 2;
 /// How often is looked when there is plenty of memory, and when more than half of it is used.
 const SELDOM: Duration = Duration::from_millis(100);
 const OFTEN: Duration = Duration::from_millis(10);
+/// While it is watched, somebody looks whenever so many bytes have been taken in.
+const STEP: u64 = 1 << 20;
+/// About what a connection or an exchange takes, apart from bodies.
+pub const EXCHANGE: usize = 16 << 10;
+/// What one piece of a body may bring: as much as is read from a connection at once.
+const PIECE: u64 = 128 << 10;
 /// How often is looked for a ceiling when there is none.
 const NO_CEILING: Duration = Duration::from_secs(1);
 
@@ -53,19 +75,32 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All but `Calm`.
+    const SHORT: [Stage; 3] = [Stage::Hold, Stage::Refuse, Stage::Close];
+
     /// The stage after this one, with so much in use.
     fn next(self, used: u64, ceiling: u64, config: &Overload) -> Stage {
-        let percent = u128::from(used) * 100 / u128::from(ceiling.max(1));
-        let is_reached = |stage: Stage, at: u32| {
-            let at = if self >= stage { at.saturating_sub(MARGIN) } else { at };
-            percent >= u128::from(at)
+        let is_reached = |stage: Stage| {
+            let margin = if self >= stage { MARGIN } else { 0 };
+            used >= stage.level(ceiling, config, margin)
         };
-        let stages = [
-            (Stage::Close, config.close_at),
-            (Stage::Refuse, config.refuse_at),
-            (Stage::Hold, config.hold_at),
-        ];
-        stages.into_iter().find(|(stage, at)| is_reached(*stage, *at)).map_or(Stage::Calm, |(stage, _)| stage)
+        Stage::SHORT.into_iter().rfind(|stage| is_reached(*stage)).unwrap_or(Stage::Calm)
+    }
+
+    /// Bytes in use from which it is this stage, with so many percent of the ceiling less.
+    fn level(self, ceiling: u64, config: &Overload, margin: u32) -> u64 {
+        let percent = match self {
+            Stage::Calm => 0,
+            Stage::Hold => config.hold_at,
+            Stage::Refuse => config.refuse_at,
+            Stage::Close => config.close_at,
+        };
+        let bytes = u128::from(ceiling) * u128::from(percent.saturating_sub(margin));
+        u64::try_from(bytes.div_ceil(100)).unwrap_or(u64::MAX)
+    }
+
+    fn of(number: u8) -> Stage {
+        Stage::SHORT.into_iter().find(|stage| *stage as u8 == number).unwrap_or(Stage::Calm)
     }
 }
 
@@ -84,9 +119,61 @@ pub fn closes() -> bool {
     STAGE.load(Relaxed) >= Stage::Close as u8
 }
 
-/// Resolves when the stage changes after this was called.
+/// Resolves when the stage, or the room, changes after this was called.
 pub fn changed() -> Notified<'static> {
     CHANGED.notified()
+}
+
+/// So many bytes, or what takes about as many, have been taken in.
+pub fn took(bytes: usize) {
+    if WATCHED.load(Relaxed) {
+        took_watched(bytes as u64);
+    }
+}
+
+#[cold]
+fn took_watched(bytes: u64) {
+    let before = TAKEN.fetch_add(bytes, Relaxed);
+    if before / STEP != before.wrapping_add(bytes) / STEP {
+        raise();
+    }
+}
+
+/// Looks between two looks of the main thread: what the process itself has grown by since then is what counts.
+fn raise() {
+    let grown = resident_memory().unwrap_or(0).saturating_sub(OWN.load(Relaxed));
+    let used = USED.load(Relaxed).saturating_add(grown);
+    SEEN.store(used, Relaxed);
+    let stage = Stage::SHORT.into_iter().zip(&LEVELS).rfind(|(_, level)| used >= level.load(Relaxed));
+    let Some((stage, _)) = stage else { return };
+    if STAGE.fetch_max(stage as u8, Relaxed) < stage as u8 {
+        CHANGED.notify_waiters();
+    }
+}
+
+/// Room for one piece of a body that is about to be read while memory is short, for as long as nothing has come.
+#[derive(Debug)]
+pub struct Room(());
+
+impl Room {
+    /// None if everything below the stage where connections are closed is used, or promised to others. Whoever waits for room
+    /// is told by [`changed`].
+    pub fn reserve() -> Option<Room> {
+        let promised = PROMISED.fetch_add(PIECE, Relaxed).saturating_add(PIECE);
+        let room = Room(());
+        let [_, _, close] = &LEVELS;
+        if SEEN.load(Relaxed).saturating_add(promised) <= close.load(Relaxed) {
+            return Some(room);
+        }
+        DENIED.store(true, Relaxed);
+        None
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        PROMISED.fetch_sub(PIECE, Relaxed);
+    }
 }
 
 /// A body waits.
@@ -133,15 +220,25 @@ impl Sampler {
 
     /// Looks, and says what is to be left undone from now on.
     pub fn look(&mut self, config: &Overload) -> Look {
-        let ceiling = config.memory.or_else(|| self.group.as_ref().map(Group::limit)).unwrap_or(0);
-        let used = if ceiling == 0 { 0 } else { self.used(config) };
-        let before = self.stage;
-        self.stage = if ceiling == 0 { Stage::Calm } else { before.next(used, ceiling, config) };
-        if STAGE.swap(self.stage as u8, Relaxed) != self.stage as u8 {
+        // A flood can outrun the stages by a few percent: what the kernel would end the process for is further away.
+        let group = || self.group.as_ref().map(|group| group.limit() / 10 * 9);
+        let ceiling = config.memory.or_else(group).unwrap_or(0);
+        let own = resident_memory().unwrap_or(0);
+        let used = if ceiling == 0 { 0 } else { self.used(own, config) };
+        let (before, raised) = (self.stage, STAGE.load(Relaxed));
+        self.stage = if ceiling == 0 { Stage::Calm } else { Stage::of(raised).next(used, ceiling, config) };
+        CEILING.store(ceiling, Relaxed);
+        USED.store(used, Relaxed);
+        OWN.store(own, Relaxed);
+        SEEN.store(used, Relaxed);
+        for (stage, level) in Stage::SHORT.into_iter().zip(&LEVELS) {
+            level.store(if ceiling == 0 { u64::MAX } else { stage.level(ceiling, config, 0) }, Relaxed);
+        }
+        WATCHED.store(ceiling > 0 && used > ceiling / 2, Relaxed);
+        let is_other = STAGE.swap(self.stage as u8, Relaxed) != self.stage as u8;
+        if DENIED.swap(false, Relaxed) || is_other {
             CHANGED.notify_waiters();
         }
-        USED.store(used, Relaxed);
-        CEILING.store(ceiling, Relaxed);
         let again = match ceiling {
             0 => NO_CEILING,
             _ if used > ceiling / 2 => OFTEN,
@@ -151,8 +248,7 @@ impl Sampler {
     }
 
     /// What counts against the ceiling: of the group's what cannot be given back at once, of one's own what is resident.
-    fn used(&mut self, config: &Overload) -> u64 {
-        let own = resident_memory().unwrap_or(0);
+    fn used(&mut self, own: u64, config: &Overload) -> u64 {
         match &mut self.group {
             Some(group) if config.memory.is_none() => own.max(group.used()),
             _ => own,
@@ -220,6 +316,13 @@ mod tests {
         ] {
             stage = stage.next(used, 1_000, &config);
             assert_eq!(stage, expected, "{used}");
+        }
+    }
+
+    #[test]
+    fn a_stage_is_what_its_number_says() {
+        for stage in [Stage::Calm, Stage::Hold, Stage::Refuse, Stage::Close] {
+            assert_eq!(Stage::of(stage as u8), stage);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::units::SizeText;
 /// How much memory the process may use, and from which percentages on it does less.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Overload {
-    /// Bytes; none: what the process's control group allows, if there is one that bounds it.
+    /// Bytes; none: nine tenths of what the process's control group allows, if there is one that bounds it.
     pub memory: Option<u64>,
     /// From here on nothing is read for which there is no room elsewhere.
     pub hold_at: u32,
@@ -31,7 +31,7 @@ impl Default for Overload {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct OverloadEntry {
-    /// How much memory the process may use. Default: what its control group allows; without one there is no bound.
+    /// How much memory the process may use. Default: nine tenths of what its control group allows; without one there is no bound.
     #[schemars(with = "SizeText")]
     memory: Option<SizeText>,
     /// From so many percent of it on, bodies of new requests wait, and no more of a response is read while its client does not take

@@ -26,7 +26,7 @@ use super::preface::{self, Beginning, Protocol};
 use super::slots::{InFlight, Order, Phase, Slot};
 use super::{ConnectionLimits, ListenerStats, Serve};
 use crate::message::{Body, BodyError, Duplex, Peer, Tunnel};
-use crate::overload;
+use crate::overload::{self, Room};
 use crate::socket::Socket as PlainSocket;
 use crate::tls::Transport;
 
@@ -219,14 +219,14 @@ impl<S: Serve> Connection<S> {
                 if let Some(tunnel) = response.body_mut().take_tunnel() {
                     let Some(stream) = stream else {
                         slot.put_tunnel(tunnel);
-                        return Ok(response.map(|body| ResponseBody { body, in_flight: Some(in_flight) }));
+                        return Ok(response.map(|body| ResponseBody::new(body, Some(in_flight))));
                     };
                     tokio::task::spawn_local(carry(tunnel, stream, in_flight));
-                    return Ok(response.map(|body| ResponseBody { body, in_flight: None }));
+                    return Ok(response.map(|body| ResponseBody::new(body, None)));
                 } else if closes && slot.is_leaving() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok(response.map(|body| ResponseBody { body, in_flight: Some(in_flight) }))
+                Ok(response.map(|body| ResponseBody::new(body, Some(in_flight))))
             }
         })
     }
@@ -340,9 +340,15 @@ struct ResponseBody {
     body: Body,
     /// None if something else lasts longer.
     in_flight: Option<InFlight>,
+    /// Kept for its next piece while memory is short.
+    room: Option<Room>,
 }
 
 impl ResponseBody {
+    fn new(body: Body, in_flight: Option<InFlight>) -> ResponseBody {
+        ResponseBody { body, in_flight, room: None }
+    }
+
     /// Whether what is left of it takes next to no memory.
     fn is_small(&self) -> bool {
         http_body::Body::size_hint(&self.body).upper().is_some_and(|most| most <= SMALL_BODY)
@@ -358,12 +364,16 @@ impl http_body::Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if !overload::holds() || self.is_small() {
+            self.room = None;
             return Pin::new(&mut self.body).poll_frame(cx);
         }
-        if self.in_flight.as_ref().is_some_and(|in_flight| in_flight.must_wait(cx)) {
-            return Poll::Pending;
+        if self.room.is_none()
+            && let Some(in_flight) = &self.in_flight
+        {
+            self.room = ready!(in_flight.room(cx));
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.room = None;
         if let (Some(in_flight), Some(Ok(_))) = (&self.in_flight, &frame) {
             in_flight.gave();
         }

@@ -229,6 +229,7 @@ impl<S: Serve> Opener<S> {
             self.stats.count_rejected();
             return;
         }
+        overload::took(overload::EXCHANGE);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let (slot, open) = self.slots.open(id, &limits);
         let counted = Counted::new(self.stats.clone());

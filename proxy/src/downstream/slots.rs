@@ -9,7 +9,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use self::leaving::DRAIN_LINGER;
 use super::{ConnectionLimits, ListenerStats};
 use crate::message::Tunnel;
-use crate::overload;
+use crate::overload::{self, Room};
 
 /// The sweep looks this often within the shortest timeout.
 const SWEEPS_PER_TIMEOUT: u32 = 8;
@@ -336,23 +336,25 @@ impl Slot {
         true
     }
 
-    /// Whether the body of a response is to wait for memory: while what it gave before has not been written, and when memory is
-    /// very short until it is its turn. The task is woken when that may have changed.
-    pub(super) fn must_wait(&self, cx: &Context<'_>) -> bool {
-        let may_go_on = if overload::refuses() {
-            self.turn.replace(false)
-        } else {
-            !self.stuck.get() && !self.unwritten.get()
-        };
-        if may_go_on {
-            return false;
+    /// Room for what the body of a response gives next, when memory is short. There is none while what it gave before has not
+    /// been written, and when memory is very short until it is its turn. The task is woken when that may have changed.
+    pub(super) fn room(&self, cx: &Context<'_>) -> Poll<Option<Room>> {
+        if overload::refuses() {
+            if self.turn.replace(false) {
+                return Poll::Ready(None);
+            }
+        } else if !self.stuck.get()
+            && !self.unwritten.get()
+            && let Some(room) = Room::reserve()
+        {
+            return Poll::Ready(Some(room));
         }
         let mut held = self.held.borrow_mut();
         if !held.iter().any(|waker| waker.will_wake(cx.waker())) {
             held.push(cx.waker().clone());
             overload::count_held();
         }
-        true
+        Poll::Pending
     }
 
     /// The body of a response gave something to be written.
@@ -519,9 +521,9 @@ impl InFlight {
         self.slot.gave();
     }
 
-    /// As [`Slot::must_wait`].
-    pub(super) fn must_wait(&self, cx: &Context<'_>) -> bool {
-        self.slot.must_wait(cx)
+    /// As [`Slot::room`].
+    pub(super) fn room(&self, cx: &Context<'_>) -> Poll<Option<Room>> {
+        self.slot.room(cx)
     }
 }
 

@@ -21,6 +21,7 @@ use super::pace::Pace;
 use super::room::Room;
 use crate::filter::{FilteredBody, First, Stream};
 use crate::message::{Body, BodyError, BodyFault, BodyReason, ResponseFlag, grpc};
+use crate::overload;
 
 /// What arrives from the client: counted, limited, watched for its pace, and its end told to the exchange.
 pub(super) struct Received {
@@ -75,6 +76,7 @@ impl http_body::Body for Received {
         };
         let frame = frame.transpose()?;
         if let Some(chunk) = frame.as_ref().and_then(Frame::data_ref) {
+            overload::took(chunk.len());
             let length = chunk.len() as u64;
             if let Some(pace) = &mut this.pace {
                 pace.received(length);
