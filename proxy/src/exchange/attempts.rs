@@ -22,7 +22,7 @@ use super::{End, may_be_resent};
 use crate::filter::{Judge, Retry, Stop};
 use crate::message::{Body, grpc, upstream_request};
 use crate::upstream::limits::RetrySlot;
-use crate::upstream::{Cluster, Endpoint, UpstreamBody, UpstreamError, UpstreamErrorKind};
+use crate::upstream::{Cluster, Endpoint, Queued, UpstreamBody, UpstreamError, UpstreamErrorKind};
 
 /// Most tries of one request, whatever the filter says.
 const MOST: u32 = 100;
@@ -73,6 +73,7 @@ struct Try<'a> {
     number: u32,
     endpoint: Rc<Endpoint>,
     sent: Instant,
+    queued: Rc<Queued>,
     sending: Sending<'a>,
     /// Begins to run when the request has been received as a whole.
     timeout: Option<Duration>,
@@ -170,12 +171,14 @@ impl<'a> Tries<'a> {
         let sent = exchange.begin_attempt(cluster, endpoint.address());
         self.tried.push(endpoint.address());
         let upstream = &exchange.listener.upstream;
-        let to = Rc::clone(&endpoint);
+        let (to, queued) = (Rc::clone(&endpoint), Rc::<Queued>::default());
+        let queue = Rc::clone(&queued);
         self.under_way.push(Try {
             number: self.number,
             endpoint,
             sent,
-            sending: Box::pin(async move { upstream.send_to(cluster, &to, request).await }),
+            queued,
+            sending: Box::pin(async move { upstream.send_to(cluster, &to, request, &queue).await }),
             timeout: self.judge.per_try_timeout,
             late: None,
             _slot: next.slot,
@@ -209,7 +212,8 @@ impl<'a> Tries<'a> {
                 Event::Expired => {
                     let expired = || Err(ExchangeError::Timeout.into());
                     for late in self.under_way.drain(..) {
-                        self.exchange.end_attempt(self.cluster, &late.endpoint, late.sent, &expired());
+                        let tried = (late.sent, &*late.queued);
+                        self.exchange.end_attempt(self.cluster, &late.endpoint, tried, &expired());
                     }
                     return Err(ExchangeError::Timeout.into());
                 }
@@ -231,7 +235,8 @@ impl<'a> Tries<'a> {
             if let Err(stop) = stream.check() {
                 return Poll::Ready(Event::Stopped(stop));
             }
-            self.exchange.end_attempt(self.cluster, &over.endpoint, over.sent, &response);
+            let tried = (over.sent, &*over.queued);
+            self.exchange.end_attempt(self.cluster, &over.endpoint, tried, &response);
             return Poll::Ready(Event::Ended(Box::new(Ended {
                 number: over.number,
                 endpoint: Some(over.endpoint.address()),

@@ -35,7 +35,7 @@ use crate::filter::{FilteredBody, Interrupted, Stop, Stream, StreamParts};
 use crate::message::{Body, BodyError, Peer, call_depth, detach, request_arrived, upstream_request};
 use crate::overload;
 use crate::snapshot::Listener;
-use crate::upstream::{Cluster, UpstreamBody, UpstreamErrorKind};
+use crate::upstream::{Cluster, Queued, UpstreamBody, UpstreamErrorKind};
 
 /// A filter closed the stream: the connection (HTTP/1) or the stream (HTTP/2) is reset instead of a response.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,7 @@ fn open(
         overload::count_refused();
         return Err(Box::new(raw.reject(&listener, peer, &ExchangeError::Overloaded, &parts.headers)));
     }
+    overload::took(overload::EXCHANGE);
     let arrived = request_arrived(parts, peer, &listener.forwarding, &listener.config.upgrades);
     let (head, upgrade) = match arrived {
         Ok(arrived) => arrived,
@@ -135,7 +136,8 @@ async fn forward(
     let body = mirror::begin(exchange, &head, &headers, upload);
     if let Some(judge) = stream.judge() {
         let request = attempts::Outgoing { head, headers, body };
-        return Tries::new(exchange, cluster, judge, request).run(deadline).await;
+        // Boxed, as what follows is in other places: few requests need it, and none should carry the room for it.
+        return Box::pin(Tries::new(exchange, cluster, judge, request).run(deadline)).await;
     }
     let idempotent = head.method.is_idempotent();
     let may_be_sent_again = idempotent || cluster.protocol() == ClusterProtocol::Http2;
@@ -176,7 +178,8 @@ async fn attempt(
     let endpoint = upstream.pick(cluster, exchange.key(cluster)).map_err(ExchangeError::Upstream)?;
     exchange.address_to(&endpoint, &mut request);
     let sent = exchange.begin_attempt(cluster, endpoint.address());
-    let mut send = pin!(upstream.send_to(cluster, &endpoint, request));
+    let queued = Queued::default();
+    let mut send = pin!(upstream.send_to(cluster, &endpoint, request, &queued));
     let response = poll_fn(|cx| {
         if let Poll::Ready(response) = send.as_mut().poll(cx) {
             return Poll::Ready(response.map_err(|error| ExchangeError::Upstream(error).into()));
@@ -192,7 +195,7 @@ async fn attempt(
     .await;
     // A filter that stopped the request broke its body: what the endpoint made of that does not matter.
     stream.check()?;
-    exchange.end_attempt(cluster, &endpoint, sent, &response);
+    exchange.end_attempt(cluster, &endpoint, (sent, &queued), &response);
     response
 }
 

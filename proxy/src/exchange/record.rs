@@ -24,7 +24,7 @@ use crate::message::{Body, Peer, ResponseFlag, failpoint, grpc, local_response};
 use crate::snapshot::Listener;
 use crate::socket::seen;
 use crate::telemetry::AccessRecord;
-use crate::upstream::{Cluster, Endpoint, Outcome, UpstreamBody};
+use crate::upstream::{Cluster, Endpoint, Outcome, Queued, UpstreamBody};
 
 /// One exchange. When the last of its two owners (the steps in `serve`, the response's body) lets go, it is over:
 /// the filters are told, and it is logged.
@@ -38,10 +38,12 @@ pub(super) struct Exchange {
 }
 
 /// What an attempt says about its endpoint.
-fn outcome(response: &Result<Response<UpstreamBody>, End>) -> Option<Outcome> {
+fn outcome(response: &Result<Response<UpstreamBody>, End>, queued: &Queued) -> Option<Outcome> {
     match response {
         Ok(response) => Some(Outcome::of(response.status().as_u16())),
-        Err(End::Error(ExchangeError::Timeout | ExchangeError::TryTimeout)) => Some(Outcome::NoAnswer),
+        Err(End::Error(ExchangeError::Timeout | ExchangeError::TryTimeout)) => {
+            (!queued.is_waiting()).then_some(Outcome::NoAnswer)
+        }
         Err(End::Error(ExchangeError::Upstream(error))) => Outcome::of_failure(error),
         Err(_) => None,
     }
@@ -204,11 +206,11 @@ impl Exchange {
         &self,
         cluster: &Cluster,
         endpoint: &Endpoint,
-        sent: Instant,
+        (sent, queued): (Instant, &Queued),
         response: &Result<Response<UpstreamBody>, End>,
     ) {
         let latency = sent.elapsed();
-        if let Some(outcome) = outcome(response) {
+        if let Some(outcome) = outcome(response, queued) {
             cluster.report(endpoint, outcome, latency);
         }
         let mut http = self.stream.http().borrow_mut();

@@ -10,9 +10,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use meshgate_wasm::{CallError, CallFailure, HttpCall, HttpCallReply, HttpCallResponse, ResponseHead};
 
+use super::attempt::Attempt;
 use super::cluster::Cluster;
 use super::error::UpstreamErrorKind;
-use super::send::{Attempt, Upstream, UpstreamBody};
+use super::send::{Upstream, UpstreamBody};
 use crate::message::{Body, BodyError, call_depth, response_arrived, upstream_request};
 
 /// How long a call may take if nobody says.

@@ -5,6 +5,7 @@
 //! Over HTTP/1.1 a request has a connection to itself (`pool`), over HTTP/2 it has a stream (`http2`).
 //! All of it lives on one worker: no lock, no `Send`.
 
+mod attempt;
 pub mod balance;
 pub mod callout;
 mod care;
@@ -29,6 +30,7 @@ mod sweep;
 mod tcp;
 mod tunnel;
 
+pub use attempt::Queued;
 pub use care::{Caretaker, Preparation};
 pub use cluster::{Cluster, Clusters, ConfiguredCluster};
 pub use endpoint::Endpoint;

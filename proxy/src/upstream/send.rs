@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use meshgate_config::{Address, ClusterProtocol};
 use meshgate_wasm::{Address as Seen, Tls};
 
+use super::attempt::{Attempt, Queued};
 use super::cluster::Cluster;
 use super::connect::{self, Connection};
 use super::endpoint::Endpoint;
@@ -26,6 +27,7 @@ use super::pool::{Found, InVain};
 use crate::message::body::describe;
 use crate::message::proxy_protocol::Addresses;
 use crate::message::{Body, BodyError, BodyFault, BodyReason};
+use crate::overload;
 
 /// Sends requests to clusters. One per worker.
 #[derive(Debug, Default)]
@@ -61,12 +63,12 @@ impl Upstream {
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let endpoint = self.pick(cluster, None)?;
         let sent = Instant::now();
-        attempt.0.replace(Some((Rc::clone(&endpoint), sent)));
+        attempt.begin(&endpoint, sent);
         let response = match protocol {
-            ClusterProtocol::Http1 => self.send_http1(cluster, &endpoint, request).await,
-            ClusterProtocol::Http2 => self.send_http2(&endpoint, request, false).await,
+            ClusterProtocol::Http1 => self.send_http1(cluster, &endpoint, request, &attempt.queued).await,
+            ClusterProtocol::Http2 => self.send_http2(&endpoint, request, false, &attempt.queued).await,
         };
-        attempt.0.take();
+        attempt.end();
         // Nobody asked for another protocol.
         let response = response.and_then(|response| match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => Err(switched_unasked(response.body().endpoint())),
@@ -92,16 +94,17 @@ impl Upstream {
     }
 
     /// As [`send`](Self::send), to an endpoint chosen before. The response may have the status 101: what follows it is an
-    /// [`UpstreamTunnel`](super::UpstreamTunnel)'s.
+    /// [`UpstreamTunnel`](super::UpstreamTunnel)'s. `queued` tells whoever gives it up what it waited for.
     pub async fn send_to(
         &self,
         cluster: &Cluster,
         endpoint: &Rc<Endpoint>,
         request: Request<Body>,
+        queued: &Queued,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         match cluster.protocol() {
-            ClusterProtocol::Http1 => self.send_http1(cluster, endpoint, request).await,
-            ClusterProtocol::Http2 => self.send_http2(endpoint, request, true).await,
+            ClusterProtocol::Http1 => self.send_http1(cluster, endpoint, request, queued).await,
+            ClusterProtocol::Http2 => self.send_http2(endpoint, request, true, queued).await,
         }
     }
 
@@ -110,9 +113,10 @@ impl Upstream {
         endpoint: &Rc<Endpoint>,
         request: Request<Body>,
         may_change: bool,
+        queued: &Queued,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let mut turn = Turn::new(endpoint);
-        let sending = http2::send(endpoint.http2(), request, may_change, || turn.activate());
+        let sending = http2::send(endpoint.http2(), request, may_change, queued, || turn.activate());
         let (response, lease) = sending.await?;
         let lease = Lease { held: Held::Http2(lease), turn };
         Ok(accept(response.map(Source::Http2), lease))
@@ -123,6 +127,7 @@ impl Upstream {
         cluster: &Cluster,
         endpoint: &Rc<Endpoint>,
         request: Request<Body>,
+        queued: &Queued,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         let (head, body) = request.into_parts();
         let greeting = cluster.greeting(head.extensions.get::<Addresses>().copied());
@@ -130,7 +135,7 @@ impl Upstream {
         let mut request = Request::from_parts(head, body);
         let mut turn = Turn::new(endpoint);
         loop {
-            let mut connection = http1_connection(&mut turn, greeting.as_deref()).await?;
+            let mut connection = http1_connection(&mut turn, greeting.as_deref(), queued).await?;
             connection.requests.begin();
             match connection.sender.try_send_request(request).await {
                 Ok(response) => {
@@ -155,31 +160,32 @@ impl Upstream {
     }
 }
 
-/// A call that waits for the head of its response: where, and since when.
-#[derive(Debug, Default)]
-pub(super) struct Attempt(RefCell<Option<(Rc<Endpoint>, Instant)>>);
-
-impl Attempt {
-    /// The call's time is over. If no head has come, the endpoint has not answered.
-    pub(super) fn is_late(&self, cluster: &Cluster) {
-        if let Some((endpoint, sent)) = self.0.take() {
-            cluster.report(&endpoint, Outcome::NoAnswer, sent.elapsed());
-        }
+/// A connection for a request that counts as active from here on: one that was used before, or a new one.
+async fn http1_connection(
+    turn: &mut Turn,
+    greeting: Option<&[u8]>,
+    queued: &Queued,
+) -> Result<Connection, UpstreamError> {
+    turn.activate()?;
+    match turn.endpoint.pool().take() {
+        Some(connection) => Ok(connection),
+        // Boxed: few requests need it, and none should carry the room for it.
+        None => Box::pin(further_connection(turn, greeting, queued)).await,
     }
 }
 
-/// A connection for a request that counts as active from here on: one that was used before, or a new one. With as many
-/// open as there may be, the request waits, and does not count as active meanwhile.
-async fn http1_connection(turn: &mut Turn, greeting: Option<&[u8]>) -> Result<Connection, UpstreamError> {
-    turn.activate()?;
+/// A new connection. With as many open as there may be, the request waits, and does not count as active meanwhile.
+async fn further_connection(
+    turn: &mut Turn,
+    greeting: Option<&[u8]>,
+    queued: &Queued,
+) -> Result<Connection, UpstreamError> {
     let endpoint = Rc::clone(&turn.endpoint);
-    if let Some(connection) = endpoint.pool().take() {
-        return Ok(connection);
-    }
     let slot = match endpoint.limits().connection() {
         Some(slot) => slot,
         None => {
             turn.wait();
+            queued.begin();
             let found = endpoint.pool().wait().await.map_err(|in_vain| {
                 overflow(
                     &endpoint,
@@ -189,6 +195,7 @@ async fn http1_connection(turn: &mut Turn, greeting: Option<&[u8]>) -> Result<Co
                     },
                 )
             })?;
+            queued.end();
             match (turn.activate(), found) {
                 (Ok(()), Found::Idle(connection)) => return Ok(connection),
                 (Ok(()), Found::Room(slot)) => slot,
@@ -418,6 +425,7 @@ impl http_body::Body for UpstreamBody {
         };
         match frame {
             Some(Ok(frame)) => {
+                overload::took(frame.data_ref().map_or(0, Bytes::len));
                 // Whoever knows the length may not ask again after the last byte.
                 if this.is_end_stream() {
                     this.release();

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 
+use super::attempt::Attempt;
 use super::cluster::Cluster;
 use super::error::UpstreamErrorKind;
-use super::send::{Attempt, Upstream, UpstreamBody};
+use super::send::{Upstream, UpstreamBody};
 use crate::message::Body;
 
 /// Bytes of an answer that are read, so that its connection can be used again. What is longer is cut off.

@@ -229,6 +229,36 @@ async fn request_that_waited_too_long_is_refused() {
 }
 
 #[tokio::test]
+async fn time_in_our_own_queue_is_not_the_endpoints_fault() {
+    // Over HTTP/2, the backend takes two hundred requests at a time on the one connection.
+    for (http2, protocol, room) in [(false, "http1", 1), (true, "http2", 200)] {
+        let gated = Gated::new(http2).await;
+        let keys = format!(
+            "protocol: {protocol}, limits: {{connections: 1}}, outlier_detection: {{consecutive_local_errors: 1, max_ejection_percent: 100}}"
+        );
+        let routes = "[{name: impatient, match: {path: /impatient}, to: one, timeout: 100ms}, {name: rest, match: {path: /**}, to: one}]";
+        let setup = Meshgate::chain(&format!("- routing: {{routes: {routes}}}"));
+        let gate = setup.workers(1).cluster_of("one", &[gated.backend.address()], &keys).start().await;
+        let ejections = || async {
+            gate.admin("/clusters").await.json()["clusters"][0]["endpoints"][0]["ejections"].as_u64()
+        };
+        let parked: Vec<_> = (0..room).map(|_| ask(&gate, "/parked")).collect();
+        gated.has(room).await;
+        assert_eq!(gate.get("/impatient").await.status, 504);
+        assert_eq!((gated.busy.requests(), ejections().await), (room, Some(0)), "{protocol}");
+        // The same at the endpoint is its fault.
+        parked[0].abort();
+        if http2 {
+            gated.has(room - 1).await;
+        } else {
+            until_in_use(&gate, "connections", 0.0).await;
+        }
+        assert_eq!(gate.get("/impatient").await.status, 504);
+        assert_eq!(ejections().await, Some(1), "{protocol}");
+    }
+}
+
+#[tokio::test]
 async fn clients_that_leave_leave_nothing_behind() {
     for (http2, protocol) in [(false, "http1"), (true, "http2")] {
         let gated = Gated::new(http2).await;

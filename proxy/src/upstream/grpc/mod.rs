@@ -22,10 +22,11 @@ use meshgate_wasm::{
 use self::framing::prefixed;
 use self::incoming::{Incoming, Item, Opened};
 use self::outgoing::{Outbox, Sender};
+use super::attempt::Attempt;
 use super::callout::{Counted, MAX_CALLS};
 use super::cluster::Cluster;
 use super::error::UpstreamErrorKind;
-use super::send::{Attempt, Upstream, UpstreamBody};
+use super::send::{Upstream, UpstreamBody};
 use crate::message::{Body, call_depth, upstream_request};
 
 /// How long a call may take if the filter does not say. Streams last as long as both sides want.

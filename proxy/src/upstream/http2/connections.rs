@@ -11,6 +11,7 @@ use std::time::Duration;
 use meshgate_config::Address;
 
 use super::connection::{Connection, Crowd};
+use crate::upstream::attempt::Queued;
 use crate::upstream::dial::Dialer;
 use crate::upstream::error::{UpstreamError, UpstreamErrorKind};
 use crate::upstream::limits::{ConnectionSlot, Limits};
@@ -86,23 +87,24 @@ impl Connections {
     }
 
     /// Room for a request, on a connection that is there or on a new one, which is opened in the time that connecting may take.
-    pub(super) async fn room(self: &Rc<Self>) -> Result<Room, UpstreamError> {
+    pub(super) async fn room(self: &Rc<Self>, queued: &Queued) -> Result<Room, UpstreamError> {
         match self.take() {
             Some(room) => Ok(room),
             None => {
                 let _waiting = Waiting::new(&self.crowd);
-                self.wait().await
+                Box::pin(self.wait(queued)).await
             }
         }
     }
 
-    async fn wait(self: &Rc<Self>) -> Result<Room, UpstreamError> {
+    async fn wait(self: &Rc<Self>, queued: &Queued) -> Result<Room, UpstreamError> {
         let failures = self.failures.get();
         let mut late = pin!(tokio::time::sleep(self.limits.pending_timeout()));
         let mut pending = None;
         let mut leave = None;
         loop {
             let changed = self.crowd.changed.notified();
+            queued.end();
             if let Some(room) = self.take() {
                 return Ok(room);
             }
@@ -121,9 +123,12 @@ impl Connections {
                     || self.failed(UpstreamErrorKind::ConnectFailed, "closed as soon as it was open");
                 return self.take().ok_or_else(closed);
             }
-            if !opening && pending.is_none() {
-                let too_many = || self.failed(UpstreamErrorKind::Overflow, "too many requests wait");
-                pending = Some(self.limits.wait().ok_or_else(too_many)?);
+            if !opening {
+                if pending.is_none() {
+                    let too_many = || self.failed(UpstreamErrorKind::Overflow, "too many requests wait");
+                    pending = Some(self.limits.wait().ok_or_else(too_many)?);
+                }
+                queued.begin();
             }
             tokio::select! {
                 () = changed => {}

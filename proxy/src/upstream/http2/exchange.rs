@@ -19,6 +19,7 @@ use super::change::Offer;
 use super::connections::{Connections, Room};
 use super::upload::Upload;
 use crate::message::{Body, BodyError, detach};
+use crate::upstream::attempt::Queued;
 use crate::upstream::error::{UpstreamError, UpstreamErrorKind};
 use crate::upstream::interim::TooManyInterim;
 
@@ -46,7 +47,7 @@ impl Lease {
 }
 
 /// Sends a request, whose target is in origin form and which has a `host`, and waits for the head of its response.
-/// `admit` has the last word before it is sent. Dropping the future resets the stream.
+/// `queued` tells what it waits for, `admit` has the last word before it is sent. Dropping the future resets the stream.
 ///
 /// With `may_change`, a protocol that the request offers is offered to the endpoint, and the response may have the status 101:
 /// then its body is the changed stream.
@@ -54,6 +55,7 @@ pub(in crate::upstream) async fn send(
     connections: &Rc<Connections>,
     request: Request<Body>,
     may_change: bool,
+    queued: &Queued,
     admit: impl FnOnce() -> Result<(), UpstreamError>,
 ) -> Result<(Response<Http2Body>, Lease), UpstreamError> {
     let endpoint = connections.address();
@@ -62,7 +64,7 @@ pub(in crate::upstream) async fn send(
     let offer = if may_change { Offer::of(&mut head) } else { None };
     let request = Request::from_parts(translated(head, connections), ());
     let whole = body.is_end_stream() && offer.is_none();
-    let room = connections.room().await?;
+    let room = connections.room(queued).await?;
     if offer.is_some() && !room.connection.may_change_protocols() {
         return Err(failed(UpstreamErrorKind::NoUpgrades, "no extended CONNECT in its settings".to_owned()));
     }
