@@ -1,4 +1,4 @@
-//! `cargo xtask test`, `lint` and `bench`.
+//! `cargo xtask test` and `lint`.
 
 use std::process::Command;
 
@@ -31,28 +31,6 @@ pub(crate) fn lint() -> Result<()> {
         step("running clippy", &arguments)
     });
     format.and(layers).and(clippy)
-}
-
-/// `bench [arguments]` runs the criterion benches, `bench load [arguments]` the comparison of whole processes.
-pub(crate) fn bench(arguments: &[String]) -> Result<()> {
-    filters::build()?;
-    // The whole workspace is selected in both cases, for the same features: wasmtime is compiled once.
-    let mut command = cargo();
-    match arguments.split_first() {
-        Some((first, rest)) if first == "load" => {
-            let binaries = ["--bin", "meshgate", "--bin", "meshgate-load"];
-            step(
-                "building meshgate",
-                &[&["build", "--locked", "--release", "--workspace"], &binaries[..]].concat(),
-            )?;
-            command = Command::new(workspace::target().join("release/meshgate-load"));
-            command.args(rest);
-        }
-        _ => {
-            command.args(["bench", "--locked", "--workspace", "--bench", "wasm", "--"]).args(arguments);
-        }
-    }
-    commands::run(&mut command)
 }
 
 fn step(what: &str, arguments: &[&str]) -> Result<()> {

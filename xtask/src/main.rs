@@ -2,6 +2,7 @@
 //!
 //! A verb says what it does, needs no answers, and ends with 0 or 1.
 
+mod bench;
 mod checks;
 mod demo;
 mod filters;
@@ -28,6 +29,7 @@ cargo xtask <verb>
   lint              check format, layers and clippy's warnings
   bench [...]       run the criterion benches; arguments go to criterion
   bench load [...]  compare whole processes under load; arguments go to the comparison
+  bench filters     measure what each standard filter costs an exchange
 ";
 
 fn main() -> ExitCode {
@@ -58,7 +60,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ("demo-guide", []) => demo::guide(),
         ("test", []) => checks::test(),
         ("lint", []) => checks::lint(),
-        ("bench", arguments) => checks::bench(arguments),
+        ("bench", arguments) => bench::run(arguments),
         ("help" | "--help" | "-h", _) => {
             write!(std::io::stdout(), "{HELP}")?;
             Ok(())

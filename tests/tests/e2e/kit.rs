@@ -199,6 +199,42 @@ async fn bench_answers_calls_and_lets_time_pass() {
     assert_eq!(often(&finished, "tick"), "2.00", "{finished:?}");
 }
 
+#[tokio::test]
+async fn bench_tells_programs_in_json() {
+    let module = standard("headers");
+    let cases = repository().join("benches/filters/headers.yaml").display().to_string();
+    let finished =
+        run(filter(&["bench", &module, "--cases", &cases, "--seconds", "1", "--json"], &repository())).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(report["filter"], "headers");
+    let exchange = &report["exchange"];
+    let parts: u64 = ["context_create", "request_headers", "response_headers", "done, log, delete"]
+        .iter()
+        .map(|part| &report["callbacks"][part])
+        .inspect(|part| assert_eq!(part["count"], exchange["count"], "{report}"))
+        .map(|part| part["copied"].as_u64().unwrap())
+        .sum();
+    // The name and the value of the field.
+    assert!(parts == exchange["copied"].as_u64().unwrap() && parts >= 9, "{report}");
+    assert!(exchange["p50"].as_u64() <= exchange["p99"].as_u64(), "{report}");
+}
+
+/// What `cargo xtask bench filters` measures is what the filters do.
+#[tokio::test]
+async fn each_standard_filter_has_a_case_for_the_benches() {
+    let folders = std::fs::read_dir(repository().join("filters")).unwrap();
+    let mut names: Vec<_> =
+        folders.map(|folder| folder.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert!(names.len() >= 4, "{names:?}");
+    for name in names {
+        let cases = repository().join(format!("benches/filters/{name}.yaml")).display().to_string();
+        let finished = run(filter(&["test", &cases, "--module", &standard(&name)], &repository())).await;
+        assert_eq!(finished.code, Some(0), "{name}: {finished:?}");
+    }
+}
+
 /// How often this callback ran in one exchange.
 fn often<'a>(finished: &'a Finished, callback: &str) -> &'a str {
     let line = finished.stdout.lines().find_map(|line| line.strip_prefix(callback));

@@ -45,6 +45,9 @@ pub(crate) struct Measured {
     /// How long to measure
     #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=3600))]
     seconds: u16,
+    /// Print one JSON object instead: times in nanoseconds, sizes in bytes
+    #[arg(long)]
+    json: bool,
 }
 
 /// Measures, and prints what came of it.
@@ -89,7 +92,7 @@ pub(super) fn run(subject: &Subject, measured: &Measured) -> Result<ExitCode> {
     report.memory_before = plugin.stats().memory();
     report.measured = exchanges.run_for(Duration::from_secs(measured.seconds.into()))?;
     report.memory_after = plugin.stats().memory();
-    Ok(print(&report.to_string()))
+    Ok(print(&if measured.json { format!("{}\n", report.json()) } else { report.to_string() }))
 }
 
 /// What makes VMs: each with everything of its own.

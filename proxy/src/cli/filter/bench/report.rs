@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 /// The parts of an exchange that are measured each for itself.
 #[derive(Clone, Copy)]
 pub(super) enum Part {
@@ -72,6 +74,7 @@ pub(super) struct Measurements {
     /// Of the exchange under way.
     current: Duration,
     clocks: u32,
+    copied: u64,
     /// Exchanges that the filter answered itself.
     pub(super) answered: u64,
     stopwatch: u32,
@@ -84,6 +87,7 @@ impl Measurements {
             whole: Times::default(),
             current: Duration::ZERO,
             clocks: 0,
+            copied: 0,
             answered: 0,
             stopwatch: stopwatch(),
         }
@@ -94,13 +98,14 @@ impl Measurements {
         self.parts[part as usize].add(time, copied);
         self.current += time;
         self.clocks += 1;
+        self.copied += copied;
     }
 
     /// The exchange took what its parts took.
     pub(super) fn end_exchange(&mut self) {
         let clocks = Duration::from_nanos(u64::from(self.stopwatch) * u64::from(self.clocks));
-        self.whole.add(self.current.saturating_sub(clocks), 0);
-        (self.current, self.clocks) = (Duration::ZERO, 0);
+        self.whole.add(self.current.saturating_sub(clocks), self.copied);
+        (self.current, self.clocks, self.copied) = (Duration::ZERO, 0, 0);
     }
 }
 
@@ -149,6 +154,35 @@ impl Report {
         sorted.sort_unstable();
         sorted.get(sorted.len() / 2).copied().unwrap_or_default()
     }
+
+    /// The same for programs. Times are in nanoseconds, sizes in bytes.
+    pub(super) fn json(&self) -> Value {
+        let measured = &self.measured;
+        let exchanges = measured.whole.count;
+        let times = |times: &Times, stopwatch| {
+            let nanoseconds = |share| times.quantile(share, stopwatch).as_nanos() as u64;
+            json!({
+                "count": times.count,
+                "p50": nanoseconds(0.5),
+                "p99": nanoseconds(0.99),
+                "copied": times.copied.checked_div(times.count),
+            })
+        };
+        let parts = Part::ALL.into_iter().filter_map(|(part, name)| {
+            let part = &measured.parts[part as usize];
+            (part.count > 0).then(|| (name.to_owned(), times(part, measured.stopwatch)))
+        });
+        json!({
+            "filter": self.name,
+            "case": self.what,
+            "exchange": times(&measured.whole, 0),
+            "callbacks": parts.collect::<serde_json::Map<_, _>>(),
+            "answered": measured.answered as f64 / exchanges as f64,
+            "memory": {"warm": self.memory_before, "end": self.memory_after},
+            "module": {"size": self.size, "compiled": self.compiled.as_nanos() as u64},
+            "start": self.start().as_nanos() as u64,
+        })
+    }
 }
 
 impl fmt::Display for Report {
@@ -171,7 +205,9 @@ impl fmt::Display for Report {
         }
         let (p50, p99) = (measured.whole.quantile(0.5, 0), measured.whole.quantile(0.99, 0));
         let (p50, p99) = (format!("{p50:.2?}"), format!("{p99:.2?}"));
-        writeln!(f, "{:<20}{:>12}{p50:>12}{p99:>12}\n", "the exchange", "")?;
+        let copied = measured.whole.copied.checked_div(exchanges).unwrap_or_default();
+        let copied = if copied == 0 { String::new() } else { format!("{copied} B") };
+        writeln!(f, "{:<20}{:>12}{p50:>12}{p99:>12}{copied:>12}\n", "the exchange", "")?;
         if measured.answered > 0 {
             writeln!(f, "answered by the filter itself: {} of {exchanges}", measured.answered)?;
         }
