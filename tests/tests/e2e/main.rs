@@ -26,6 +26,7 @@ mod extended_connect; // WebSocket and others over HTTP/2
 mod extended_connect_upstream; // the same to endpoints that speak HTTP/2
 mod failures; // each way an exchange can fail: its status, its flag, and who notices
 mod faults; // what goes wrong around the process: panics, full disks, clocks, bad links, no time; and a soak
+mod filters_swapped; // each standard filter comes, changes and goes under load
 mod forwarding; // fields that a proxy drops, adds or rewrites
 mod grpc; // HTTP/2 to endpoints, gRPC through the proxy and from filters
 mod harness; // the harness itself
