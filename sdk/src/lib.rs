@@ -54,6 +54,7 @@ pub mod testing;
 
 mod body;
 mod call;
+mod callbacks;
 mod error;
 mod exchange;
 mod filter;
@@ -74,6 +75,7 @@ mod time;
 
 pub use body::{Body, BodyError};
 pub use call::{Call, CallError, CallResponse};
+pub use callbacks::leave_out;
 pub use config::{Cluster, ConfigError};
 pub use error::{Outcome, Refused, Stop};
 pub use exchange::Exchange;

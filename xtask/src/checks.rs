@@ -5,12 +5,13 @@ use std::process::Command;
 use anyhow::Result;
 use meshgate_kit::{commands, package, say};
 
-use crate::{filters, languages, layers, workspace};
+use crate::{filters, languages, layers, tools, workspace};
 
 /// Builds everything and runs every test.
 pub(crate) fn test() -> Result<()> {
     filters::build()?;
     languages::build(languages::Missing::InstallOnce)?;
+    tools::prometheus()?;
     // The end-to-end tests start the binary. Building it together with the tests gives every crate the same features, and
     // so compiles wasmtime once.
     step("building meshgate and the tests", &["build", "--locked", "--workspace", "--bins", "--tests"])?;

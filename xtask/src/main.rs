@@ -9,6 +9,7 @@ mod filters;
 mod http;
 mod languages;
 mod layers;
+mod tools;
 mod workspace;
 
 use std::io::Write;
@@ -21,7 +22,8 @@ use meshgate_kit::toolchain::Toolchain;
 const HELP: &str = "\
 cargo xtask <verb>
 
-  setup             find or install what is needed to build filters, and guests in other languages; and build them
+  setup             find or install what is needed to build filters, and guests in other languages, and build them; and fetch
+                    what some tests run
   filters           build every filter, guest and example to target/{filters,guests,examples}/*.wasm
   demo              set up, build, and run Meshgate with three filters and two upstreams; prints lines to try
   demo --check      the same on other ports: tries its own lines and a reload, and ends
@@ -49,7 +51,8 @@ fn run(arguments: &[String]) -> Result<()> {
         ("setup", []) => {
             say(&format!("filters are built with {}", Toolchain::choose(&workspace::target())?));
             filters::build()?;
-            languages::build(languages::Missing::Install)
+            languages::build(languages::Missing::Install)?;
+            tools::prometheus()
         }
         ("filters", []) => {
             filters::build()?;

@@ -1,101 +1,108 @@
-//! The standard filter `telemetry`: counts requests and measures how long they take. See its README.md.
+//! The standard filter `telemetry`: counts requests and measures them, carries the context of traces on and records spans, and
+//! writes the access log. See its README.md.
+//!
+//! `seen.rs` is an exchange at its end, `format/` Envoy's format operators; `metrics/` counts, `trace/` traces, `otlp/`
+//! exports, `access_log.rs` makes records.
 
-use std::cell::RefCell;
+mod access_log;
+mod config;
+mod escape;
+mod failures;
+mod format;
+mod metrics;
+mod otlp;
+mod seen;
+mod trace;
 
-use meshgate_sdk::config::Empty;
-use meshgate_sdk::metric::{Counter, Histogram};
-use meshgate_sdk::{ConfigError, Exchange, Filter, Refused, filter};
+use std::cell::{Cell, OnceCell};
+use std::time::SystemTime;
 
-/// Upper bounds of the buckets, in seconds: from what a proxy adds up to what people wait for.
-const BUCKETS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+use meshgate_sdk::{ConfigError, Exchange, Filter, Outcome, filter};
 
-#[derive(Default)]
+use crate::access_log::AccessLog;
+use crate::config::Config;
+use crate::failures::Failures;
+use crate::metrics::Recorder;
+use crate::otlp::Exporter;
+use crate::seen::Seen;
+use crate::trace::{Trace, Tracer};
+
 struct Telemetry {
-    /// The series that were seen, sorted by key: looking one up allocates nothing.
-    series: RefCell<Vec<(Key, Series)>>,
+    recorder: Option<Recorder>,
+    tracer: Option<Tracer>,
+    access_log: Option<AccessLog>,
+    failures: Failures,
 }
 
-/// What tells series apart.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    route: String,
-    cluster: String,
-    code: u16,
+/// What is kept of an exchange until its end.
+#[derive(Default)]
+struct Kept {
+    trace: OnceCell<Trace>,
+    /// When the response's head was there.
+    response_at: Cell<Option<SystemTime>>,
 }
-
-/// The series of one key; `None` if the host refused to define them.
-type Series = Option<(Counter, Histogram)>;
 
 #[filter]
 impl Filter for Telemetry {
-    fn configure(_: Empty) -> Result<Self, ConfigError> {
-        Ok(Self::default())
+    type State = Kept;
+
+    fn configure(config: Config) -> Result<Self, ConfigError> {
+        let recorder = Recorder::new(&config)?;
+        let traces = config.traces.as_ref();
+        let tracer = traces.map(|traces| Tracer::new(&config, traces)).transpose()?;
+        let access_log = config.access_log.as_ref().map(|log| AccessLog::new(&config, log)).transpose()?;
+        let needs_response = recorder.as_ref().is_some_and(Recorder::needs_response)
+            || tracer.as_ref().is_some_and(Tracer::needs_response)
+            || access_log.as_ref().is_some_and(AccessLog::needs_response);
+        let mut unused = Vec::new();
+        if tracer.is_none() {
+            unused.push("request_headers");
+        }
+        if !needs_response {
+            unused.push("response_headers");
+        }
+        meshgate_sdk::leave_out(&unused)?;
+        let of_traces = traces.and_then(|traces| traces.receiver.as_ref());
+        let of_logs = config.access_log.as_ref().map(|log| &log.otlp.receiver);
+        // There is one timer: with two receivers the shorter interval holds for both.
+        if let Some(interval) = of_traces.into_iter().chain(of_logs).map(|receiver| receiver.interval).min() {
+            meshgate_sdk::tick_every(interval)?;
+        }
+        Ok(Self { recorder, tracer, access_log, failures: config.failures })
+    }
+
+    fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+        if let Some(tracer) = &self.tracer
+            && let Some(trace) = tracer.begin(exchange)?
+        {
+            let _ = exchange.state.trace.set(trace);
+        }
+        Ok(())
+    }
+
+    fn on_response(&self, exchange: &Exchange<Self>) -> Outcome {
+        exchange.state.response_at.set(Some(meshgate_sdk::now()));
+        Ok(())
     }
 
     fn on_log(&self, exchange: &Exchange<Self>) {
-        let key = Key {
-            route: exchange.route_name().unwrap_or_default(),
-            cluster: exchange.cluster_name().unwrap_or_default(),
-            // 0, as in access logs: the client went away before there was a response.
-            code: exchange.response_code().unwrap_or(0),
-        };
-        let Some((requests, durations)) = self.series(key) else { return };
-        requests.add(1);
-        if let Some(duration) = exchange.duration() {
-            durations.record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+        let seen = Seen::new(exchange, &self.failures);
+        if let Some(recorder) = &self.recorder {
+            recorder.record(&seen);
+        }
+        if let Some(tracer) = &self.tracer {
+            tracer.end(&seen);
+        }
+        if let Some(access_log) = &self.access_log {
+            access_log.write(&seen);
         }
     }
-}
 
-impl Telemetry {
-    fn series(&self, key: Key) -> Series {
-        let mut all = self.series.borrow_mut();
-        match all.binary_search_by(|(known, _)| known.cmp(&key)) {
-            Ok(position) => all.get(position).and_then(|(_, series)| *series),
-            Err(position) => {
-                let series = define(&key).inspect_err(|refused| meshgate_sdk::warn!("{refused}")).ok();
-                // What was refused once is remembered too: otherwise every such request would ask and log again.
-                all.insert(position, (key, series));
-                series
-            }
-        }
-    }
-}
-
-fn define(key: &Key) -> Result<(Counter, Histogram), Refused> {
-    let code = key.code.to_string();
-    let requests = Counter::build("meshgate_http_requests_total")
-        .help("Requests that have ended, by route, cluster and response code.")
-        .label("route", &key.route)
-        .label("cluster", &key.cluster)
-        .label("code", &code);
-    let durations = Histogram::build("meshgate_http_request_duration_seconds")
-        .help("Time from a request's first byte to its response's last, in seconds.")
-        .label("route", &key.route)
-        .label("cluster", &key.cluster)
-        .label("code", &code)
-        .scale(1e-6)
-        .buckets(&BUCKETS);
-    Ok((requests.define()?, durations.define()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(route: &str, code: u16) -> Key {
-        Key { route: route.to_owned(), cluster: "c".to_owned(), code }
-    }
-
-    #[test]
-    fn each_key_is_kept_once_and_in_order() {
-        let telemetry = Telemetry::default();
-        for (route, code) in [("b", 200), ("a", 503), ("a", 200), ("b", 200), ("a", 503)] {
-            assert!(telemetry.series(key(route, code)).is_some());
-        }
-        let kept: Vec<_> =
-            telemetry.series.borrow().iter().map(|(key, _)| (key.route.clone(), key.code)).collect();
-        assert_eq!(kept, [("a".to_owned(), 200), ("a".to_owned(), 503), ("b".to_owned(), 200)]);
+    async fn on_tick(&self) -> Outcome {
+        let spans = self.tracer.as_ref().and_then(Tracer::exporter);
+        let records = self.access_log.as_ref().map(AccessLog::exporter);
+        // Side by side: a receiver of the one that does not answer does not hold up the other.
+        meshgate_sdk::join_all(spans.into_iter().chain(records).map(Exporter::flush)).await;
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use meshgate_abi::{DirectResponse, Header, MetricType, RouteDecision, Series, function};
-use meshgate_wasm::{ForeignCaller, LocalResponse, MetricKind, SeriesSpec, Status};
+use meshgate_wasm::{Callbacks, ForeignCaller, LocalResponse, MetricKind, SeriesSpec, Status};
 use prost::Message;
 
 use super::filter_state;
@@ -40,6 +40,7 @@ pub fn foreign_function(
         function::ROUTE => route(caller, argument),
         function::METRIC => metric(caller, argument),
         function::ATTEMPTS => of_stream(caller, |stream, place| stream.watch_attempts(place, argument)),
+        function::CALLBACKS => leave_out(caller, argument),
         function::RETRY => of_stream(caller, |stream, place| stream.answer_attempt(place, argument)),
         function::VERIFY => verify::verify(argument),
         filter_state::FUNCTION => filter_state::set(caller, argument),
@@ -166,6 +167,15 @@ fn fields(headers: Vec<Header>) -> Result<HeaderMap, Status> {
         fields.append(name, value);
     }
     Ok(fields)
+}
+
+/// What need not be called for the plugin.
+fn leave_out(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Status> {
+    let message = meshgate_abi::Callbacks::decode(argument).map_err(|_| Status::BadArgument)?;
+    let named = message.unused.iter().map(|name| Callbacks::named(name).ok_or(Status::BadArgument));
+    let unused = named.collect::<Result<Vec<_>, _>>()?;
+    caller.leave_out(unused.into_iter().fold(Callbacks::default(), Callbacks::union));
+    Ok(Vec::new())
 }
 
 fn metric(caller: &mut ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Status> {

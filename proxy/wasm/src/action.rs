@@ -158,6 +158,12 @@ impl Callbacks {
         Callbacks(self.0 & other.0)
     }
 
+    /// The callbacks of this set that are not in the other.
+    #[must_use]
+    pub const fn without(self, other: Callbacks) -> Callbacks {
+        Callbacks(self.0 & !other.0)
+    }
+
     /// The set of one, by its name without `proxy_on_`, as manifests write it (`request_headers`).
     pub fn named(name: &str) -> Option<Callbacks> {
         Some(match name {

@@ -55,6 +55,8 @@ pub(crate) struct Core {
     pub(crate) supervised: Cell<bool>,
     /// It has a timer.
     pub(crate) ticking: Cell<bool>,
+    /// The callbacks that it has no use for, by what it said when it was configured.
+    pub(crate) unused: Cell<Callbacks>,
     pub(crate) deadline: Deadline,
     pub(crate) body_deadline: Deadline,
     asks_streams: bool,
@@ -122,6 +124,7 @@ impl Core {
             ended: Cell::new(false),
             supervised: Cell::new(false),
             ticking: Cell::new(false),
+            unused: Cell::default(),
         }
     }
 

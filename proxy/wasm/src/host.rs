@@ -7,7 +7,9 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use crate::action::Callbacks;
 use crate::callout::HttpCallReply;
+use crate::core::Core;
 use crate::error::VmError;
 use crate::exchange::{Exchange, RequestHead, ResponseHead};
 use crate::grpc::{GrpcEvents, GrpcRequest, GrpcSender};
@@ -76,7 +78,7 @@ pub trait Host {
 
 /// Who calls a foreign function.
 pub struct ForeignCaller<'a> {
-    pub(crate) plugin: &'a PluginSpec,
+    pub(crate) core: &'a Core,
     pub(crate) stream: Option<(&'a dyn Exchange, u32)>,
     pub(crate) series: &'a mut dyn FnMut(&SeriesSpec<'_>) -> Result<u32, Status>,
 }
@@ -84,7 +86,13 @@ pub struct ForeignCaller<'a> {
 impl<'a> ForeignCaller<'a> {
     /// The calling plugin.
     pub fn plugin(&self) -> &'a PluginSpec {
-        self.plugin
+        &self.core.spec
+    }
+
+    /// From now on the plugin has no use for these callbacks. Heard when the plugin is configured: whoever asks for
+    /// [`crate::Plugin::callbacks`] does so after that.
+    pub fn leave_out(&self, callbacks: Callbacks) {
+        self.core.unused.set(callbacks);
     }
 
     /// The exchange of the stream that is the effective context; none for a call from the plugin itself.

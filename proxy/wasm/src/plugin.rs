@@ -130,9 +130,9 @@ impl Plugin {
         &self.core.spec
     }
 
-    /// The callbacks that are worth calling.
+    /// The callbacks that are worth calling: the module's, but those that its configuration has no use for.
     pub fn callbacks(&self) -> Callbacks {
-        self.core.spec.module.callbacks()
+        self.core.spec.module.callbacks().without(self.core.unused.get())
     }
 
     /// How much it ran.

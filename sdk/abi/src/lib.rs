@@ -9,12 +9,20 @@
 
 use prost::Message;
 
+mod callbacks;
 mod verify;
 
+pub use callbacks::Callbacks;
 pub use verify::Verification;
 
 /// Names of the foreign functions. A host that does not know a name answers `NOT_FOUND` (1).
 pub mod function {
+    /// Says which callbacks are of no use with the plugin's configuration. Argument: [`Callbacks`](crate::Callbacks); the
+    /// answer is empty.
+    ///
+    /// `BAD_ARGUMENT` (2): the message does not decode, or names no callback of a stream.
+    pub const CALLBACKS: &str = "meshgate.callbacks";
+
     /// Decides where the current exchange goes. Argument: [`RouteDecision`](crate::RouteDecision); the answer is empty.
     ///
     /// `BAD_ARGUMENT` (2): the message does not decode, or names a cluster or a chain that does not exist for this

@@ -2,16 +2,19 @@
 //!
 //! The example runs as it stands, but on free ports. Its clusters' endpoints are played by backends that answer
 //! `NAME: METHOD PATH`, NAME being the cluster's; those of a cluster `chat` speak WebSocket, those of a cluster `greeter` gRPC, and
+//! that of `collector` takes OpenTelemetry's protocol,
 //! those of `application` and `tokens` do what `caching-auth/servers.py` does, and the first of `orders` fails. A line `...` in the README stands for any lines.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::BytesMut;
 use http::{HeaderName, HeaderValue, Response};
 use http_body_util::BodyExt;
 use meshgate_tests::{
-    Backend, Meshgate, Shown, WebSocketBackend, foreign_example, framed, full, messages, repository, run,
-    shown_commands, streamed,
+    Ask, Backend, Load, Meshgate, OtlpReceiver, Prometheus, Shown, WebSocketBackend, foreign_example, framed,
+    full, messages, repository, run, shown_commands, streamed,
 };
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -84,6 +87,60 @@ async fn tcp() {
 }
 
 #[tokio::test]
+async fn telemetry() {
+    assert!(run_readme("telemetry").await >= 4);
+}
+
+/// The same with a real Prometheus, if one is installed: its queries give what the load generator counted, and the receiver has
+/// a span and a log record of each request.
+#[tokio::test]
+async fn telemetry_in_a_real_prometheus() {
+    if Prometheus::installed().is_none() {
+        println!("Prometheus is not installed: nothing was scraped");
+        return;
+    }
+    let (_, gate, addresses, _beside) = started("telemetry").await;
+    let scrape = std::fs::read_to_string(repository().join("examples/telemetry/prometheus.yml")).unwrap();
+    let scrape =
+        scrape.replace("127.0.0.1:9901", "SCRAPED").replace("scrape_interval: 1s", "scrape_interval: 200ms");
+    let prometheus = Prometheus::start(&scrape, gate.admin_address()).await;
+
+    let paths = ["/reviews/1", "/gone", "/nowhere", "/reviews/2"];
+    let next = Arc::new(AtomicUsize::new(0));
+    let ask = {
+        let next = Arc::clone(&next);
+        move || Ask::get(paths[next.fetch_add(1, Ordering::Relaxed) % 4]).header("x-tenant", "load")
+    };
+    let load = Load::start(gate.address(), 4, ask, |_| Ok(()));
+    load.wait_for_more(1_000).await;
+    let sent = load.stop().await.all_good() as usize;
+    // The paths were drawn in turn.
+    let of = |place: usize| (0..sent).filter(|number| number % 4 == place).count() as f64;
+    let expected = [("200", of(0) + of(3)), ("410", of(1)), ("404", of(2))];
+    for (code, count) in expected {
+        let labels = format!("{{tenant=\"load\",response_code=\"{code}\"}}");
+        for name in [
+            "istio_requests_total",
+            "istio_request_duration_milliseconds_count",
+            "istio_response_bytes_count",
+        ] {
+            prometheus.wait_for(&format!("sum({name}{labels})"), count).await;
+        }
+    }
+    prometheus.wait_for("sum(istio_requests_total{response_flags=\"NR\"})", of(2)).await;
+    let slow = "histogram_quantile(0.99, sum by (le) (istio_request_duration_milliseconds_bucket))";
+    let slow = prometheus.value(slow).await.expect("there were requests");
+    assert!(slow > 0.0 && slow < 60_000.0, "{slow} ms");
+
+    let collector = &addresses.receivers[0];
+    assert_eq!(collector.wait_for_logs(sent).await.len(), sent);
+    // The route that answers by itself, and none at all, are no endpoint's.
+    let all = sent + (of(0) + of(3)) as usize;
+    let spans = collector.wait_for_spans(all).await;
+    assert_eq!((spans.len(), spans.iter().filter(|span| span.kind == 2).count()), (all, sent));
+}
+
+#[tokio::test]
 async fn websocket() {
     assert!(run_readme("websocket").await >= 2);
 }
@@ -109,6 +166,7 @@ async fn no_example_is_left_out() {
             "quickstart",
             "retries",
             "tcp",
+            "telemetry",
             "websocket"
         ],
         "each has a test here"
@@ -117,6 +175,18 @@ async fn no_example_is_left_out() {
 
 /// Runs the example and returns how many commands were tried.
 async fn run_readme(example: &str) -> usize {
+    let (page, _gate, addresses, beside) = started(example).await;
+    let commands = shown_commands(&page).into_iter();
+    let commands: Vec<_> =
+        commands.filter(|shown| format!(" {}", shown.command).contains(" curl ")).collect();
+    for shown in &commands {
+        try_command(shown, &addresses, beside.path()).await;
+    }
+    commands.len()
+}
+
+/// Starts the example; its README's text, and where its commands run.
+async fn started(example: &str) -> (String, Meshgate, Addresses, TempDir) {
     let folder = repository().join("examples").join(example);
     let page = std::fs::read_to_string(folder.join("README.md")).unwrap();
     let yaml = std::fs::read_to_string(folder.join("meshgate.yaml")).unwrap();
@@ -128,14 +198,7 @@ async fn run_readme(example: &str) -> usize {
     }
     let gate = setup.start().await;
     addresses.learn(&gate);
-
-    let commands = shown_commands(&page).into_iter();
-    let commands: Vec<_> =
-        commands.filter(|shown| format!(" {}", shown.command).contains(" curl ")).collect();
-    for shown in &commands {
-        try_command(shown, &addresses, beside.path()).await;
-    }
-    commands.len()
+    (page, gate, addresses, beside)
 }
 
 /// What the example's script for certificates makes, if there is one; it runs where the commands run.
@@ -195,6 +258,7 @@ struct Addresses {
     actual: Vec<(String, String)>,
     backends: Vec<Backend>,
     websockets: Vec<WebSocketBackend>,
+    receivers: Vec<OtlpReceiver>,
 }
 
 impl Addresses {
@@ -247,6 +311,12 @@ impl Addresses {
             let backend = WebSocketBackend::start().await;
             let address = backend.address().to_string();
             self.websockets.push(backend);
+            return address;
+        }
+        if cluster == "collector" {
+            let receiver = OtlpReceiver::http().await;
+            let address = receiver.address().to_string();
+            self.receivers.push(receiver);
             return address;
         }
         if cluster == "greeter" {

@@ -1,5 +1,9 @@
 //! The standard filter `telemetry`, and the proxy's own metrics.
 
+mod logs; // records of exchanges
+mod metrics; // names, labels, counts, and the bound on series
+mod traces; // contexts, sampling, spans
+
 use http::Response;
 use meshgate_tests::{Ask, Backend, Client, Meshgate, Metrics, full, until};
 
@@ -112,4 +116,14 @@ async fn process_tells_about_itself() {
         let (_, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("not a sample: {line}"));
         assert!(value.parse::<f64>().is_ok(), "not a sample: {line}");
     }
+}
+
+/// Waits until so many records of a kind have been taken by their receiver: it has them before the proxy knows.
+async fn exported(gate: &Meshgate, signal: &str, count: f64) {
+    let what = format!("{count} {signal} are exported");
+    until(what, || async {
+        let metrics = gate.metrics().await;
+        (metrics.sum("meshgate_telemetry_exported_total", &[("signal", signal)]) == count).then_some(())
+    })
+    .await;
 }

@@ -60,7 +60,7 @@ fn foreign(call: &mut Call<'_>, name: Span, argument: Span, address_at: u32, siz
                 metrics.id(shared.metrics().series(spec, || admit(&root.core, Limit::Series))?)
             };
             let mut caller = ForeignCaller {
-                plugin: &root.core.spec,
+                core: &root.core,
                 stream: exchange.as_ref().map(|(exchange, place)| (&**exchange, *place)),
                 series: &mut series,
             };
