@@ -76,6 +76,10 @@ pub trait Filter: Sized + 'static {
     #[doc(hidden)]
     const AWAITS: &'static [&'static str];
 
+    /// The module serves TCP as well. Written by `#[filter(tcp)]`.
+    #[doc(hidden)]
+    const SERVES_TCP: bool = false;
+
     /// Makes the filter from its configuration. What can be prepared for all exchanges is prepared here.
     ///
     /// # Errors

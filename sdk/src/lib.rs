@@ -86,8 +86,8 @@ pub use host::Status;
 /// Makes `impl Filter for T` or `impl TcpFilter for T` the module's filter.
 ///
 /// It fills in the associated types that are left out, makes the filter what the module's exports call, and adds a test that
-/// writes the module's manifest, which lists the callbacks that the filter has. It takes no arguments, and a crate has one of
-/// it.
+/// writes the module's manifest, which lists the callbacks that the filter has. A crate has one of it, unless its
+/// filter serves both protocols.
 ///
 /// ```
 /// use meshgate_sdk::prelude::*;
@@ -115,6 +115,55 @@ pub use host::Status;
 ///     fn on_http_request_headers(&self, _: usize) {}
 /// }
 /// # fn main() {}
+/// ```
+///
+/// A filter that serves TCP as well has two of it, which know of each other. What is not about a connection stands in
+/// `impl Filter`:
+///
+/// ```
+/// use meshgate_sdk::prelude::*;
+/// use meshgate_sdk::{Connection, TcpFilter};
+///
+/// /// The networks that may come in.
+/// #[derive(Deserialize, JsonSchema)]
+/// struct Config {
+///     /// How their addresses begin.
+///     from: String,
+/// }
+///
+/// struct Fence(Config);
+///
+/// impl Fence {
+///     fn admits(&self, address: Option<String>) -> bool {
+///         address.is_some_and(|address| address.starts_with(&self.0.from))
+///     }
+/// }
+///
+/// #[filter(tcp)]
+/// impl Filter for Fence {
+///     fn configure(config: Config) -> Result<Self, ConfigError> {
+///         Ok(Self(config))
+///     }
+///
+///     fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+///         if self.admits(exchange.source_address()) { Ok(()) } else { Reply::new(403).into() }
+///     }
+/// }
+///
+/// #[filter(http)]
+/// impl TcpFilter for Fence {
+///     fn on_connection(&self, connection: &Connection<Self>) -> Outcome {
+///         if self.admits(connection.source_address()) { Ok(()) } else { connection.close() }
+///     }
+/// }
+/// # fn main() {
+/// # use meshgate_sdk::testing::{Client, Proxy, Request};
+/// # let configuration = r#"{"from": "10."}"#;
+/// # let request = Request::get("/").property("source/address", "11.0.0.1:9");
+/// # assert_eq!(Proxy::new::<Fence>(configuration).send(request).status(), 403);
+/// # let client = Client::new().property("source/address", "10.0.0.1:9");
+/// # assert!(!Proxy::tcp::<Fence>(configuration).connect(&client).is_closed());
+/// # }
 /// ```
 pub use meshgate_sdk_macros::filter;
 pub use message::{Request, Response};
@@ -149,9 +198,9 @@ pub mod private {
     pub use proxy_wasm;
 
     #[cfg(not(target_arch = "wasm32"))]
-    pub use crate::manifest::{write_http, write_tcp};
+    pub use crate::manifest::{write_both, write_http, write_tcp};
     #[cfg(target_arch = "wasm32")]
-    pub use crate::runtime::{start_http, start_tcp};
+    pub use crate::runtime::{start_both, start_http, start_tcp};
 
     /// Natively there is no module to start; naming the filter keeps the compiler from calling it unused.
     #[cfg(not(target_arch = "wasm32"))]
@@ -160,6 +209,10 @@ pub mod private {
     /// As `start_http`.
     #[cfg(not(target_arch = "wasm32"))]
     pub const fn start_tcp<F: crate::TcpFilter>() {}
+
+    /// As `start_http`.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub const fn start_both<F: crate::Filter + crate::TcpFilter>() {}
 }
 
 /// Makes a filter the module's. [`#[filter]`](macro@filter) does this.

@@ -10,7 +10,7 @@ use schemars::SchemaGenerator;
 use serde_json::{Value, json};
 
 use crate::filter::Filter;
-use crate::runtime::{Http, Kind, Tcp};
+use crate::runtime::{Both, Http, Kind, Tcp};
 use crate::tcp::TcpFilter;
 
 /// Callbacks that every module on this SDK has, whatever its filter does.
@@ -22,9 +22,14 @@ const ENDS: [(&str, &str); 2] =
 /// The manifest of a filter, which is the one of this package.
 fn manifest<K: Kind>(package: &str, version: &str) -> Value {
     let name = package.strip_prefix("meshgate-filter-").unwrap_or(package);
-    let mut callbacks: Vec<&str> = ALWAYS.iter().chain(K::CALLBACKS).copied().collect();
-    let ends = ENDS.iter().filter(|(body, end)| K::AWAITS.contains(body) && !K::CALLBACKS.contains(end));
-    callbacks.extend(ends.map(|(_, end)| end));
+    let waits = K::AWAITS.concat();
+    let ends = ENDS.iter().filter(|(body, _)| waits.contains(body)).map(|(_, end)| *end);
+    let mut callbacks = Vec::new();
+    for callback in ALWAYS.into_iter().chain(K::CALLBACKS.concat()).chain(ends) {
+        if !callbacks.contains(&callback) {
+            callbacks.push(callback);
+        }
+    }
     json!({
         "name": name,
         "version": version,
@@ -48,6 +53,14 @@ pub fn write_http<F: Filter>(package: &str, version: &str) -> io::Result<()> {
 /// The file cannot be written.
 pub fn write_tcp<F: TcpFilter>(package: &str, version: &str) -> io::Result<()> {
     write(package, &manifest::<Tcp<F>>(package, version))
+}
+
+/// As [`write_http`], of a filter for both.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_both<F: Filter + TcpFilter>(package: &str, version: &str) -> io::Result<()> {
+    write(package, &manifest::<Both<F>>(package, version))
 }
 
 fn write(package: &str, manifest: &Value) -> io::Result<()> {

@@ -9,11 +9,12 @@ use serde_json::Value;
 use crate::path;
 use crate::pattern::without_port;
 
-/// The facts of one request, or of one TCP connection.
+/// The facts of one request, or by default of one TCP connection.
 #[derive(Default)]
 pub(crate) struct Facts {
     /// None for a TCP connection, of which nothing is known that only HTTP says.
     request: Option<Request>,
+    /// None for a TCP connection: it comes from where it comes from.
     trusted_hops: u8,
     identity: OnceCell<Option<String>>,
     principal: OnceCell<Option<String>>,

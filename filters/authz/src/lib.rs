@@ -1,4 +1,4 @@
-//! The standard filter `authz`: lets requests in, or refuses them, by rules. See its README.md.
+//! The standard filter `authz`: lets requests and TCP connections in, or refuses them, by rules. See its README.md.
 //!
 //! `config.rs` is what a user writes, `pattern.rs` and `path.rs` are what it is compared by, `facts.rs` is what is known of a
 //! request, `rule.rs` puts them together, and this file decides.
@@ -12,6 +12,7 @@ mod rule;
 mod tests;
 
 use meshgate_sdk::prelude::*;
+use meshgate_sdk::{Connection, TcpFilter};
 
 use crate::config::{Config, Fallback, Rules};
 use crate::facts::Facts;
@@ -36,7 +37,7 @@ struct Decision<'a> {
     rule: &'a str,
 }
 
-#[filter]
+#[filter(tcp)]
 impl Filter for Authz {
     fn configure(config: Config) -> Result<Self, ConfigError> {
         let prepare = |action: &str, rules: &Rules| {
@@ -76,6 +77,13 @@ impl Filter for Authz {
         }
         let details = format!("authz_denied[{rule}]");
         Reply::new(403).body("access denied\n").details(details).grpc_status(PERMISSION_DENIED).into()
+    }
+}
+
+#[filter(http)]
+impl TcpFilter for Authz {
+    fn on_connection(&self, connection: &Connection<Self>) -> Outcome {
+        if self.settle(&Facts::default()).allowed { Ok(()) } else { connection.close() }
     }
 }
 

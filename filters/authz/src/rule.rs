@@ -204,14 +204,18 @@ impl Subject {
         Some(match self {
             Self::Identity(patterns) => text(patterns, facts.identity()),
             Self::Namespace(patterns) => text(patterns, facts.namespace()),
-            Self::Principal(patterns) => text(patterns, facts.principal()),
             Self::ServerName(patterns) => text(patterns, facts.server_name()),
-            Self::Claim(name, patterns) => {
-                facts.claim(name).is_some_and(|value| claim(patterns, name, value))
-            }
             Self::Address(ranges) => within(ranges, facts.address()),
             Self::ClientAddress(ranges) => within(ranges, facts.client_address()),
             Self::Port(ports) => ports.iter().any(|port| facts.port() == Some(i64::from(*port))),
+            Self::Principal(patterns) => {
+                facts.request()?;
+                text(patterns, facts.principal())
+            }
+            Self::Claim(name, patterns) => {
+                facts.request()?;
+                facts.claim(name).is_some_and(|value| claim(patterns, name, value))
+            }
             Self::Host(patterns) => any(patterns, facts.host(facts.request()?)),
             Self::Method(patterns) => any(patterns, facts.method(facts.request()?)),
             Self::Path(patterns) => {

@@ -1,4 +1,4 @@
-use meshgate_sdk::testing::{Proxy, Request};
+use meshgate_sdk::testing::{Client, Proxy, Request};
 
 use super::Authz;
 
@@ -176,6 +176,46 @@ fn hosts_methods_ports_and_names_are_compared() {
     assert!(matches(r#"{"when": {"headers": {"X-Role": ["adm*"]}}}"#, field()));
     assert!(!matches(r#"{"when": {"headers": {"x-role": ["admin"], "x-other": ["*"]}}}"#, field()));
     assert!(!matches(r#"{"when": {"not_headers": {"x-role": ["guest"]}}}"#, field()));
+}
+
+#[test]
+fn row_19_rules_decide_about_connections_too() {
+    let web = || Client::new().peer_identity(ID).property("source/address", "10.1.2.3:4");
+    let admits = |configuration: &str, client: &Client| {
+        !Proxy::tcp::<Authz>(configuration).connect(client).is_closed()
+    };
+    let shop = r#"{"allow": {"shop": {"from": {"identities": ["cluster.local/ns/shop/*"]}}}}"#;
+    assert!(admits(shop, &web()) && !admits(shop, &Client::new()));
+    let near = r#"{"deny": {"far": {"from": {"not_addresses": ["10.0.0.0/8"]}}}}"#;
+    assert!(admits(near, &web()) && !admits(near, &Client::new().property("source/address", "11.0.0.1:4")));
+    let hops = r#"{"trusted_hops": 1, "allow": {"near": {"from": {"client_addresses": ["10.0.0.0/8"]}}}}"#;
+    assert!(admits(hops, &web()), "nobody is in between");
+    let named = r#"{"allow": {"named": {"when": {"server_names": ["db.example"]}}}}"#;
+    assert!(admits(named, &Client::new().property("connection/requested_server_name", "DB.example")));
+    assert!(!admits(named, &web()) && !admits(r#"{"default": "deny"}"#, &web()) && admits("{}", &web()));
+}
+
+#[test]
+fn row_19_on_connections_conditions_of_http_widen_what_is_refused_and_narrow_what_is_let_in() {
+    let client = Client::new().peer_identity(ID);
+    for condition in [
+        r#""to": {"hosts": ["a"]}"#,
+        r#""to": {"not_hosts": ["a"]}"#,
+        r#""to": {"methods": ["GET"]}"#,
+        r#""to": {"not_paths": ["/x"]}"#,
+        r#""from": {"principals": ["*"]}"#,
+        r#""from": {"not_principals": ["*"]}"#,
+        r#""when": {"headers": {"x-a": ["b"]}}"#,
+        r#""when": {"not_claims": {"a": ["b"]}}"#,
+    ] {
+        for action in ["allow", "deny"] {
+            let configuration = format!(r#"{{"{action}": {{"rule": {{{condition}}}}}}}"#);
+            let mut proxy = Proxy::tcp::<Authz>(&configuration);
+            assert!(proxy.connect(&client).is_closed(), "{configuration}");
+        }
+    }
+    let other = r#"{"deny": {"rule": {"from": {"namespaces": ["other"]}, "to": {"paths": ["/x"]}}}}"#;
+    assert!(!Proxy::tcp::<Authz>(other).connect(&client).is_closed(), "what can be said still counts");
 }
 
 #[test]

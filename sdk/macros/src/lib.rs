@@ -85,9 +85,6 @@ fn expand(arguments: &TokenStream, item: TokenStream) -> Result<TokenStream, Mis
             Span::call_site(),
         )
     };
-    if let Some(argument) = arguments.clone().into_iter().next() {
-        return Err(Mistake::new("#[filter] takes no arguments", argument.span()));
-    }
     let mut tokens: Vec<TokenTree> = item.into_iter().collect();
     let Some(TokenTree::Group(body)) = tokens.pop() else { return Err(shape()) };
     if body.delimiter() != Delimiter::Brace {
@@ -99,20 +96,69 @@ fn expand(arguments: &TokenStream, item: TokenStream) -> Result<TokenStream, Mis
         return Err(shape());
     }
 
-    let is_tcp = tokens.iter().take(position).any(|token| is_word(token, "TcpFilter"));
-    let (known, start, write) =
-        if is_tcp { (&TCP[..], "start_tcp", "write_tcp") } else { (&HTTP[..], "start_http", "write_http") };
-    let members = Members::read(body.stream(), known)?;
-    let constants = members.additions();
+    let role = Role::read(tokens.iter().take(position).any(|token| is_word(token, "TcpFilter")), arguments)?;
+    let members = Members::read(body.stream(), role.callbacks())?;
+    let additions = members.additions(role)?;
     let mut inside = members.tokens;
-    inside.extend(parse(&constants)?);
+    inside.extend(parse(&additions)?);
     let mut whole = Group::new(Delimiter::Brace, inside);
     whole.set_span(body.span());
     tokens.push(TokenTree::Group(whole));
 
     let mut out: TokenStream = tokens.into_iter().collect();
-    out.extend(parse(&format!("::meshgate_sdk::export!({filter}, {start}, {write});"))?);
+    out.extend(parse(&role.export(&filter))?);
     Ok(out)
+}
+
+/// What an `impl` is to the module.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The filter, of HTTP.
+    Http,
+    /// The filter, of TCP.
+    Tcp,
+    /// The filter, of HTTP; there is an `impl TcpFilter` beside.
+    HttpOfBoth,
+    /// What that filter is on TCP.
+    TcpOfBoth,
+}
+
+impl Role {
+    fn read(is_tcp: bool, arguments: &TokenStream) -> Result<Self, Mistake> {
+        let mut arguments = arguments.clone().into_iter();
+        match (arguments.next(), arguments.next()) {
+            (None, _) => Ok(if is_tcp { Self::Tcp } else { Self::Http }),
+            (Some(word), None) if !is_tcp && is_word(&word, "tcp") => Ok(Self::HttpOfBoth),
+            (Some(word), None) if is_tcp && is_word(&word, "http") => Ok(Self::TcpOfBoth),
+            (Some(other), _) => Err(Mistake::new(
+                "#[filter] takes no arguments, but for a filter of both: `#[filter(tcp)] impl Filter for …` and \
+                 `#[filter(http)] impl TcpFilter for …`",
+                other.span(),
+            )),
+        }
+    }
+
+    const fn callbacks(self) -> &'static [Callback] {
+        match self {
+            Self::Http | Self::HttpOfBoth => &HTTP,
+            Self::Tcp | Self::TcpOfBoth => &TCP,
+        }
+    }
+
+    /// What follows the `impl`.
+    fn export(self, filter: &TokenStream) -> String {
+        let export =
+            |start: &str, write: &str| format!("::meshgate_sdk::export!({filter}, {start}, {write});");
+        match self {
+            Self::Http => export("start_http", "write_http"),
+            Self::Tcp => export("start_tcp", "write_tcp"),
+            Self::HttpOfBoth => export("start_both", "write_both"),
+            Self::TcpOfBoth => format!(
+                "const _: () = ::core::assert!(<{filter} as ::meshgate_sdk::Filter>::SERVES_TCP, {:?});",
+                "write `#[filter(tcp)]` before `impl Filter`"
+            ),
+        }
+    }
 }
 
 /// What stands in the `impl`.
@@ -121,7 +167,9 @@ struct Members {
     /// All of it, with `async` before the callbacks that may wait and do not.
     tokens: TokenStream,
     types: Vec<String>,
-    /// The type of what `configure` takes.
+    /// There is a `configure`.
+    configures: bool,
+    /// The type of what it takes.
     config: Option<String>,
     callbacks: Vec<&'static str>,
     awaits: Vec<&'static str>,
@@ -138,6 +186,7 @@ impl Members {
             if let TokenTree::Group(group) = &token
                 && previous.as_ref().is_some_and(|word| is_word(word, "configure"))
             {
+                members.configures = true;
                 members.config = parameter_type(group.stream());
             }
             if is_word(&token, "fn")
@@ -195,20 +244,35 @@ impl Members {
     }
 
     /// The members that the author left out and that the trait needs.
-    fn additions(&self) -> String {
+    fn additions(&self, role: Role) -> Result<String, Mistake> {
         let list = |names: &[&str]| names.iter().map(|name| format!("{name:?}, ")).collect::<String>();
         let mut text = format!(
             "const CALLBACKS: &'static [&'static str] = &[{}]; const AWAITS: &'static [&'static str] = &[{}];",
             list(&self.callbacks),
             list(&self.awaits)
         );
-        let config = self.config.as_deref().unwrap_or("::meshgate_sdk::config::Empty");
+        let mut config = self.config.as_deref().unwrap_or("::meshgate_sdk::config::Empty");
+        if role == Role::HttpOfBoth {
+            text.push_str("const SERVES_TCP: bool = true;");
+        }
+        if role == Role::TcpOfBoth {
+            let of_plugin = ["tick", "queue_ready"].iter().any(|callback| self.callbacks.contains(callback));
+            if self.configures || of_plugin || self.types.iter().any(|given| given == "Config") {
+                let message = "`Config`, `configure`, `on_tick` and `on_queue` of a filter of both stand in its `impl Filter`";
+                return Err(Mistake::new(message, Span::call_site()));
+            }
+            config = "<Self as ::meshgate_sdk::Filter>::Config";
+            text.push_str(&format!(
+                "fn configure(config: {config}) -> ::core::result::Result<Self, ::meshgate_sdk::ConfigError> {{ \
+                 <Self as ::meshgate_sdk::Filter>::configure(config) }}"
+            ));
+        }
         for (name, default) in [("Config", config), ("State", "()")] {
             if !self.types.iter().any(|given| given == name) {
                 text.push_str(&format!("type {name} = {default};"));
             }
         }
-        text
+        Ok(text)
     }
 }
 

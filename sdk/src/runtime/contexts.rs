@@ -4,10 +4,12 @@
 use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::{Action, ContextType, PeerType};
 
-use super::kind::{Http, Kind, Tcp};
+use super::kind::{Both, Http, Kind, Tcp};
 use super::{Root, Session, Stream};
 use crate::filter::Filter;
+use crate::host::{self, MapType};
 use crate::log::{Level, line};
+use crate::property;
 use crate::tcp::{ClosedBy, TcpFilter};
 
 /// Makes `F` this module's filter. Called once, when the VM starts.
@@ -20,6 +22,12 @@ pub fn start_http<F: Filter>() {
 pub fn start_tcp<F: TcpFilter>() {
     report_panics();
     proxy_wasm::set_root_context(|context| Box::new(Root::<Tcp<F>>::new(context)));
+}
+
+/// As [`start_http`], of a filter for both.
+pub fn start_both<F: Filter + TcpFilter>() {
+    report_panics();
+    proxy_wasm::set_root_context(|context| Box::new(Root::<Both<F>>::new(context)));
 }
 
 /// Without it a trap says where the module stopped, but not why.
@@ -79,6 +87,40 @@ impl<F: TcpFilter> RootContext for Root<Tcp<F>> {
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::StreamContext)
     }
+}
+
+impl<F: Filter + TcpFilter> RootContext for Root<Both<F>> {
+    fn on_configure(&mut self, size: usize) -> bool {
+        self.configure(size)
+    }
+
+    fn on_tick(&mut self) {
+        self.tick();
+    }
+
+    fn on_queue_ready(&mut self, queue: u32) {
+        self.queue_ready(queue);
+    }
+
+    fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(self.stream(context)))
+    }
+
+    fn create_stream_context(&self, context: u32) -> Option<Box<dyn StreamContext>> {
+        Some(Box::new(self.session(context)))
+    }
+
+    /// The crate asks when the host creates a stream context, which is the effective one then.
+    fn get_type(&self) -> Option<ContextType> {
+        Some(if is_http() { ContextType::HttpContext } else { ContextType::StreamContext })
+    }
+}
+
+/// Whether the stream context that is being created is one of HTTP. The ABI does not say; but a request has a protocol, which
+/// a connection has not. A host may keep properties from a filter; then there may be a request to be seen.
+fn is_http() -> bool {
+    property::bytes("request/protocol").is_some()
+        || host::header(MapType::HttpRequestHeaders, ":method").is_ok()
 }
 
 impl<F: Filter> Context for Stream<F> {

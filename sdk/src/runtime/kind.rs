@@ -1,4 +1,4 @@
-//! The two kinds of filters, of HTTP and of TCP: what their plugins and stream contexts need of each.
+//! The kinds of filters, of HTTP, of TCP and of both: what their plugins and stream contexts need of each.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -12,11 +12,10 @@ use super::half::{Half, Stage};
 use crate::body::Carries;
 use crate::config::ConfigError;
 use crate::error::{Outcome, Stop};
-use crate::exchange::Exchange;
 use crate::filter::Filter;
 use crate::host::{Direction, Status};
 use crate::queue::SharedQueue;
-use crate::tcp::{Connection, TcpFilter};
+use crate::tcp::TcpFilter;
 
 /// A kind of filters.
 pub(crate) trait Kind: Sized + 'static {
@@ -24,14 +23,13 @@ pub(crate) trait Kind: Sized + 'static {
     type Filter: 'static;
     /// What it is configured by.
     type Config: DeserializeOwned + JsonSchema + 'static;
-    /// What its stream contexts are about.
-    type Subject: Subject;
-    /// The callbacks that the filter has, as the ABI calls them; for the manifest, and for the simulated host.
+    /// The callbacks that the filter has for HTTP and for TCP, as the ABI calls them; for the manifest, and for the simulated
+    /// host.
     #[cfg(not(target_arch = "wasm32"))]
-    const CALLBACKS: &'static [&'static str];
+    const CALLBACKS: [&'static [&'static str]; 2];
     /// Those of them that wait for something.
     #[cfg(not(target_arch = "wasm32"))]
-    const AWAITS: &'static [&'static str];
+    const AWAITS: [&'static [&'static str]; 2];
 
     /// Makes the filter.
     ///
@@ -86,11 +84,10 @@ pub(crate) struct Http<F>(PhantomData<F>);
 impl<F: Filter> Kind for Http<F> {
     type Filter = F;
     type Config = F::Config;
-    type Subject = Exchange<F>;
     #[cfg(not(target_arch = "wasm32"))]
-    const CALLBACKS: &'static [&'static str] = F::CALLBACKS;
+    const CALLBACKS: [&'static [&'static str]; 2] = [F::CALLBACKS, &[]];
     #[cfg(not(target_arch = "wasm32"))]
-    const AWAITS: &'static [&'static str] = F::AWAITS;
+    const AWAITS: [&'static [&'static str]; 2] = [F::AWAITS, &[]];
 
     fn configure(config: F::Config) -> Result<F, ConfigError> {
         F::configure(config)
@@ -112,11 +109,10 @@ pub(crate) struct Tcp<F>(PhantomData<F>);
 impl<F: TcpFilter> Kind for Tcp<F> {
     type Filter = F;
     type Config = F::Config;
-    type Subject = Connection<F>;
     #[cfg(not(target_arch = "wasm32"))]
-    const CALLBACKS: &'static [&'static str] = F::CALLBACKS;
+    const CALLBACKS: [&'static [&'static str]; 2] = [&[], F::CALLBACKS];
     #[cfg(not(target_arch = "wasm32"))]
-    const AWAITS: &'static [&'static str] = F::AWAITS;
+    const AWAITS: [&'static [&'static str]; 2] = [&[], F::AWAITS];
 
     fn configure(config: F::Config) -> Result<F, ConfigError> {
         F::configure(config)
@@ -128,5 +124,30 @@ impl<F: TcpFilter> Kind for Tcp<F> {
 
     async fn on_queue(filter: Rc<F>, queue: SharedQueue) -> Outcome {
         filter.on_queue(queue).await
+    }
+}
+
+/// Filters of both: what is not of one exchange or one connection, they have as filters of HTTP.
+#[derive(Debug)]
+pub(crate) struct Both<F>(PhantomData<F>);
+
+impl<F: Filter + TcpFilter> Kind for Both<F> {
+    type Filter = F;
+    type Config = <F as Filter>::Config;
+    #[cfg(not(target_arch = "wasm32"))]
+    const CALLBACKS: [&'static [&'static str]; 2] = [<F as Filter>::CALLBACKS, <F as TcpFilter>::CALLBACKS];
+    #[cfg(not(target_arch = "wasm32"))]
+    const AWAITS: [&'static [&'static str]; 2] = [<F as Filter>::AWAITS, <F as TcpFilter>::AWAITS];
+
+    fn configure(config: Self::Config) -> Result<F, ConfigError> {
+        <F as Filter>::configure(config)
+    }
+
+    async fn on_tick(filter: Rc<F>) -> Outcome {
+        Filter::on_tick(&*filter).await
+    }
+
+    async fn on_queue(filter: Rc<F>, queue: SharedQueue) -> Outcome {
+        Filter::on_queue(&*filter, queue).await
     }
 }

@@ -18,9 +18,9 @@ pub(crate) mod task;
 pub(crate) mod timers;
 
 #[cfg(target_arch = "wasm32")]
-pub use self::contexts::{start_http, start_tcp};
+pub use self::contexts::{start_both, start_http, start_tcp};
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) use self::kind::{Http, Kind, Tcp};
+pub(crate) use self::kind::{Both, Http, Kind, Tcp};
 pub(crate) use self::plugin::Root;
 pub(crate) use self::session::Session;
 pub(crate) use self::stream::Stream;

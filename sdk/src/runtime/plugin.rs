@@ -1,6 +1,7 @@
 //! A root context, and what it has in common with its streams.
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -17,32 +18,42 @@ use crate::log::{Level, line};
 use crate::queue::SharedQueue;
 
 /// A root context: a filter with its configuration, as soon as it has one.
-pub(crate) struct Root<K: Kind>(pub(super) Rc<Plugin<K>>);
+pub(crate) struct Root<K: Kind>(pub(super) Rc<Plugin<K::Filter>>, PhantomData<K>);
 
 /// What a root context shares with its streams.
-pub(crate) struct Plugin<K: Kind> {
+pub(crate) struct Plugin<F> {
     pub(super) context: u32,
-    pub(super) filter: RefCell<Option<Rc<K::Filter>>>,
+    pub(super) filter: RefCell<Option<Rc<F>>>,
     tick: RefCell<Option<Task>>,
     /// What takes something out of a queue.
     queue: RefCell<Option<Task>>,
     /// The queues that have something beside.
     ready: RefCell<Vec<u32>>,
     /// The exchanges or connections that have waited for something.
-    waiting: RefCell<IdMap<Rc<K::Subject>>>,
+    waiting: RefCell<IdMap<Rc<dyn Waits>>>,
+    /// Makes what tells the filter of a queue.
+    on_queue: fn(Wakeup, Rc<F>, SharedQueue) -> Task,
+}
+
+/// An exchange or a connection, as the plugin knows those that have waited for something.
+trait Waits {
+    /// Runs what waits on this way, outside of a callback for it.
+    fn go_on(self: Rc<Self>, direction: Direction);
 }
 
 impl<K: Kind> Root<K> {
     /// `proxy_on_context_create`, for a root context.
     pub(crate) fn new(context: u32) -> Self {
-        Self(Rc::new(Plugin {
+        let plugin = Plugin {
             context,
             filter: RefCell::default(),
             tick: RefCell::default(),
             queue: RefCell::default(),
             ready: RefCell::default(),
             waiting: RefCell::new(ids::map()),
-        }))
+            on_queue: |wakeup, filter, queue| Task::new(wakeup, K::on_queue(filter, queue)),
+        };
+        Self(Rc::new(plugin), PhantomData)
     }
 
     /// `proxy_on_configure`
@@ -119,11 +130,11 @@ impl<K: Kind> std::fmt::Debug for Root<K> {
     }
 }
 
-impl<K: Kind> Plugin<K> {
+impl<F> Plugin<F> {
     /// A callback for a body, or for what one side of a connection sends; `begin` runs the filter's when it begins.
-    pub(super) fn body(
+    pub(super) fn body<S: Subject>(
         &self,
-        subject: &Rc<K::Subject>,
+        subject: &Rc<S>,
         direction: Direction,
         size: usize,
         end: bool,
@@ -138,7 +149,7 @@ impl<K: Kind> Plugin<K> {
             // What the filter wanted of this body it has had.
             return half.pass();
         }
-        self.enter(subject);
+        self.enter(&**subject);
         half.body.grew(size, end);
         let outcome = if half.has_begun.replace(true) {
             half.poll()
@@ -153,7 +164,7 @@ impl<K: Kind> Plugin<K> {
     /// `proxy_on_http_call_response`, of a call that was made in a callback of this stream context.
     pub(super) fn http_call_response(
         &self,
-        subject: &K::Subject,
+        subject: &impl Subject,
         token: u32,
         headers: usize,
         body: usize,
@@ -165,21 +176,21 @@ impl<K: Kind> Plugin<K> {
     }
 
     /// `proxy_on_grpc_receive` and `proxy_on_grpc_close`, of such a call.
-    pub(super) fn grpc_call_response(&self, subject: &K::Subject, token: u32, status: u32, size: usize) {
+    pub(super) fn grpc_call_response(&self, subject: &impl Subject, token: u32, status: u32, size: usize) {
         self.enter(subject);
         calls::grpc_answered(token, status, size);
         self.settle(subject.context());
     }
 
     /// A callback that nobody waits for.
-    pub(super) fn tell(&self, subject: &K::Subject, tell: impl FnOnce()) {
+    pub(super) fn tell(&self, subject: &impl Subject, tell: impl FnOnce()) {
         self.enter(subject);
         tell();
         self.settle(subject.context());
     }
 
     /// `proxy_on_delete`, of a stream context. What waits owns the subject that owns it.
-    pub(super) fn over(&self, subject: &K::Subject) {
+    pub(super) fn over(&self, subject: &impl Subject) {
         let context = subject.context();
         if subject.has_waited().get() {
             subject.cancel();
@@ -190,14 +201,14 @@ impl<K: Kind> Plugin<K> {
         self.settle(context);
     }
 
-    pub(super) fn enter(&self, subject: &K::Subject) {
+    pub(super) fn enter(&self, subject: &impl Subject) {
         current::enter(self.context, subject.context());
     }
 
     /// What the host is told when a callback of a stream context returns.
-    pub(super) fn concluded(
+    pub(super) fn concluded<S: Subject>(
         &self,
-        subject: &Rc<K::Subject>,
+        subject: &Rc<S>,
         direction: Direction,
         outcome: Poll<Outcome>,
     ) -> Action {
@@ -205,12 +216,12 @@ impl<K: Kind> Plugin<K> {
         let action = match outcome {
             Poll::Ready(Ok(())) => half.pass(),
             Poll::Ready(Err(stop)) => {
-                subject.stop(stop, K::Subject::callback(direction, half.stage.get()));
+                subject.stop(stop, S::callback(direction, half.stage.get()));
                 Action::Pause
             }
             Poll::Pending => {
                 if !subject.has_waited().replace(true) {
-                    self.waiting.borrow_mut().insert(subject.context(), Rc::clone(subject));
+                    self.waiting.borrow_mut().insert(subject.context(), Rc::clone(subject) as Rc<dyn Waits>);
                 }
                 // Trailers end the body: there is no next part to let through for.
                 let holds_all = half.trailers_due.get() || half.stage.get() != Stage::Body;
@@ -235,7 +246,7 @@ impl<K: Kind> Plugin<K> {
             }
             current::act_for(context);
             match subject {
-                Some(subject) => go_on(&subject, direction),
+                Some(subject) => subject.go_on(direction),
                 None => self.go_on(direction),
             }
         }
@@ -257,8 +268,8 @@ impl<K: Kind> Plugin<K> {
         let next = || if self.queue.borrow().is_none() { self.ready.borrow_mut().pop() } else { None };
         while let Some(queue) = next() {
             let Some(filter) = self.filter.borrow().clone() else { return };
-            let queue = K::on_queue(filter, SharedQueue::of_host(queue));
-            run(&self.queue, Task::new(self.wakeup(Direction::Response), queue), "on_queue");
+            let queue = SharedQueue::of_host(queue);
+            run(&self.queue, (self.on_queue)(self.wakeup(Direction::Response), filter, queue), "on_queue");
         }
     }
 
@@ -286,30 +297,31 @@ pub(super) fn meanwhile(half: &Half) -> Action {
     if half.is_busy() { Action::Pause } else { Action::Continue }
 }
 
-/// Runs what waits on this way, outside of a callback for it.
-fn go_on<S: Subject>(subject: &Rc<S>, direction: Direction) {
-    let half = subject.half(direction);
-    if !half.is_busy() {
-        return;
-    }
-    let mut outcome = half.poll();
-    if half.trailers_due.get() && matches!(outcome, Poll::Ready(Ok(()))) {
-        outcome = subject.after_body(direction);
-    }
-    let callback = S::callback(direction, half.stage.get());
-    let lets_go = match outcome {
-        Poll::Ready(Ok(())) => true,
-        Poll::Ready(Err(stop)) => {
-            subject.stop(stop, callback);
-            false
+impl<S: Subject> Waits for S {
+    fn go_on(self: Rc<Self>, direction: Direction) {
+        let half = self.half(direction);
+        if !half.is_busy() {
+            return;
         }
-        Poll::Pending => half.wants() == Wants::Next,
-    };
-    if lets_go
-        && half.take_held()
-        && let Err(status) = subject.resume(direction)
-    {
-        line(Level::Error, &format!("{callback}: the host does not resume: {status}"));
+        let mut outcome = half.poll();
+        if half.trailers_due.get() && matches!(outcome, Poll::Ready(Ok(()))) {
+            outcome = self.after_body(direction);
+        }
+        let callback = S::callback(direction, half.stage.get());
+        let lets_go = match outcome {
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(stop)) => {
+                self.stop(stop, callback);
+                false
+            }
+            Poll::Pending => half.wants() == Wants::Next,
+        };
+        if lets_go
+            && half.take_held()
+            && let Err(status) = self.resume(direction)
+        {
+            line(Level::Error, &format!("{callback}: the host does not resume: {status}"));
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::half::{Half, Stage};
-use super::kind::{Subject, Tcp};
+use super::kind::{Kind, Subject};
 use super::plugin::{Plugin, Root, meanwhile};
 use super::run;
 use super::task::has;
@@ -17,10 +17,10 @@ use crate::tcp::{ClosedBy, Connection, TcpFilter};
 /// A stream context.
 pub(crate) struct Session<F: TcpFilter> {
     connection: Rc<Connection<F>>,
-    plugin: Rc<Plugin<Tcp<F>>>,
+    plugin: Rc<Plugin<F>>,
 }
 
-impl<F: TcpFilter> Root<Tcp<F>> {
+impl<F: TcpFilter, K: Kind<Filter = F>> Root<K> {
     /// `proxy_on_context_create`, for a stream context of this plugin.
     pub(crate) fn session(&self, context: u32) -> Session<F> {
         let filter = self.0.filter.borrow().clone();
@@ -38,7 +38,7 @@ impl<F: TcpFilter> Session<F> {
             return Action::Continue;
         }
         let connection = &self.connection;
-        self.plugin.enter(connection);
+        self.plugin.enter(&**connection);
         let outcome = run!(connection, Direction::Request, "new_connection", |filter, connection| {
             filter.on_connection(connection)
         });
@@ -87,12 +87,12 @@ impl<F: TcpFilter> Session<F> {
 
     /// `proxy_on_http_call_response`, of a call that was made in a callback of this context.
     pub(crate) fn http_call_response(&self, token: u32, headers: usize, body: usize, trailers: usize) {
-        self.plugin.http_call_response(&self.connection, token, headers, body, trailers);
+        self.plugin.http_call_response(&*self.connection, token, headers, body, trailers);
     }
 
     /// `proxy_on_grpc_receive` and `proxy_on_grpc_close`, of such a call.
     pub(crate) fn grpc_call_response(&self, token: u32, status: u32, size: usize) {
-        self.plugin.grpc_call_response(&self.connection, token, status, size);
+        self.plugin.grpc_call_response(&*self.connection, token, status, size);
     }
 
     /// `proxy_on_log`
@@ -116,7 +116,7 @@ impl<F: TcpFilter> Session<F> {
 /// `proxy_on_delete`
 impl<F: TcpFilter> Drop for Session<F> {
     fn drop(&mut self) {
-        self.plugin.over(&self.connection);
+        self.plugin.over(&*self.connection);
     }
 }
 

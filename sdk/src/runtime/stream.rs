@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::half::{Half, Stage};
-use super::kind::{Http, Subject};
+use super::kind::{Kind, Subject};
 use super::plugin::{Plugin, Root, meanwhile};
 use super::run;
 use super::task::has;
@@ -21,10 +21,10 @@ use crate::host::{self, Action, Direction, Status};
 /// A stream context.
 pub(crate) struct Stream<F: Filter> {
     exchange: Rc<Exchange<F>>,
-    plugin: Rc<Plugin<Http<F>>>,
+    plugin: Rc<Plugin<F>>,
 }
 
-impl<F: Filter> Root<Http<F>> {
+impl<F: Filter, K: Kind<Filter = F>> Root<K> {
     /// `proxy_on_context_create`, for a stream context of this plugin.
     pub(crate) fn stream(&self, context: u32) -> Stream<F> {
         let filter = self.0.filter.borrow().clone();
@@ -42,7 +42,7 @@ impl<F: Filter> Stream<F> {
             return Action::Continue;
         }
         let exchange = &self.exchange;
-        self.plugin.enter(exchange);
+        self.plugin.enter(&**exchange);
         exchange.request.has_more.set(!end);
         let outcome = run!(exchange, Direction::Request, "request_headers", |filter, exchange| filter
             .on_request(exchange));
@@ -55,7 +55,7 @@ impl<F: Filter> Stream<F> {
             return Action::Continue;
         }
         let exchange = &self.exchange;
-        self.plugin.enter(exchange);
+        self.plugin.enter(&**exchange);
         exchange.response.has_more.set(!end);
         let outcome = run!(exchange, Direction::Response, "response_headers", |filter, exchange| filter
             .on_response(exchange));
@@ -101,7 +101,7 @@ impl<F: Filter> Stream<F> {
     fn trailers(&self, direction: Direction) -> Action {
         let exchange = &self.exchange;
         let half = exchange.half(direction);
-        self.plugin.enter(exchange);
+        self.plugin.enter(&**exchange);
         if half.is_busy() {
             // The body has ended; its callback may be done with that.
             half.trailers_due.set(true);
@@ -117,12 +117,12 @@ impl<F: Filter> Stream<F> {
 
     /// `proxy_on_http_call_response`, of a call that was made in a callback of this context.
     pub(crate) fn http_call_response(&self, token: u32, headers: usize, body: usize, trailers: usize) {
-        self.plugin.http_call_response(&self.exchange, token, headers, body, trailers);
+        self.plugin.http_call_response(&*self.exchange, token, headers, body, trailers);
     }
 
     /// `proxy_on_grpc_receive` and `proxy_on_grpc_close`, of such a call.
     pub(crate) fn grpc_call_response(&self, token: u32, status: u32, size: usize) {
-        self.plugin.grpc_call_response(&self.exchange, token, status, size);
+        self.plugin.grpc_call_response(&*self.exchange, token, status, size);
     }
 
     /// `proxy_on_foreign_function`
@@ -150,7 +150,7 @@ impl<F: Filter> Stream<F> {
 /// `proxy_on_delete`
 impl<F: Filter> Drop for Stream<F> {
     fn drop(&mut self) {
-        self.plugin.over(&self.exchange);
+        self.plugin.over(&*self.exchange);
     }
 }
 

@@ -42,7 +42,7 @@ impl Callback {
 
     /// Whether filters of this kind have it.
     pub(crate) fn is_of<K: Kind>(self) -> bool {
-        self.names().iter().any(|name| K::CALLBACKS.contains(name))
+        self.names().iter().any(|name| K::CALLBACKS.iter().any(|callbacks| callbacks.contains(name)))
     }
 }
 

@@ -1,9 +1,10 @@
 //! The standard filter `authz`: rows 19 and 20 of what others do, from the outside.
 
 use meshgate_tests::{
-    Ask, Authority, Backend, Client, Load, Meshgate, Says, Setup, TlsClient, Wire, filter,
-    with_custom_section,
+    Ask, Authority, Backend, Client, Ended, Load, Meshgate, Says, Setup, Socket, SocketBackend, TlsClient,
+    Wire, filter, with_custom_section,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const NAME: &str = "a.example.com";
 const FRONTEND: &str = "spiffe://cluster.local/ns/production/sa/ingress-gateway";
@@ -95,6 +96,143 @@ async fn row_19_identity_method_and_path_must_all_fit() {
     assert_eq!(count("denied", ""), 8.0);
     assert_eq!(gate.access("/admin/x").await["response_code_details"], "authz_denied[no-admin]");
     assert_eq!(gate.access("/orders").await["response_code"], 200);
+}
+
+/// Requests and connections by what became of them: decision, rule, and how many.
+async fn decided(gate: &Meshgate, expected: &[(&str, &str, u32)]) {
+    let metrics = gate.metrics().await;
+    for (decision, rule, times) in expected {
+        let labels = [("decision", *decision), ("rule", *rule)];
+        let counted = metrics.sum("meshgate_authz_decisions_total", &labels);
+        assert_eq!(counted, f64::from(*times), "{decision} {rule:?}");
+    }
+}
+
+#[tokio::test]
+async fn row_19_on_tcp_who_may_not_come_in_is_disconnected() {
+    let world = World::new();
+    let backend = SocketBackend::start().await;
+    // A condition of HTTP makes a rule that refuses wider, and one that lets in vanish.
+    let chain = "
+        - authz:
+            deny:
+              test: {from: {namespaces: [test]}, to: {paths: [/admin]}}
+            allow:
+              frontend: {from: {identities: [cluster.local/ns/production/sa/ingress-gateway]}}
+              readers: {to: {methods: [GET]}}
+        ";
+    let gate =
+        world.gate(chain).listener("protocol: tcp").cluster_of("one", &[backend.address()], "").start().await;
+    let mut admitted = world.client(Some(FRONTEND)).connect(gate.address()).await;
+    admitted.stream.write_all(b"hello").await.unwrap();
+    let mut server = backend.accept().await;
+    server.expect("hello").await;
+    for identity in [Some(OTHER), None] {
+        let mut refused = world.client(identity).connect(gate.address()).await;
+        let mut heard = Vec::new();
+        refused.stream.read_to_end(&mut heard).await.unwrap();
+        assert!(heard.is_empty(), "{identity:?}");
+    }
+    assert!(!backend.is_waited_for().await, "nobody was connected to for them");
+    // Who is in stays in.
+    server.write("welcome").await;
+    let mut heard = [0; 7];
+    admitted.stream.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"welcome");
+    decided(&gate, &[("allowed", "frontend", 1), ("denied", "test", 1), ("denied", "", 1)]).await;
+}
+
+#[tokio::test]
+async fn row_19_on_tcp_by_addresses_ports_and_names() {
+    let world = World::new();
+    let backend = SocketBackend::start().await;
+    let admits = async |setup: Setup, expected: bool| {
+        let gate = setup.cluster_of("one", &[backend.address()], "").start().await;
+        let mut client = Socket::connect(gate.address()).await;
+        if expected {
+            client.write("hello").await;
+            backend.accept().await.expect("hello").await;
+        } else {
+            assert_eq!(client.end().await, Ended::in_order(""));
+        }
+    };
+    for (rules, expected) in [
+        ("{}", true),
+        ("{default: deny}", false),
+        ("{allow: {near: {from: {addresses: [127.0.0.0/8, ::1]}}}}", true),
+        ("{allow: {far: {from: {addresses: [10.0.0.0/8]}}}}", false),
+        ("{deny: {far: {from: {not_addresses: [10.0.0.0/8]}}}}", false),
+        ("{allow: {elsewhere: {to: {ports: [1]}}}}", false),
+        ("{deny: {elsewhere: {to: {not_ports: [1]}}}}", false),
+        ("{deny: {elsewhere: {to: {ports: [1]}}}}", true),
+        ("{dry_run: true, default: deny}", true),
+    ] {
+        admits(Meshgate::chain(&format!("- authz: {rules}")).listener("protocol: tcp"), expected).await;
+    }
+
+    // The name is known although the bytes are passed on as they are.
+    let gate = Meshgate::chain("- authz: {allow: {ours: {when: {server_names: [\"*.example.com\"]}}}}")
+        .listener("protocol: tcp")
+        .listener("tls_passthrough: {}")
+        .cluster_of("one", &[backend.address()], "")
+        .start()
+        .await;
+    for (name, expected) in [(NAME, true), ("example.org", false)] {
+        let client = TlsClient::new(name, &world.servers);
+        let shaken = client.try_connect(gate.address());
+        if expected {
+            let (server, _) = tokio::join!(
+                async {
+                    let mut server = backend.accept().await;
+                    // A handshake begins with this byte.
+                    server.read(1).await
+                },
+                shaken
+            );
+            assert_eq!(server, [0x16]);
+        } else {
+            assert!(shaken.await.is_err());
+        }
+    }
+    decided(&gate, &[("allowed", "ours", 1), ("denied", "", 1)]).await;
+}
+
+#[tokio::test]
+async fn one_chain_serves_http_and_tcp() {
+    let (backend, sockets) = (Backend::echo("one").await, SocketBackend::start().await);
+    let yaml = format!(
+        "workers: 1
+admin: {{address: 127.0.0.1:0}}
+listeners:
+  - {{name: web, address: 127.0.0.1:0, chain: guard, cluster: one}}
+  - {{name: database, address: 127.0.0.1:0, protocol: tcp, chain: guard, cluster: two}}
+chains:
+  guard:
+    - authz: {{deny: {{admin: {{to: {{paths: [/admin]}}}}}}, audit: {{all: {{}}}}}}
+    - authz: {{allow: {{near: {{from: {{addresses: [127.0.0.0/8, ::1]}}}}}}}}
+clusters:
+  - {{name: one, endpoints: [\"{}\"]}}
+  - {{name: two, endpoints: [\"{}\"]}}
+",
+        backend.address(),
+        sockets.address()
+    );
+    let gate = Meshgate::with(&yaml).start().await;
+    let before = gate.reload().await;
+    for _ in 0..3 {
+        assert_eq!(Client::http1(gate.listener("web")).await.get("/admin").await.status, 403);
+        let mut client = Socket::connect(gate.listener("database")).await;
+        assert_eq!(client.end().await, Ended::in_order(""), "no path could be other than that one");
+    }
+    gate.replace("meshgate.yaml", yaml.replace("paths: [/admin]", "ports: [1]"));
+    gate.reloaded(&before).await;
+    for _ in 0..3 {
+        assert_eq!(Client::http1(gate.listener("web")).await.get("/admin").await.status, 200);
+        let mut client = Socket::connect(gate.listener("database")).await;
+        client.write("hello").await;
+        sockets.accept().await.expect("hello").await;
+    }
+    decided(&gate, &[("audited", "all", 12), ("allowed", "near", 6)]).await;
 }
 
 #[tokio::test]
