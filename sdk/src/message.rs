@@ -1,8 +1,11 @@
 //! The request and the response of an exchange. Used through `Exchange`.
 
+use std::net::{IpAddr, SocketAddr};
+
 use crate::error::Refused;
 use crate::headers::Headers;
 use crate::host::MapType;
+use crate::property;
 use crate::target::Target;
 
 /// The exchange's request.
@@ -100,6 +103,45 @@ impl Request {
         (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
     }
 
+    /// The address that the request comes from. Of the proxies in front, `trusted_hops` are trusted to say it in
+    /// `x-forwarded-for`; without any, it is the address that the connection comes from.
+    ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// # struct Near;
+    /// # #[filter]
+    /// # impl Filter for Near {
+    /// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+    /// fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+    ///     // The load balancer in front is one.
+    ///     match exchange.request().client_address(1) {
+    ///         Some(address) if address.is_loopback() => Ok(()),
+    ///         _ => Reply::new(403).into(),
+    ///     }
+    /// }
+    /// # }
+    /// # fn main() {
+    /// # use meshgate_sdk::testing::{Proxy, Request};
+    /// # let request = |chain: &str| Request::get("/").header("x-forwarded-for", chain);
+    /// # let mut proxy = Proxy::new::<Near>("");
+    /// # assert_eq!(proxy.send(request("192.0.2.7, 127.0.0.1:9, 10.0.0.1")).status(), 200);
+    /// # assert_eq!(proxy.send(request("127.0.0.1, 192.0.2.7, 10.0.0.1")).status(), 403);
+    /// # assert_eq!(proxy.send(request("unknown, 10.0.0.1")).status(), 403);
+    /// # assert_eq!(proxy.send(Request::get("/")).status(), 403);
+    /// # }
+    /// ```
+    pub fn client_address(&self, trusted_hops: u8) -> Option<IpAddr> {
+        if trusted_hops == 0 {
+            return address(&property::text("source/address")?);
+        }
+        let pairs = self.headers().pairs();
+        let lines: Vec<_> = pairs.all("x-forwarded-for").map(String::from_utf8_lossy).collect();
+        // Of the addresses the last was written by this proxy, the one before by the proxy in front of it, and so on. With fewer
+        // than are trusted, the first is the one that the outermost of them wrote.
+        let latest = lines.iter().flat_map(|line| line.split(',')).rev().take(usize::from(trusted_hops) + 1);
+        address(latest.last()?.trim())
+    }
+
     /// Puts another method in the place of the client's.
     ///
     /// # Errors
@@ -123,6 +165,11 @@ impl Request {
     pub fn set_target(&self, target: &str) -> Result<(), Refused> {
         self.headers().set(":path", target)
     }
+}
+
+/// An address, with or without a port.
+fn address(text: &str) -> Option<IpAddr> {
+    text.parse().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))
 }
 
 /// The value of a cookie in a line `a=1; b="2"`.

@@ -14,7 +14,6 @@ use crate::pattern::without_port;
 pub(crate) struct Facts {
     /// None for a TCP connection, of which nothing is known that only HTTP says.
     request: Option<Request>,
-    /// None for a TCP connection: it comes from where it comes from.
     trusted_hops: u8,
     identity: OnceCell<Option<String>>,
     principal: OnceCell<Option<String>>,
@@ -70,21 +69,14 @@ impl Facts {
         })
     }
 
-    /// Where the request comes from, as the trusted proxies say. Of a chain of addresses the last was written by this proxy,
-    /// the one before by the proxy in front of it, and so on.
+    /// Where the request comes from, as the trusted proxies say; a connection comes from where it comes from.
     pub(crate) fn client_address(&self) -> Option<IpAddr> {
-        if self.trusted_hops == 0 {
-            return self.address();
+        match &self.request {
+            Some(request) if self.trusted_hops > 0 => {
+                *self.client_address.get_or_init(|| request.client_address(self.trusted_hops))
+            }
+            _ => self.address(),
         }
-        *self.client_address.get_or_init(|| {
-            let pairs = self.request?.headers().pairs();
-            let lines: Vec<String> =
-                pairs.all("x-forwarded-for").map(|line| String::from_utf8_lossy(line).into_owned()).collect();
-            let all: Vec<&str> = lines.iter().flat_map(|line| line.split(',')).map(str::trim).collect();
-            // With fewer proxies than trusted the first address is the one that the outermost of them wrote.
-            let nth = usize::from(self.trusted_hops).min(all.len().checked_sub(1)?);
-            all.iter().rev().nth(nth).and_then(|text| parse(text))
-        })
     }
 
     /// The authority without its port, in lower case.
@@ -140,9 +132,4 @@ impl Facts {
         }
         summary
     }
-}
-
-/// An address, with or without a port.
-fn parse(text: &str) -> Option<IpAddr> {
-    text.parse().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))
 }
