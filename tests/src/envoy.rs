@@ -31,6 +31,7 @@ pub struct Envoy {
 #[derive(Default)]
 pub struct EnvoySetup {
     filters: Vec<(String, Vec<u8>, String)>,
+    own_filters: Vec<Value>,
     clusters: Vec<Cluster>,
     tcp: bool,
     vm_configuration: String,
@@ -46,6 +47,8 @@ pub struct Facts {
     pub listener: Value,
     /// Keys of the first cluster.
     pub cluster: Value,
+    /// Keys of what the only route does.
+    pub route: Value,
 }
 
 struct Cluster {
@@ -86,6 +89,15 @@ impl EnvoySetup {
     /// Adds a filter at the chain's end: its plugin name, module and configuration.
     pub fn filter(mut self, name: &str, module: Vec<u8>, configuration: &str) -> EnvoySetup {
         self.filters.push((name.to_owned(), module, configuration.to_owned()));
+        self
+    }
+
+    /// Adds one of Envoy's own filters behind those: its name without `envoy.filters.http.`, and its configuration.
+    pub fn own_filter(mut self, name: &str, kind: &str, mut configuration: Value) -> EnvoySetup {
+        let kind = format!("type.googleapis.com/envoy.extensions.filters.http.{kind}");
+        extend(&mut configuration, &json!({"@type": kind}));
+        let name = format!("envoy.filters.http.{name}");
+        self.own_filters.push(json!({"name": name, "typed_config": configuration}));
         self
     }
 
@@ -212,6 +224,9 @@ impl EnvoySetup {
 
     fn http_filters(&self, folder: &Path) -> Vec<Value> {
         let mut filters = self.wasm_filters(folder, "http");
+        filters.extend(self.own_filters.iter().cloned());
+        let mut route = json!({"cluster": self.default_cluster()});
+        extend(&mut route, &self.facts.route);
         filters.push(json!({
             "name": "envoy.filters.http.router",
             "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
@@ -229,7 +244,7 @@ impl EnvoySetup {
                 "virtual_hosts": [{
                     "name": "all",
                     "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": self.default_cluster()}}],
+                    "routes": [{"match": {"prefix": "/"}, "route": route}],
                 }],
             },
             "http_filters": filters,

@@ -282,7 +282,7 @@ async fn row_20_by_default_everything_or_nothing() {
 }
 
 #[tokio::test]
-async fn a_changed_policy_meets_open_connections() {
+async fn row_19_a_changed_policy_meets_open_connections() {
     let backend = Backend::echo("one").await;
     let open = Meshgate::chain("- authz: {}").cluster("one", &[&backend]);
     let closed = open.clone().with_chain("- authz: {deny: {orders: {to: {paths: [/orders]}}}}").yaml();

@@ -193,10 +193,7 @@ async fn the_module_is_swapped_under_load_without_a_failed_request() {
         .cluster("policy", &[&policy])
         .start()
         .await;
-    let judge = |reply: &meshgate_tests::Reply| match (
-        reply.status.as_u16(),
-        reply.text().contains("\"x-user\":\"ann\""),
-    ) {
+    let judge = |reply: &Reply| match (reply.status.as_u16(), reply.text().contains("\"x-user\":\"ann\"")) {
         (200, true) => Ok(()),
         (other, _) => Err(other.to_string()),
     };

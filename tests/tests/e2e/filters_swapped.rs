@@ -43,6 +43,15 @@ const SWAPPED: &[Swapped] = &[
         configurations: ["{http: {cluster: one}}", "{http: {cluster: two, path: /check}}"],
     },
     Swapped {
+        name: "global-rate-limit",
+        // The cluster is no service of limits: without a decision, everything passes.
+        field: NONE,
+        configurations: [
+            "{cluster: one, domain: a, descriptors: [{entries: [{from: path}]}]}",
+            "{cluster: two, domain: b, shadow: true, descriptors: [{entries: [{from: method}, {from: client_address}]}]}",
+        ],
+    },
+    Swapped {
         name: "headers",
         field: NONE,
         configurations: ["{response: {set: {x-by: one}}}", "{request: {set: {x-by: two}}}"],

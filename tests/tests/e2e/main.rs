@@ -28,6 +28,7 @@ mod failures; // each way an exchange can fail: its status, its flag, and who no
 mod faults; // what goes wrong around the process: panics, full disks, clocks, bad links, no time; and a soak
 mod filters_swapped; // each standard filter comes, changes and goes under load
 mod forwarding; // fields that a proxy drops, adds or rewrites
+mod global_rate_limit; // the standard filter `global-rate-limit`
 mod grpc; // HTTP/2 to endpoints, gRPC through the proxy and from filters
 mod harness; // the harness itself
 mod headers; // the standard filter `headers`

@@ -265,6 +265,7 @@ pub(super) fn setup(script: &Script, one: SocketAddr, world: &World) -> EnvoySet
         node: json!({"id": "gate-7", "cluster": "gates", "metadata": {"REGION": "north", "LIST": ["a", "b"]}}),
         listener: json!({"traffic_direction": "INBOUND", "metadata": metadata("of the listener")}),
         cluster: json!({"metadata": metadata("of the cluster")}),
+        ..Facts::default()
     };
     Envoy::setup()
         .filter("conformance", without_imports(&guest("conformance"), MISSING), &script)
