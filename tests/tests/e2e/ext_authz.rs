@@ -7,8 +7,10 @@ use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::BodyExt;
 use meshgate_tests::{
-    Ask, Backend, Client, Load, Meshgate, filter, framed, full, messages, streamed, with_custom_section,
+    Ask, Backend, Client, Envoy, Load, Meshgate, Reply, filter, framed, full, messages, streamed,
+    with_custom_section,
 };
+use serde_json::json;
 
 /// A service over HTTP that lets in who says `good`, and whose status for others can be changed.
 async fn policy() -> (Backend, Arc<AtomicU16>) {
@@ -206,4 +208,68 @@ async fn the_module_is_swapped_under_load_without_a_failed_request() {
     }
     load.wait_for_more(200).await;
     load.stop().await.all_good();
+}
+
+/// What a client and the backend see of an answer.
+fn seen(reply: &Reply) -> [String; 6] {
+    let sent = reply.status.is_success().then(|| reply.json()["headers"]["x-user"].to_string());
+    let body = if sent.is_some() { String::new() } else { reply.text() };
+    let header = |name: &str| reply.header(name).to_owned();
+    [
+        reply.status.to_string(),
+        body,
+        sent.unwrap_or_default(),
+        header("x-why"),
+        header("location"),
+        header("x-user"),
+    ]
+}
+
+/// Envoy's own filter with the same service, over HTTP and over gRPC, answers as ours does.
+#[tokio::test]
+async fn envoys_own_filter_answers_alike() {
+    if Envoy::installed().is_none() {
+        println!("Envoy is not installed: nothing to compare with");
+        return;
+    }
+    let (backend, (policy, status), grpc) = (Backend::echo("one").await, policy().await, grpc_policy().await);
+    let exact = |name: &str| json!({"patterns": [{"exact": name}]});
+    let over_http = json!({"transport_api_version": "V3", "http_service": {
+        "server_uri": {"uri": "http://policy", "cluster": "policy", "timeout": "5s"},
+        "authorization_response": {"allowed_upstream_headers": exact("x-user"), "allowed_client_headers": exact("x-why")},
+    }});
+    let over_grpc = json!({"transport_api_version": "V3", "grpc_service": {
+        "envoy_grpc": {"cluster_name": "grpc"}, "timeout": "5s",
+    }});
+    let http = "http: {cluster: policy}, upstream_headers: [x-user], client_headers: [x-why]";
+    for (configuration, own) in [(http, over_http), ("grpc: {cluster: grpc}", over_grpc)] {
+        let gate = Meshgate::chain(&format!("- ext-authz: {{{configuration}, timeout: 5s}}"))
+            .cluster("one", &[&backend])
+            .cluster("policy", &[&policy])
+            .cluster_of("grpc", &[grpc.address()], "protocol: http2")
+            .start()
+            .await;
+        let envoy = Envoy::setup()
+            .own_filter("ext_authz", "ext_authz.v3.ExtAuthz", own)
+            .cluster("one", backend.address())
+            .cluster("policy", policy.address())
+            .http2_cluster("grpc", grpc.address())
+            .start()
+            .await;
+        // Whoever is not let in gets the service's status, and one of a service that fails is no decision.
+        for (for_others, ask) in [
+            (403, good as fn() -> Ask),
+            (403, || Ask::get("/a?b=c")),
+            (401, || Ask::post("/a?b=c", "hello").header("authorization", "bad")),
+            (302, || Ask::get("/a?b=c").header("x-user", "root")),
+            (503, || Ask::get("/a?b=c")),
+            (200, || Ask::get("/a?b=c").header("x-user", "root")),
+            (403, || Ask::get("/other")),
+        ] {
+            status.store(for_others, Ordering::Relaxed);
+            let ours = gate.call(ask()).await;
+            let theirs = Client::http1(envoy.address()).await.call(ask()).await;
+            assert_eq!(seen(&ours), seen(&theirs), "{configuration} {for_others}");
+        }
+    }
 }
