@@ -424,9 +424,96 @@ impl JsonSchema for Size {
     }
 }
 
+/// A share in percent, from 0 to 100, with at most four decimals: `5`, `0.0001`.
+///
+/// ```
+/// use meshgate_sdk::Dice;
+/// use meshgate_sdk::config::Percent;
+///
+/// #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// struct Config {
+///     /// How many of the requests.
+///     percent: Percent,
+/// }
+///
+/// let config: Config = serde_json::from_str(r#"{"percent": 0.5}"#).unwrap();
+/// let chosen = config.percent.hits(&Dice::new("sampling"));
+/// # let _ = chosen;
+/// assert_eq!(config.percent.to_string(), "0.5");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Percent(u32);
+
+impl Percent {
+    /// Every time.
+    pub const ALWAYS: Self = Self(Self::WHOLE);
+    /// A share is kept in millionths.
+    const WHOLE: u32 = 1_000_000;
+
+    /// The share with so many percent, if it is one.
+    pub fn new(percent: f64) -> Option<Self> {
+        let millionths = percent * 10_000.0;
+        let whole = millionths.round();
+        let fits = (0.0..=f64::from(Self::WHOLE)).contains(&whole) && (millionths - whole).abs() < 1e-6;
+        fits.then_some(Self(whole as u32))
+    }
+
+    /// Draws: true in this share of all cases. Never with 0, always with 100.
+    pub fn hits(self, dice: &crate::Dice) -> bool {
+        dice.below(Self::WHOLE.into()) < self.0.into()
+    }
+
+    /// Whether it is nothing at all.
+    pub fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", f64::from(self.0) / 10_000.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let percent = f64::deserialize(deserializer)?;
+        Self::new(percent).ok_or_else(|| {
+            let expected = "a share in percent, from 0 to 100, with at most four decimals";
+            de::Error::invalid_value(de::Unexpected::Float(percent), &expected)
+        })
+    }
+}
+
+impl JsonSchema for Percent {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Percent".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "number", "minimum": 0, "maximum": 100})
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_have_four_decimals() {
+        for (text, shown) in
+            [("0", "0"), ("0.0001", "0.0001"), ("33.3333", "33.3333"), ("100", "100"), ("5.0", "5")]
+        {
+            assert_eq!(serde_json::from_str::<Percent>(text).unwrap().to_string(), shown);
+        }
+        for wrong in ["-1", "-0.0001", "100.0001", "0.00001", "1e300", "\"5\"", "null"] {
+            assert!(serde_json::from_str::<Percent>(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]

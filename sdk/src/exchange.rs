@@ -1,6 +1,6 @@
 //! One exchange, as a filter's callbacks see it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -9,6 +9,7 @@ use crate::attempts::Attempts;
 use crate::body::{Arrived, Carries};
 use crate::error::Refused;
 use crate::filter::Filter;
+use crate::hold::Held;
 use crate::host::{BufferType, Direction};
 use crate::message::{Request, Response};
 use crate::property;
@@ -58,6 +59,8 @@ pub struct Exchange<F: Filter> {
     pub(crate) response: Half,
     /// Its plugin knows it, since it has waited for something.
     pub(crate) has_waited: Cell<bool>,
+    /// What it has of shared numbers, where the host does not take it back by itself.
+    pub(crate) held: RefCell<Vec<Held>>,
 }
 
 impl<F: Filter> Exchange<F> {
@@ -70,6 +73,7 @@ impl<F: Filter> Exchange<F> {
             request: Half::new(),
             response: Half::new(),
             has_waited: Cell::new(false),
+            held: RefCell::default(),
         }
     }
 

@@ -52,16 +52,21 @@ pub mod signature;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
+mod access_log;
 mod body;
 mod call;
 mod callbacks;
+mod dice;
+mod encode;
 mod error;
 mod exchange;
 mod filter;
 mod grpc;
 mod headers;
+mod hold;
 mod host;
 mod json_path;
+mod kv;
 #[cfg(not(target_arch = "wasm32"))]
 mod manifest;
 mod message;
@@ -73,10 +78,12 @@ mod target;
 mod tcp;
 mod time;
 
+pub use access_log::Flag;
 pub use body::{Body, BodyError};
 pub use call::{Call, CallError, CallResponse};
 pub use callbacks::leave_out;
 pub use config::{Cluster, ConfigError};
+pub use dice::Dice;
 pub use error::{Outcome, Refused, Stop};
 pub use exchange::Exchange;
 pub use filter::Filter;
@@ -169,7 +176,7 @@ pub use meshgate_sdk_macros::filter;
 pub use message::{Request, Response};
 pub use queue::SharedQueue;
 pub use reply::Reply;
-pub use shared::{SharedCounter, SharedMap};
+pub use shared::{Change, Changed, SharedCounter, SharedCounters, SharedMap};
 pub use target::Target;
 pub use tcp::{ClosedBy, Connection, TcpFilter};
 pub use time::{TimedOut, join, join_all, now, sleep, tick_every, timeout};

@@ -6,11 +6,13 @@
 use std::marker::PhantomData;
 use std::time::{Duration, SystemTime};
 
+use meshgate_abi::{KvAdd, KvAnswer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Refused;
 use crate::host::{self, Status};
+use crate::kv;
 
 /// How often a change is tried again that another worker got ahead of. Each time another worker has got on.
 const ATTEMPTS: usize = 100;
@@ -144,7 +146,11 @@ impl<T: Serialize + DeserializeOwned> SharedMap<T> {
         let mut bytes = nanoseconds(until).to_le_bytes().to_vec();
         serde_json::to_writer(&mut bytes, value)
             .map_err(|error| Refused::new(error.to_string(), Status::new(3)))?;
-        host::set_shared_data(full, Some(&bytes), version).map_err(|status| refused("set", full, status))
+        // A host that knows of expiry gives the room back; what the value says of it holds everywhere.
+        let lasts = until.map(|until| until.duration_since(crate::now()).unwrap_or_default());
+        let set = lasts.and_then(|lasts| kv::set(full, &bytes, version, lasts));
+        let set = set.unwrap_or_else(|| host::set_shared_data(full, Some(&bytes), version));
+        set.map_err(|status| refused("set", full, status))
     }
 
     fn full(&self, key: &str) -> String {
@@ -197,16 +203,29 @@ impl SharedCounter {
     /// # Errors
     /// The host has no room for it, or other workers got ahead again and again.
     pub fn add(&self, amount: i64) -> Result<i64, Refused> {
-        for _ in 0..ATTEMPTS {
-            let (known, version) = self.read()?;
-            let value = known.saturating_add(amount);
-            match host::set_shared_data(&self.key, Some(&value.to_le_bytes()), version) {
-                Ok(()) => return Ok(value),
-                Err(Status::CHANGED) => {}
-                Err(status) => return Err(refused("change", &self.key, status)),
-            }
-        }
-        Err(refused("change", &self.key, Status::CHANGED))
+        Ok(change(&self.key, &Change::add(amount))?.number)
+    }
+
+    /// Adds, unless it would come to more than `most`; `None`: it would, and nothing was added. However many workers do it
+    /// at once, it never comes to more.
+    ///
+    /// ```
+    /// use meshgate_sdk::SharedCounter;
+    ///
+    /// fn seat(taken: &SharedCounter) -> Result<bool, meshgate_sdk::Refused> {
+    ///     Ok(taken.add_within(1, 100)?.is_some())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`add`](Self::add).
+    pub fn add_within(&self, amount: i64, most: i64) -> Result<Option<i64>, Refused> {
+        let changed = change(&self.key, &Change::add(amount).at_most(most))?;
+        Ok(changed.done.then_some(changed.number))
+    }
+
+    pub(crate) fn key(&self) -> &str {
+        &self.key
     }
 
     /// What it has come to; 0 if nobody has counted yet.
@@ -214,16 +233,121 @@ impl SharedCounter {
     /// # Errors
     /// The host has no shared data.
     pub fn get(&self) -> Result<i64, Refused> {
-        Ok(self.read()?.0)
+        Ok(read(&self.key)?.0)
+    }
+}
+
+/// Numbers by keys, counted by all workers together, each change in one step.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use meshgate_sdk::{Change, SharedCounters};
+///
+/// /// Three tries in a minute, for each user.
+/// fn may_try(tries: &SharedCounters, user: &str) -> Result<bool, meshgate_sdk::Refused> {
+///     let try_it = Change::add(1).at_most(3).lasting(Duration::from_secs(60));
+///     Ok(tries.change(user, &try_it)?.done)
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct SharedCounters {
+    name: String,
+}
+
+impl SharedCounters {
+    /// The counters of this name: every worker and every plugin of the same `vm` that says it means the same ones.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into() }
     }
 
-    fn read(&self) -> Result<(i64, u32), Refused> {
-        match host::shared_data(&self.key) {
-            Ok((bytes, version)) => {
-                Ok((bytes.first_chunk::<8>().map_or(0, |bytes| i64::from_le_bytes(*bytes)), version))
-            }
-            Err(Status::NOT_FOUND) => Ok((0, ABSENT)),
-            Err(status) => Err(refused("read", &self.key, status)),
+    /// Changes the number of a key.
+    ///
+    /// # Errors
+    /// The host has no room for it, or other workers got ahead again and again.
+    pub fn change(&self, key: &str, by: &Change) -> Result<Changed, Refused> {
+        change(&[&self.name, "/", key].concat(), by)
+    }
+}
+
+/// A change of a number, for [`SharedCounters::change`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change(KvAdd);
+
+impl Change {
+    /// Adds so much; negative amounts take away. The number stops at the greatest and the least one.
+    pub fn add(amount: i64) -> Self {
+        Self(KvAdd { amount, ..KvAdd::default() })
+    }
+
+    /// Raises the number to this before and after.
+    #[must_use]
+    pub fn at_least(mut self, least: i64) -> Self {
+        self.0.least = Some(least);
+        self
+    }
+
+    /// Changes nothing if it would come to more than this by adding.
+    #[must_use]
+    pub fn at_most(mut self, most: i64) -> Self {
+        self.0.most = Some(most);
+        self
+    }
+
+    /// Lets the number be forgotten if it is not changed for so long. On hosts other than Meshgate it stays.
+    #[must_use]
+    pub fn lasting(mut self, time: impl Into<Duration>) -> Self {
+        self.0.expire_ms = kv::milliseconds(time.into());
+        self
+    }
+
+    /// If the host has no room for a new key, makes some by removing one that is soon forgotten anyway. On hosts other than
+    /// Meshgate nothing is removed.
+    #[must_use]
+    pub fn evicting(mut self) -> Self {
+        self.0.evict = true;
+        self
+    }
+}
+
+/// What a [`Change`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// The number now.
+    pub number: i64,
+    /// Whether the amount was added.
+    pub done: bool,
+    /// Whether another key was removed to make room.
+    pub evicted: bool,
+}
+
+fn change(key: &str, by: &Change) -> Result<Changed, Refused> {
+    if let Some(answer) = kv::add(key, by.0) {
+        let KvAnswer { number, done, evicted, .. } =
+            answer.map_err(|status| refused("change", key, status))?;
+        return Ok(Changed { number, done, evicted });
+    }
+    for _ in 0..ATTEMPTS {
+        let (known, version) = read(key)?;
+        let Some(number) = by.0.of(known) else {
+            return Ok(Changed { number: by.0.raised(known), done: false, evicted: false });
+        };
+        match host::set_shared_data(key, Some(&number.to_le_bytes()), version) {
+            Ok(()) => return Ok(Changed { number, done: true, evicted: false }),
+            Err(Status::CHANGED) => {}
+            Err(status) => return Err(refused("change", key, status)),
         }
+    }
+    Err(refused("change", key, Status::CHANGED))
+}
+
+/// A number with its version; 0 if there is none.
+fn read(key: &str) -> Result<(i64, u32), Refused> {
+    match host::shared_data(key) {
+        Ok((bytes, version)) => {
+            Ok((bytes.first_chunk::<8>().map_or(0, |bytes| i64::from_le_bytes(*bytes)), version))
+        }
+        Err(Status::NOT_FOUND) => Ok((0, ABSENT)),
+        Err(status) => Err(refused("read", key, status)),
     }
 }

@@ -41,6 +41,8 @@ pub struct FilterLimits {
     pub copied: u64,
     /// Log lines in one second.
     pub log_lines: u32,
+    /// Bytes of fields in one exchange's entry in the access log.
+    pub log_bytes: u64,
     /// HTTP calls under way, of the filter on one worker.
     pub http_calls: u32,
     /// HTTP calls under way, of one exchange.
@@ -57,6 +59,8 @@ pub struct FilterLimits {
     pub call_body: u64,
     /// Calls in a row, each made while the one before is served.
     pub call_depth: u32,
+    /// Bodies encoded at a time, on one worker.
+    pub encodings: u32,
     /// Metrics without labels.
     pub metrics: u32,
     /// Series with labels.
@@ -93,6 +97,7 @@ impl Default for FilterLimits {
             hostcalls: 10_000,
             copied: 8 << 20,
             log_lines: 100,
+            log_bytes: 4 << 10,
             http_calls: 256,
             stream_http_calls: 8,
             grpc_calls: 256,
@@ -101,6 +106,7 @@ impl Default for FilterLimits {
             call_time: Duration::from_secs(30),
             call_body: 1 << 20,
             call_depth: 3,
+            encodings: 256,
             metrics: 1_000,
             series: 5_000,
             shared_keys: 10_000,
@@ -160,6 +166,9 @@ pub(crate) struct LimitsEntry {
     /// Log lines in one second, on one worker. Default: 100.
     #[schemars(with = "u32", range(max = 1_000_000))]
     log_lines: Option<u32>,
+    /// Bytes of fields that the filter adds to one exchange's entry in the access log. Default: 4KiB.
+    #[schemars(with = "SizeText")]
+    log_bytes: Option<SizeText>,
     /// HTTP calls under way, of the filter on one worker. Default: 256.
     #[schemars(with = "u32", range(max = 100_000))]
     http_calls: Option<u32>,
@@ -184,6 +193,9 @@ pub(crate) struct LimitsEntry {
     /// Calls in a row, each made while the one before is served. Default: 3.
     #[schemars(with = "u32", range(max = 100))]
     call_depth: Option<u32>,
+    /// Bodies that are compressed for the filter at a time, on one worker. Default: 256.
+    #[schemars(with = "u32", range(max = 100_000))]
+    encodings: Option<u32>,
     /// Metrics without labels. Default: 1000.
     #[schemars(with = "u32", range(max = 100_000))]
     metrics: Option<u32>,
@@ -230,6 +242,7 @@ impl LimitsEntry {
             hostcalls: self.hostcalls.unwrap_or(default.hostcalls),
             copied: bytes(self.copied, default.copied),
             log_lines: self.log_lines.unwrap_or(default.log_lines),
+            log_bytes: bytes(self.log_bytes, default.log_bytes),
             http_calls: self.http_calls.unwrap_or(default.http_calls),
             stream_http_calls: self.stream_http_calls.unwrap_or(default.stream_http_calls),
             grpc_calls: self.grpc_calls.unwrap_or(default.grpc_calls),
@@ -238,6 +251,7 @@ impl LimitsEntry {
             call_time: lasts(self.call_time, default.call_time),
             call_body: bytes(self.call_body, default.call_body),
             call_depth: self.call_depth.unwrap_or(default.call_depth),
+            encodings: self.encodings.unwrap_or(default.encodings),
             metrics: self.metrics.unwrap_or(default.metrics),
             series: self.series.unwrap_or(default.series),
             shared_keys: self.shared_keys.unwrap_or(default.shared_keys),
@@ -331,6 +345,7 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
         size(limits, "total_memory", 64 << 10, 1 << 40, report);
         size(limits, "body", 0, 1 << 30, report);
         size(limits, "copied", 64 << 10, 1 << 40, report);
+        size(limits, "log_bytes", 0, 1 << 20, report);
         for key in ["call_body", "grpc_queue", "shared_bytes", "queue_bytes"] {
             size(limits, key, 0, 1 << 40, report);
         }
@@ -350,7 +365,7 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
 }
 
 /// Limits that are whole numbers.
-const WHOLE: [&str; 15] = [
+const WHOLE: [&str; 16] = [
     "cpu_percent",
     "contexts",
     "crashes",
@@ -361,6 +376,7 @@ const WHOLE: [&str; 15] = [
     "grpc_calls",
     "stream_grpc_calls",
     "call_depth",
+    "encodings",
     "metrics",
     "series",
     "shared_keys",

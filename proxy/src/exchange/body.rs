@@ -16,10 +16,12 @@ use meshgate_wasm::ResponseHead;
 
 use super::Exchange;
 use super::deadline::Deadline;
+use super::encode::{self, Encoder};
 use super::error::ExchangeError;
 use super::pace::Pace;
 use super::room::Room;
-use crate::filter::{FilteredBody, First, Stream};
+use super::throttle::Throttle;
+use crate::filter::{Encoding, FilteredBody, First, Stream};
 use crate::message::{Body, BodyError, BodyFault, BodyReason, ResponseFlag, grpc};
 use crate::overload;
 
@@ -138,13 +140,16 @@ pub(super) struct Download {
     exchange: Rc<Exchange>,
     body: FilteredBody<Body>,
     deadline: Deadline,
+    encoder: Option<Encoder>,
+    throttle: Option<Box<Throttle>>,
     /// Armed when something is waited for, with the bytes that had passed by then.
     idle: Option<(Pin<Box<Sleep>>, u64)>,
 }
 
 impl Download {
     pub(super) fn new(exchange: &Rc<Exchange>, body: FilteredBody<Body>, deadline: Deadline) -> Download {
-        Download { exchange: Rc::clone(exchange), body, deadline, idle: None }
+        let throttle = exchange.stream.throttle().map(|per_second| Box::new(Throttle::new(per_second)));
+        Download { exchange: Rc::clone(exchange), body, deadline, encoder: None, throttle, idle: None }
     }
 
     /// Nothing is there to be sent. Ready when nothing has passed for too long, in either direction; bytes are looked at only
@@ -170,12 +175,40 @@ impl Download {
         Poll::Ready(BodyError::new(BodyFault::Upstream, BodyReason::Timeout, details))
     }
 
-    /// Sets the framing of the head that goes out before this body.
-    pub(super) async fn frame(&mut self, head: &mut ResponseHead) -> Result<(), BodyError> {
+    /// Sets the framing of the head that goes out before this body, which is encoded if a filter decided so.
+    pub(super) async fn frame(
+        &mut self,
+        head: &mut ResponseHead,
+        encoding: Option<Encoding>,
+    ) -> Result<(), BodyError> {
         // What these would announce is the length of a body that is not sent (RFC 9110 section 8.6).
-        let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-            || self.exchange.stream.http().borrow().request.method == Method::HEAD;
+        let is_head = self.exchange.stream.http().borrow().request.method == Method::HEAD;
+        let bodiless = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || is_head;
+        // The head that answers HEAD is that of GET.
+        if let Some(encoding) = encoding.filter(|_| is_head || !self.body.is_end_stream()) {
+            encode::change(&mut head.headers);
+            self.encoder = (!is_head).then(|| Encoder::new(encoding));
+        }
         if bodiless { Ok(()) } else { frame(&mut self.body, &mut head.headers).await }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Download { body, encoder, throttle, .. } = self;
+        let next = |cx: &mut Context<'_>| match encoder {
+            Some(encoder) => encoder.poll_frame(body, cx),
+            None => Pin::new(body).poll_frame(cx),
+        };
+        match throttle {
+            Some(throttle) => throttle.poll(cx, next),
+            None => next(cx),
+        }
+    }
+
+    /// Whether it is known that nothing follows.
+    fn is_over(&self) -> bool {
+        self.body.is_end_stream()
+            && self.encoder.as_ref().is_none_or(Encoder::is_done)
+            && self.throttle.as_ref().is_none_or(|throttle| throttle.is_empty())
     }
 
     fn broke(&self, error: &BodyError) {
@@ -207,7 +240,7 @@ impl http_body::Body for Download {
                 BodyError::new(BodyFault::Upstream, BodyReason::Timeout, "the route's timeout passed");
             return Poll::Ready(Some(Err(error)));
         }
-        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+        let Poll::Ready(frame) = this.poll_next(cx) else {
             return this.poll_idle(cx).map(|idle| Some(Err(idle)));
         };
         match &frame {
@@ -216,25 +249,25 @@ impl http_body::Body for Download {
             None => {}
         }
         let broke = matches!(frame, Some(Err(_)));
-        if frame.is_none() || broke || this.body.is_end_stream() {
+        if frame.is_none() || broke || this.is_over() {
             this.exchange.complete();
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        if self.encoder.is_some() { SizeHint::default() } else { self.body.size_hint() }
     }
 }
 
 impl Drop for Download {
     fn drop(&mut self) {
         // A body that is known to be over is never asked for its end.
-        if self.body.is_end_stream() {
+        if self.is_over() {
             self.exchange.complete();
         }
     }

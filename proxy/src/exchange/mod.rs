@@ -3,6 +3,7 @@
 mod attempts;
 mod body;
 mod deadline;
+mod encode;
 mod error;
 mod mirror;
 mod pace;
@@ -10,6 +11,7 @@ mod record;
 mod replay;
 mod reply;
 mod room;
+mod throttle;
 mod tunnel;
 mod upgrade;
 
@@ -208,6 +210,8 @@ async fn respond(exchange: &Rc<Exchange>, mut reply: Reply) -> Result<Response<B
         let Reply { mut head, body, tunnel, mut deadline } = reply;
         exchange.add_decided(&mut head);
         exchange.show(head);
+        // What was decided for the response that this one takes the place of.
+        drop(stream.take_encoding());
         let mut body = FilteredBody::response(stream, body, above);
         if let Err((next, interrupted)) = stream.run_response_head(&mut body, |cx| deadline.poll(cx)).await {
             reply = exchange.instead(End::of_response(interrupted))?;
@@ -235,8 +239,9 @@ async fn respond(exchange: &Rc<Exchange>, mut reply: Reply) -> Result<Response<B
             above = 0;
             continue;
         }
+        let encoding = stream.take_encoding().filter(|_| encode::fits(&head));
         let mut download = Download::new(exchange, body, deadline);
-        match download.frame(&mut head).await {
+        match download.frame(&mut head, encoding).await {
             Ok(()) => {
                 stream.begin_response();
                 if exchange.is_http2() {

@@ -23,7 +23,7 @@ use crate::message::proxy_protocol::Addresses;
 use crate::message::{Body, Peer, ResponseFlag, failpoint, grpc, local_response};
 use crate::snapshot::Listener;
 use crate::socket::seen;
-use crate::telemetry::AccessRecord;
+use crate::telemetry::{AccessRecord, LogFields};
 use crate::upstream::{Cluster, Endpoint, Outcome, Queued, UpstreamBody};
 
 /// One exchange. When the last of its two owners (the steps in `serve`, the response's body) lets go, it is over:
@@ -390,6 +390,7 @@ impl Exchange {
             route: attributes.route.as_deref(),
             downstream_address: attributes.connection.source,
             listener: &self.listener.name,
+            fields: &self.stream.log_fields(),
         });
     }
 }
@@ -469,6 +470,7 @@ impl Arrived {
                 route: None,
                 downstream_address: peer.connection.source,
                 listener: &listener.name,
+                fields: LogFields::NONE,
             });
         }
         if self.version < Version::HTTP_2 && matches!(error, ExchangeError::Head(_)) {

@@ -2,16 +2,19 @@
 //! standard ABI. Called by the worker's
 //! `Host` for every foreign function of a guest.
 
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use meshgate_abi::{DirectResponse, Header, MetricType, RouteDecision, Series, function};
+use meshgate_abi::{DirectResponse, Header, MetricType, RouteDecision, Series, Throttle, function};
 use meshgate_wasm::{Callbacks, ForeignCaller, LocalResponse, MetricKind, SeriesSpec, Status};
 use prost::Message;
 
+use super::encoding;
 use super::filter_state;
+use super::log_entry;
 use super::session::Session;
 use super::stream::{Decision, Extras, Mirror, Stream, Target, TimeLimit};
 use super::verify;
@@ -43,6 +46,9 @@ pub fn foreign_function(
         function::CALLBACKS => leave_out(caller, argument),
         function::RETRY => of_stream(caller, |stream, place| stream.answer_attempt(place, argument)),
         function::VERIFY => verify::verify(argument),
+        function::LOG => log_entry::add(caller, argument),
+        function::THROTTLE => throttle(caller, argument),
+        function::ENCODE => encoding::set(caller, argument),
         filter_state::FUNCTION => filter_state::set(caller, argument),
         _ => Err(Status::NotFound),
     }
@@ -175,6 +181,18 @@ fn leave_out(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Sta
     let named = message.unused.iter().map(|name| Callbacks::named(name).ok_or(Status::BadArgument));
     let unused = named.collect::<Result<Vec<_>, _>>()?;
     caller.leave_out(unused.into_iter().fold(Callbacks::default(), Callbacks::union));
+    Ok(Vec::new())
+}
+
+/// The speed of the response's body.
+fn throttle(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Status> {
+    let exchange = caller.exchange().ok_or(Status::BadArgument)?.as_any();
+    let stream = exchange.downcast_ref::<Stream>().ok_or(Status::BadArgument)?;
+    let Throttle { bytes_per_second } = Throttle::decode(argument).map_err(|_| Status::BadArgument)?;
+    if stream.response_has_begun() {
+        return Err(Status::BadArgument);
+    }
+    stream.set_throttle(NonZeroU64::new(bytes_per_second));
     Ok(Vec::new())
 }
 

@@ -2,8 +2,9 @@
 //! and the wakers of whoever waits for a paused filter. One worker, one thread: everything is `Rc` and `Cell`.
 
 use std::any::Any;
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, Ref, RefCell, RefMut};
 use std::future::poll_fn;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -15,11 +16,14 @@ use meshgate_wasm::{Callbacks, HeadersAction, HttpStream, LocalResponse, Metadat
 
 use super::attempts::Judging;
 use super::body::FilteredBody;
+use super::encoding::Encoding;
 use super::failure::{FilterFailure, FilterFault, Interrupted, Stop};
 use super::filter_state;
+use super::log_entry::Noted;
 use super::run::{Direction, Run};
 use super::{Chain, Filter};
 use crate::message::BodyError;
+use crate::telemetry::LogFields;
 
 /// Where an exchange goes, as a filter decided it.
 #[derive(Clone)]
@@ -125,6 +129,9 @@ pub struct Stream {
     exchange_waker: Cell<Option<Waker>>,
     request_waker: Cell<Option<Waker>>,
     response_waker: Cell<Option<Waker>>,
+    log_fields: RefCell<LogFields>,
+    encoding: Cell<Option<Encoding>>,
+    throttle: Cell<Option<NonZeroU64>>,
 }
 
 impl Stream {
@@ -146,12 +153,46 @@ impl Stream {
             exchange_waker: Cell::new(None),
             request_waker: Cell::new(None),
             response_waker: Cell::new(None),
+            log_fields: RefCell::default(),
+            encoding: Cell::new(None),
+            throttle: Cell::new(None),
         })
     }
 
     /// The heads, trailers and attributes. Not to be borrowed while a filter runs.
     pub fn http(&self) -> &RefCell<HttpStream> {
         &self.http
+    }
+
+    /// What filters added to the exchange's entry in the access log.
+    pub fn log_fields(&self) -> Ref<'_, LogFields> {
+        self.log_fields.borrow()
+    }
+
+    /// A filter decides how the response's body goes to the client.
+    pub(super) fn encode(&self, encoding: Encoding) {
+        self.encoding.set(Some(encoding));
+    }
+
+    /// What was decided about that last.
+    pub fn take_encoding(&self) -> Option<Encoding> {
+        self.encoding.take()
+    }
+
+    /// A filter decides how many bytes of the response's body go in a second.
+    pub(super) fn set_throttle(&self, per_second: Option<NonZeroU64>) {
+        self.throttle.set(per_second);
+    }
+
+    /// How many bytes of the response's body go in a second, if a filter decided so.
+    pub fn throttle(&self) -> Option<NonZeroU64> {
+        self.throttle.get()
+    }
+
+    /// The flags and fields that filters set.
+    pub(super) fn noted(&self) -> Noted<'_> {
+        let flags = RefMut::map(self.http.borrow_mut(), |http| &mut http.attributes.response_flags);
+        Noted { flags, fields: self.log_fields.borrow_mut() }
     }
 
     /// What was decided last.

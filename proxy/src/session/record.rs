@@ -158,6 +158,7 @@ impl Record {
             route: attributes.route.as_deref(),
             downstream_address: attributes.connection.source,
             listener: &self.listener.name,
+            fields: &self.filters.log_fields(),
         });
     }
 }

@@ -11,7 +11,7 @@ mod process;
 pub mod registry;
 pub mod timestamp;
 
-pub use access_log::{AccessLog, AccessLogSink, AccessLogTarget, AccessLogWriter, AccessRecord};
+pub use access_log::{AccessLog, AccessLogSink, AccessLogTarget, AccessLogWriter, AccessRecord, LogFields};
 pub use exchanges::{ExchangeMetrics, ListenerMetrics, TcpMetrics};
 pub use process::resident_memory;
 pub use registry::Registry;

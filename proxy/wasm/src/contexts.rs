@@ -7,6 +7,7 @@ use crate::body::BodyBuffer;
 use crate::core::Core;
 use crate::exchange::Exchange;
 use crate::hostcalls::Declarations;
+use crate::shared::Hold;
 use crate::vm::Vm;
 
 /// A root context: a plugin in one VM.
@@ -55,6 +56,8 @@ pub(crate) struct Stream {
     pub(crate) http_calls: Cell<u32>,
     pub(crate) grpc_calls: Cell<u32>,
     pub(crate) pending: Cell<bool>,
+    /// What it holds of shared numbers until its exchange is over.
+    pub(crate) holds: RefCell<Vec<Hold>>,
 }
 
 /// What hostcalls left on a stream for the embedder to see.

@@ -71,6 +71,8 @@ pub(crate) struct Usage {
     pub(crate) http_calls: Rc<Cell<u32>>,
     /// gRPC calls and streams under way.
     pub(crate) grpc_calls: Rc<Cell<u32>>,
+    /// Bodies that are encoded for it.
+    pub(crate) encodings: Rc<Cell<u32>>,
     start_deadline: Cell<Deadline>,
     log_second: Cell<Option<Instant>>,
     log_lines: Cell<u32>,
@@ -87,6 +89,7 @@ impl Usage {
             share: Share::new(spec.limits.cpu_percent),
             http_calls: Rc::default(),
             grpc_calls: Rc::default(),
+            encodings: Rc::default(),
             start_deadline: Cell::new(Deadline::new(spec.limits.start_time)),
             log_second: Cell::new(None),
             log_lines: Cell::new(0),

@@ -1,6 +1,8 @@
 //! What the host asks of the worker that embeds it, and the values that pass between the two.
 
+use std::cell::Cell;
 use std::fmt;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use crate::core::Core;
 use crate::error::VmError;
 use crate::exchange::{Exchange, RequestHead, ResponseHead};
 use crate::grpc::{GrpcEvents, GrpcRequest, GrpcSender};
+use crate::limits::Limit;
 use crate::metrics::SeriesSpec;
 use crate::plugin::PluginSpec;
 use crate::status::{LogLevel, Status};
@@ -95,6 +98,11 @@ impl<'a> ForeignCaller<'a> {
         self.core.unused.set(callbacks);
     }
 
+    /// Counts that the call met this limit, and says so in the log.
+    pub fn exceeded(&self, limit: Limit) {
+        self.core.exceeded(limit);
+    }
+
     /// The exchange of the stream that is the effective context; none for a call from the plugin itself.
     pub fn exchange(&self) -> Option<&'a dyn Exchange> {
         self.stream.map(|(exchange, _)| exchange)
@@ -105,12 +113,42 @@ impl<'a> ForeignCaller<'a> {
         self.stream.map(|(_, place)| place)
     }
 
+    /// A place among the bodies that are encoded for the plugin on this worker; none, and counted, if there are as many as
+    /// there may be.
+    pub fn encoding(&self) -> Option<Permit> {
+        let permit = Permit::take(&self.core.usage.encodings, self.core.spec.limits.encodings);
+        if permit.is_none() {
+            self.core.exceeded(Limit::Encodings);
+        }
+        permit
+    }
+
     /// Defines a labelled series, or finds it, and returns the id by which this VM's metric hostcalls know it.
     ///
     /// # Errors
     /// BadArgument for a bad name, label or type conflict; InternalFailure when there are too many series.
     pub fn series(&mut self, spec: &SeriesSpec<'_>) -> Result<u32, Status> {
         (self.series)(spec)
+    }
+}
+
+/// A place among a bounded number, given back when it is dropped.
+#[derive(Debug)]
+pub struct Permit(Rc<Cell<u32>>);
+
+impl Permit {
+    fn take(taken: &Rc<Cell<u32>>, most: u32) -> Option<Permit> {
+        let now = taken.get();
+        (now < most).then(|| {
+            taken.set(now + 1);
+            Permit(Rc::clone(taken))
+        })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 

@@ -37,7 +37,7 @@ impl fmt::Debug for Ledger {
 }
 
 impl Ledger {
-    fn new() -> Ledger {
+    pub(crate) fn new() -> Ledger {
         Ledger {
             exceeded: std::array::from_fn(|_| AtomicU64::new(0)),
             failures: std::array::from_fn(|_| AtomicU64::new(0)),

@@ -66,7 +66,7 @@ pub use engine::{Engine, EngineOptions};
 pub use error::{EngineError, Frame, ModuleError, StartError, VmError};
 pub use exchange::{Exchange, HttpStream, LocalResponse, RequestHead, ResponseHead};
 pub use grpc::{GrpcEvents, GrpcKind, GrpcMetadata, GrpcRequest, GrpcSendError, GrpcSender, GrpcStatus};
-pub use host::{CallError, CallFailure, ForeignCaller, Host, HttpCall, HttpCallResponse};
+pub use host::{CallError, CallFailure, ForeignCaller, Host, HttpCall, HttpCallResponse, Permit};
 pub use ledger::Ledger;
 pub use limits::{Limit, Limits};
 pub use metrics::{MetricKind, Metrics, Series, SeriesSpec};

@@ -38,6 +38,9 @@ pub struct Limits {
     pub copied: u64,
     /// Log lines in one second; more are dropped and counted. Default 100.
     pub log_lines: u32,
+    /// Bytes of fields that a filter adds to one exchange's entry in the access log. Default 4 KiB. The embedder's to
+    /// enforce.
+    pub log_bytes: u64,
     /// HTTP calls under way, of the plugin on one worker. Default 256.
     pub http_calls: u32,
     /// HTTP calls under way, of one stream. Default 8.
@@ -54,6 +57,8 @@ pub struct Limits {
     pub stream_grpc_calls: u32,
     /// Bytes that wait to be sent on one gRPC stream. Default 1 MiB. The embedder's to enforce.
     pub grpc_queue: u64,
+    /// Bodies that are encoded for the plugin at a time, on one worker. Default 256.
+    pub encodings: u32,
     /// Metrics that plugins of this name may define by `proxy_define_metric`. Default 1,000.
     pub metrics: u32,
     /// Labelled series that plugins of this name may define. Default 5,000.
@@ -89,6 +94,7 @@ impl Default for Limits {
             hostcalls: 10_000,
             copied: 8 << 20,
             log_lines: 100,
+            log_bytes: 4 << 10,
             http_calls: 256,
             stream_http_calls: 8,
             call_time: Duration::from_secs(30),
@@ -97,6 +103,7 @@ impl Default for Limits {
             grpc_calls: 256,
             stream_grpc_calls: 8,
             grpc_queue: 1 << 20,
+            encodings: 256,
             metrics: 1_000,
             series: 5_000,
             shared_keys: 10_000,
@@ -172,6 +179,8 @@ limits! {
     Copied => "copied",
     /// Too many log lines in a second.
     LogLines => "log_lines",
+    /// Too many bytes for an exchange's entry in the access log.
+    LogBytes => "log_bytes",
     /// Too many calls of the plugin under way.
     HttpCalls => "http_calls",
     /// Too many calls of one stream under way.
@@ -188,6 +197,8 @@ limits! {
     CallBody => "call_body",
     /// A call made while a call was served, and so on.
     CallDepth => "call_depth",
+    /// Too many bodies encoded at a time.
+    Encodings => "encodings",
     /// Too many metrics.
     Metrics => "metrics",
     /// Too many labelled series.

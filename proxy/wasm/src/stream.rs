@@ -89,6 +89,7 @@ impl StreamContext {
             http_calls: Cell::new(0),
             grpc_calls: Cell::new(0),
             pending: Cell::new(false),
+            holds: RefCell::default(),
         };
         let stream = vm.add_stream(stream, &plugin.core)?;
         guard.created = true;
@@ -315,6 +316,8 @@ enum Overruled {
 impl Drop for StreamContext {
     fn drop(&mut self) {
         self.vm.end(&self.entry);
+        // Now, and not with the stream: a failed VM keeps its streams for as long as any of them lasts.
+        drop(self.stream.holds.take());
         if self.entry.is_pending()
             && let Some(Binding { vm, root }) = self.guard.own.take()
         {

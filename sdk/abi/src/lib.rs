@@ -10,9 +10,17 @@
 use prost::Message;
 
 mod callbacks;
+mod encode;
+mod kv;
+mod log;
+mod throttle;
 mod verify;
 
 pub use callbacks::Callbacks;
+pub use encode::Encode;
+pub use kv::{KvAdd, KvAnswer, KvGet, KvOperation, KvRemove, KvRequest, KvSet};
+pub use log::{CLAIMABLE_FLAGS, LogEntry, LogField, is_log_field_name};
+pub use throttle::Throttle;
 pub use verify::Verification;
 
 /// Names of the foreign functions. A host that does not know a name answers `NOT_FOUND` (1).
@@ -22,6 +30,33 @@ pub mod function {
     ///
     /// `BAD_ARGUMENT` (2): the message does not decode, or names no callback of a stream.
     pub const CALLBACKS: &str = "meshgate.callbacks";
+
+    /// Says something of the current exchange in the access log. Argument: [`LogEntry`](crate::LogEntry); the answer is
+    /// empty.
+    ///
+    /// `BAD_ARGUMENT` (2): not called for a stream; the message does not decode; a flag that is none or not a filter's to
+    /// set; a field's name that is none. `INTERNAL_FAILURE` (10): the filter has said too much of this exchange.
+    pub const LOG: &str = "meshgate.log";
+
+    /// Has the body of the current exchange's response compressed on its way to the client. Argument:
+    /// [`Encode`](crate::Encode); the answer is empty.
+    ///
+    /// `BAD_ARGUMENT` (2): not called for an exchange of HTTP; the message does not decode; no such coding or level; the
+    /// response is on its way. `INTERNAL_FAILURE` (10): as many are under way as there may be.
+    pub const ENCODE: &str = "meshgate.encode";
+
+    /// Bounds the speed at which the body of the current exchange's response goes to the client. Argument:
+    /// [`Throttle`](crate::Throttle); the answer is empty.
+    ///
+    /// `BAD_ARGUMENT` (2): not called for an exchange of HTTP; the message does not decode; the response is on its way.
+    pub const THROTTLE: &str = "meshgate.throttle";
+
+    /// Reads and changes shared data, with expiry and in one step. Argument: [`KvRequest`](crate::KvRequest); the answer is
+    /// a [`KvAnswer`](crate::KvAnswer).
+    ///
+    /// `BAD_ARGUMENT` (2): the message does not decode, the value is no number, or what is to be held cannot be.
+    /// `INTERNAL_FAILURE` (10): there is no room.
+    pub const KV: &str = "meshgate.kv";
 
     /// Decides where the current exchange goes. Argument: [`RouteDecision`](crate::RouteDecision); the answer is empty.
     ///

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use meshgate_abi::{Attempt, Attempts, Retry};
+use meshgate_abi::{
+    Attempt, Attempts, CLAIMABLE_FLAGS, Encode, LogEntry, LogField, Retry, is_log_field_name,
+};
 
 use super::message::{Client, Fields, Request, Response};
 use crate::tcp::ClosedBy;
@@ -48,8 +50,8 @@ pub trait Engine {
     /// Asks the filter about a try: the response's head, if there is one.
     fn ask(&mut self, exchange: u32, attempt: &Attempt, head: Option<Fields>) -> Option<Retry>;
 
-    /// The exchange is over.
-    fn close(&mut self, exchange: u32);
+    /// The exchange is over. What the filter said of it beside its messages.
+    fn close(&mut self, exchange: u32) -> Said;
 
     /// The clusters that exist.
     fn set_clusters(&mut self, names: Vec<String>);
@@ -77,6 +79,53 @@ pub trait Engine {
 
     /// The value of a metric's series: a counter's or gauge's value, or how many values a histogram has taken up.
     fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<i64>;
+}
+
+/// What a filter said of an exchange beside its messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The letters of response flags, in the order in which they were set.
+    pub flags: Vec<String>,
+    /// Fields of the access log, in the order in which they were first added.
+    pub fields: Fields,
+    /// The coding for the response's body, and its level.
+    pub encoding: Option<(String, u32)>,
+    /// The speed of the response's body in bytes per second; 0: as fast as it can.
+    pub throttle: u64,
+}
+
+impl Said {
+    /// Adds what `meshgate.log` was called with. False, and nothing is added, if a flag is not a filter's to set, or a name no
+    /// field's.
+    #[must_use]
+    pub fn add(&mut self, entry: LogEntry) -> bool {
+        let known = entry.flags.iter().all(|flag| CLAIMABLE_FLAGS.contains(&flag.as_str()));
+        if !known || !entry.fields.iter().all(|field| is_log_field_name(&field.name)) {
+            return false;
+        }
+        for flag in entry.flags {
+            if !self.flags.contains(&flag) {
+                self.flags.push(flag);
+            }
+        }
+        for LogField { name, value } in entry.fields {
+            match self.fields.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, known)) => *known = value,
+                None => self.fields.push((name, value)),
+            }
+        }
+        true
+    }
+
+    /// Takes what `meshgate.encode` was called with. False if there is no such coding.
+    #[must_use]
+    pub fn encode(&mut self, encode: Encode) -> bool {
+        let known = encode.coding == "gzip" && encode.level <= 9;
+        if known {
+            self.encoding = Some((encode.coding, encode.level));
+        }
+        known
+    }
 }
 
 /// One way of an exchange.

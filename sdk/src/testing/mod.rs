@@ -45,6 +45,7 @@ mod connected;
 mod engine;
 mod message;
 mod native;
+mod shared;
 mod simulated;
 mod tries;
 pub(crate) mod world;
@@ -54,7 +55,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use self::connected::Connected;
-pub use self::engine::{Engine, Part, StartedCall, Verdict, Way};
+pub use self::engine::{Engine, Part, Said, StartedCall, Verdict, Way};
 pub use self::message::{Client, Failure, Fields, Request, Response};
 use self::native::Native;
 use crate::filter::Filter;
@@ -217,10 +218,10 @@ impl Proxy {
     pub fn finish(&mut self, begun: Begun) -> Done {
         let Begun { exchange, began, .. } = begun;
         let (response, upstream) = self.exchange(begun);
-        self.engine.close(exchange);
+        let said = self.engine.close(exchange);
         self.run_until(self.now);
         let took = self.now.duration_since(began).unwrap_or_default();
-        Done { response, upstream, took }
+        Done { response, upstream, took, said }
     }
 
     /// Ends an exchange that was begun: the client goes away.
@@ -455,6 +456,7 @@ pub struct Done {
     response: Response,
     upstream: Option<Request>,
     took: Duration,
+    said: Said,
 }
 
 impl Done {
@@ -486,5 +488,27 @@ impl Done {
     /// How long it took, by the filter's clock.
     pub fn took(&self) -> Duration {
         self.took
+    }
+
+    /// The letters of the response flags that the filter set, in their order.
+    pub fn flags(&self) -> Vec<&str> {
+        self.said.flags.iter().map(String::as_str).collect()
+    }
+
+    /// The coding that the filter chose for the response's body, and its level; the body itself is as it was.
+    pub fn encoding(&self) -> Option<(String, u32)> {
+        self.said.encoding.clone()
+    }
+
+    /// The speed that the filter chose for the response's body, in bytes per second; 0 if it chose none. The body itself takes
+    /// no time.
+    pub fn throttle(&self) -> u64 {
+        self.said.throttle
+    }
+
+    /// A field that the filter added to the exchange's entry in the access log.
+    pub fn log_field(&self, name: &str) -> Option<String> {
+        let found = self.said.fields.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| crate::headers::text(value.clone()))
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use meshgate_abi::{Attempt, Attempts, Retry, event};
 use prost::Message;
 
-use super::engine::{Engine, Part, StartedCall, Verdict, Way};
+use super::engine::{Engine, Part, Said, StartedCall, Verdict, Way};
 use super::message::{Client, Failure, Fields, Request, Response};
 use super::simulated::{Callback, Simulated};
 use super::world::{Stream, World, next_id, within};
@@ -100,6 +100,9 @@ impl<K: Simulated> Engine for Native<K> {
         self.callback(self.plugin, || drop(before));
         let logged = {
             let mut world = self.world.borrow_mut();
+            let holds =
+                world.streams.values_mut().flat_map(|stream| std::mem::take(&mut stream.holds)).collect();
+            world.release(holds);
             world.configuration = configuration.as_bytes().to_vec();
             world.timer = Some(None);
             world.logs.len()
@@ -214,12 +217,15 @@ impl<K: Simulated> Engine for Native<K> {
         })?
     }
 
-    fn close(&mut self, exchange: u32) {
+    fn close(&mut self, exchange: u32) -> Said {
         self.with(exchange, |stream| stream.over = true);
         self.call(exchange, Callback::Log);
         let stream = self.streams.remove(&exchange);
         self.callback(exchange, || drop(stream));
-        self.world.borrow_mut().streams.remove(&exchange);
+        let mut world = self.world.borrow_mut();
+        let Stream { said, holds, .. } = world.streams.remove(&exchange).unwrap_or_default();
+        world.release(holds);
+        said
     }
 
     fn set_clusters(&mut self, names: Vec<String>) {

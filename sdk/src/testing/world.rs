@@ -7,11 +7,14 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use meshgate_abi::{Attempts, MetricType, Retry, RouteDecision, Series, function};
+use meshgate_abi::{
+    Attempts, Encode, LogEntry, MetricType, Retry, RouteDecision, Series, Throttle, function,
+};
 use prost::Message;
 
-use super::engine::StartedCall;
+use super::engine::{Said, StartedCall};
 use super::message::{Fields, Request, Response};
+use super::shared::{Hold, SharedValues};
 use crate::headers::Pairs;
 use crate::host::{BufferType, Direction, GrpcCall, HttpCall, LocalResponse, MapType, Status};
 
@@ -62,6 +65,9 @@ pub(crate) struct Stream {
     pub(crate) is_tcp: bool,
     /// The filter has closed it.
     pub(crate) closed: bool,
+    pub(crate) said: Said,
+    /// What it holds of shared numbers.
+    pub(crate) holds: Vec<Hold>,
 }
 
 /// What a metric's series has come to.
@@ -82,8 +88,7 @@ pub(crate) struct World {
     pub(crate) timer: Option<Option<Duration>>,
     pub(crate) logs: Vec<String>,
     pub(crate) metrics: Vec<Recorded>,
-    pub(crate) shared: HashMap<String, (Vec<u8>, u32)>,
-    last_version: u32,
+    pub(crate) shared: SharedValues,
     /// By number, which begin at 1.
     queues: Vec<(String, VecDeque<Vec<u8>>)>,
     /// The queues into which something was put since somebody looked.
@@ -105,6 +110,13 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// What a stream that is over held is given back.
+    pub(crate) fn release(&mut self, holds: Vec<Hold>) {
+        for hold in holds {
+            self.shared.release(&hold, self.nanoseconds);
+        }
+    }
+
     fn stream(&mut self) -> Option<&mut Stream> {
         self.streams.get_mut(&self.effective)
     }
@@ -336,6 +348,30 @@ impl World {
                 *verdict.ok_or(Status::BAD_ARGUMENT)? = Some(retry);
                 Ok(Vec::new())
             }
+            function::KV => {
+                let of_stream = self.streams.contains_key(&self.effective);
+                let (answer, hold) = self.shared.answer(argument, of_stream, self.nanoseconds)?;
+                self.stream().into_iter().for_each(|stream| stream.holds.extend(hold.clone()));
+                Ok(answer)
+            }
+            function::ENCODE => {
+                let encode = Encode::decode(argument).map_err(|_| Status::BAD_ARGUMENT)?;
+                let stream = self
+                    .stream()
+                    .filter(|stream| stream.maps[MapType::HttpResponseHeaders as usize].is_some());
+                let stream = stream.ok_or(Status::BAD_ARGUMENT)?;
+                if stream.said.encode(encode) { Ok(Vec::new()) } else { Err(Status::BAD_ARGUMENT) }
+            }
+            function::THROTTLE => {
+                let throttle = Throttle::decode(argument).map_err(|_| Status::BAD_ARGUMENT)?;
+                self.stream().ok_or(Status::BAD_ARGUMENT)?.said.throttle = throttle.bytes_per_second;
+                Ok(Vec::new())
+            }
+            function::LOG => {
+                let entry = LogEntry::decode(argument).map_err(|_| Status::BAD_ARGUMENT)?;
+                let stream = self.stream().ok_or(Status::BAD_ARGUMENT)?;
+                if stream.said.add(entry) { Ok(Vec::new()) } else { Err(Status::BAD_ARGUMENT) }
+            }
             function::METRIC => {
                 let series = Series::decode(argument).map_err(|_| Status::BAD_ARGUMENT)?;
                 let kind = MetricType::try_from(series.r#type).map_err(|_| Status::BAD_ARGUMENT)?;
@@ -387,7 +423,7 @@ impl World {
     }
 
     pub(crate) fn shared_data(&mut self, key: &str) -> Result<(Vec<u8>, u32), Status> {
-        self.shared.get(key).cloned().ok_or(Status::NOT_FOUND)
+        self.shared.find(key, self.nanoseconds)
     }
 
     pub(crate) fn set_shared_data(
@@ -396,18 +432,7 @@ impl World {
         value: Option<&[u8]>,
         version: u32,
     ) -> Result<(), Status> {
-        let known = self.shared.get(key).map(|(_, version)| *version);
-        if version != 0 && known.is_some_and(|known| known != version) {
-            return Err(Status::CHANGED);
-        }
-        match value {
-            Some(value) => {
-                self.last_version += 1;
-                self.shared.insert(key.to_owned(), (value.to_vec(), self.last_version));
-            }
-            None => drop(self.shared.remove(key)),
-        }
-        Ok(())
+        self.shared.set(key, value, version, None, self.nanoseconds)
     }
 
     pub(crate) fn register_queue(&mut self, name: &str) -> Result<u32, Status> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use meshgate_abi::{Attempts, Retry, RouteDecision};
-use meshgate_sdk::testing::{Client, Fields, Request, Response};
+use meshgate_sdk::testing::{Client, Fields, Request, Response, Said};
 use meshgate_wasm::{Attributes, Certificate, Connection, Exchange, HttpStream, Tls};
 
 use crate::convert;
@@ -21,6 +21,7 @@ pub(crate) struct Running {
     attempts: RefCell<Option<Attempts>>,
     asked: Cell<bool>,
     retry: RefCell<Option<Retry>>,
+    said: RefCell<Said>,
 }
 
 enum Of {
@@ -48,6 +49,7 @@ impl Running {
             attempts: RefCell::default(),
             asked: Cell::new(false),
             retry: RefCell::default(),
+            said: RefCell::default(),
         }
     }
 
@@ -72,6 +74,11 @@ impl Running {
             Of::Http(http) => Some(http),
             Of::Tcp(_) => None,
         }
+    }
+
+    /// What the filter said of it beside its messages.
+    pub(crate) fn said(&self) -> &RefCell<Said> {
+        &self.said
     }
 
     /// The answer that was decided for.

@@ -28,7 +28,7 @@ use std::time::{Duration, SystemTime};
 use meshgate_abi::{Attempt, Attempts, Retry, event};
 use meshgate_sdk::ClosedBy;
 use meshgate_sdk::testing::{
-    Client, Engine, Failure, Fields, Part, Request, Response, StartedCall, Verdict, Way,
+    Client, Engine, Failure, Fields, Part, Request, Response, Said, StartedCall, Verdict, Way,
 };
 use meshgate_wasm::{
     BodyAction, CallFailure, EngineError, EngineOptions, GrpcStatus, HeadersAction, HttpStream, Module,
@@ -314,11 +314,11 @@ impl Engine for RealHost {
         retry
     }
 
-    fn close(&mut self, exchange: u32) {
-        if let Some((context, running)) = self.exchanges.remove(&exchange) {
-            running.end(self.worker.now());
-            context.finish();
-        }
+    fn close(&mut self, exchange: u32) -> Said {
+        let Some((context, running)) = self.exchanges.remove(&exchange) else { return Said::default() };
+        running.end(self.worker.now());
+        context.finish();
+        running.said().take()
     }
 
     fn set_clusters(&mut self, names: Vec<String>) {

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use meshgate_abi::{Attempts, MetricType, Retry, RouteDecision, Series, function};
+use meshgate_abi::{
+    Attempts, Encode, LogEntry, MetricType, Retry, RouteDecision, Series, Throttle, function,
+};
 use meshgate_sdk::testing::{Request, StartedCall};
 use meshgate_wasm::{
     CallError, ForeignCaller, GrpcEvents, GrpcKind, GrpcRequest, GrpcSendError, GrpcSender, Host, HttpCall,
@@ -184,6 +186,26 @@ impl Host for Worker {
             function::RETRY => {
                 let retry = Retry::decode(argument).map_err(|_| Status::BadArgument)?;
                 running(caller)?.answer(retry).then(Vec::new).ok_or(Status::BadArgument)
+            }
+            function::ENCODE => {
+                let encode = Encode::decode(argument).map_err(|_| Status::BadArgument)?;
+                let running = running(caller)?;
+                let has_response = running.http().is_some_and(|http| http.borrow().response.is_some());
+                let known = has_response && running.said().borrow_mut().encode(encode);
+                if known { Ok(Vec::new()) } else { Err(Status::BadArgument) }
+            }
+            function::THROTTLE => {
+                let throttle = Throttle::decode(argument).map_err(|_| Status::BadArgument)?;
+                let running = running(caller)?;
+                running.http().ok_or(Status::BadArgument)?;
+                running.said().borrow_mut().throttle = throttle.bytes_per_second;
+                Ok(Vec::new())
+            }
+            function::LOG => {
+                let entry = LogEntry::decode(argument).map_err(|_| Status::BadArgument)?;
+                let running = running(caller)?;
+                let added = running.said().borrow_mut().add(entry);
+                if added { Ok(Vec::new()) } else { Err(Status::BadArgument) }
             }
             function::METRIC => {
                 let series = Series::decode(argument).map_err(|_| Status::BadArgument)?;

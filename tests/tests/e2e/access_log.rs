@@ -124,3 +124,41 @@ async fn log_goes_to_a_file_or_nowhere() {
     gate.get("/nowhere").await;
     assert!(gate.stop().await.access_log.is_empty());
 }
+
+#[tokio::test]
+async fn filters_set_flags_and_add_fields() {
+    let one = Backend::echo("one").await;
+    let gate = Meshgate::chain("- suite: {}").guest("suite", "").cluster("one", &[&one]).start().await;
+    let reply = gate.call(Ask::get("/said").header("x-do", "log")).await;
+    assert_eq!(
+        (reply.status.as_u16(), &reply.json()["headers"]["x-said"]),
+        (200, &"Some(bad argument)".into())
+    );
+    let entry = gate.access("/said").await;
+    assert_eq!(entry["response_flags"], "FI,RL");
+    let fields = serde_json::json!({"suite.word": "second", "suite.other": "\"\n\u{fffd}"});
+    assert_eq!(entry["fields"], fields);
+    for flag in ["FI", "RL"] {
+        let flagged = [("listener", "web"), ("flag", flag)];
+        assert_eq!(gate.metrics().await.sum("meshgate_downstream_response_flags_total", &flagged), 1.0);
+    }
+    gate.get("/nothing").await;
+    let entry = gate.access("/nothing").await;
+    assert!(entry["fields"].is_null() && entry["response_flags"].is_null(), "{entry}");
+}
+
+#[tokio::test]
+async fn what_a_filter_adds_is_bounded() {
+    let one = Backend::echo("one").await;
+    let gate = Meshgate::chain("- suite: {}")
+        .guest("suite", "limits: {log_bytes: 60B}")
+        .cluster("one", &[&one])
+        .start()
+        .await;
+    let reply = gate.call(Ask::get("/much").header("x-do", "log")).await;
+    assert_eq!(reply.status, 500, "the filter passes on what it was refused");
+    let entry = gate.access("/much").await;
+    assert_eq!(entry["fields"], serde_json::json!({"suite.word": "first"}));
+    let met = [("plugin", "suite"), ("limit", "log_bytes")];
+    assert_eq!(gate.metrics().await.sum("meshgate_plugin_limit_exceeded_total", &met), 1.0);
+}

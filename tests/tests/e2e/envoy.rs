@@ -13,8 +13,9 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
+use http::Method;
 use meshgate_tests::{
-    Ask, Client, Envoy, SigningKey, example, filter, key_set, repository, seconds_from_now, until,
+    Ask, Client, Envoy, SigningKey, empty, example, filter, key_set, repository, seconds_from_now, until,
 };
 use serde_json::{Value, json};
 
@@ -625,6 +626,81 @@ async fn filter_built_with_the_sdk() {
     ];
     scenarios.push(Scenario::new("tour refuses", vec![("tour", json!({}))]).requests(refused));
     compare(scenarios).await;
+}
+
+#[tokio::test]
+async fn cors() {
+    fn preflight(origin: &str) -> Ask {
+        let ask = marked(Ask::new(Method::OPTIONS, "/get", empty())).header("origin", origin);
+        ask.header("access-control-request-method", "PUT").header("access-control-request-headers", "x-a")
+    }
+    const PAGES: &[Request] = &[
+        Request { label: "not a page", ask: || marked(Ask::get("/get")) },
+        Request { label: "preflight", ask: || preflight("https://www.example.org") },
+        Request { label: "preflight of another", ask: || preflight("https://evil.example") },
+        Request {
+            label: "allowed",
+            ask: || marked(Ask::post("/post", "hello")).header("origin", "https://a.example.net"),
+        },
+        Request {
+            label: "another",
+            ask: || marked(Ask::get("/get")).header("origin", "https://evil.example"),
+        },
+    ];
+    let configuration = |reject: bool| {
+        json!({
+            "origins": ["https://www.example.org", "https://*.example.net"], "methods": ["PUT"], "headers": ["x-a"],
+            "expose": ["etag"], "max_age": "1m", "credentials": true, "reject": reject,
+        })
+    };
+    compare([
+        Scenario::new("cors", vec![("cors", configuration(false))]).requests(PAGES),
+        Scenario::new("cors that rejects", vec![("cors", configuration(true))]).requests(PAGES),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn faults() {
+    let always =
+        json!({"abort": {"percent": 100, "status": 418}, "delay": {"percent": 100, "duration": "5ms"}});
+    compare([
+        Scenario::new(
+            "faults that never come",
+            vec![("fault", json!({"abort": {"percent": 0, "status": 418}}))],
+        ),
+        Scenario::new("faults that always come", vec![("fault", always)]),
+    ])
+    .await;
+}
+
+/// How long a client has to wait depends on when it asks, and is left out.
+#[tokio::test]
+async fn rate_limit_without_the_hosts_help() {
+    let rules =
+        json!([{"name": "each", "limit": "1000/h", "key": ["path", "client_address", {"header": "x-add"}]}]);
+    let scenario = vec![("rate-limit", json!({"headers": "none", "rules": rules}))];
+    compare([Scenario::new("rate limit", scenario)]).await;
+    if Envoy::installed().is_none() {
+        return;
+    }
+    let world = World::start().await;
+    let rules = json!([{"name": "all", "limit": "1/d", "burst": 5}]);
+    let scenario =
+        Scenario::new("rate limit met", vec![("rate-limit", json!({"headers": "envoy", "rules": rules}))]);
+    let (gate, envoy) = (scenario.meshgate(&world).await, scenario.envoy(&world).await);
+    for proxy in [gate.address(), envoy.address()] {
+        let mut client = Client::http1(proxy).await;
+        for left in (0..5).rev() {
+            let reply = client.get("/").await;
+            assert_eq!(
+                (reply.status.as_u16(), reply.header("x-ratelimit-remaining")),
+                (200, &*left.to_string())
+            );
+        }
+        let reply = client.get("/").await;
+        assert_eq!((reply.status.as_u16(), reply.header("x-envoy-ratelimited")), (429, "true"));
+    }
 }
 
 #[tokio::test]

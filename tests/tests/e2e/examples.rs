@@ -141,6 +141,16 @@ async fn telemetry_in_a_real_prometheus() {
 }
 
 #[tokio::test]
+async fn fault_injection() {
+    assert!(run_readme("fault-injection").await >= 6);
+}
+
+#[tokio::test]
+async fn rate_limit() {
+    assert!(run_readme("rate-limit").await >= 4);
+}
+
+#[tokio::test]
 async fn websocket() {
     assert!(run_readme("websocket").await >= 2);
 }
@@ -158,12 +168,14 @@ async fn no_example_is_left_out() {
             "c",
             "caching-auth",
             "canary",
+            "fault-injection",
             "gateway",
             "grpc",
             "hello-filter",
             "jwt-authorization",
             "own-router",
             "quickstart",
+            "rate-limit",
             "retries",
             "tcp",
             "telemetry",

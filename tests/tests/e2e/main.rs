@@ -14,7 +14,9 @@ mod balancing; // load balancers and outlier detection
 mod bodies; // streaming with back-pressure, early answers, bodies broken off
 mod check; // `meshgate check`: exit codes, and the messages for bad files, compared with golden files
 mod compatibility; // where hosts differ: the switches of a filter, and what filters made for other hosts ask for
+mod compress; // the standard filter `compress`, and the host compressing
 mod conformance; // the host's functions and callbacks, by the sections of the Proxy-Wasm specification
+mod cors; // the standard filter `cors`
 mod costs; // what one peer may cost: slow bodies, floods of frames, streams; how long gRPC clients wait
 mod credentials; // the standard filters `api-key` and `basic`
 mod discovery; // endpoints from DNS and from files, subsets, localities
@@ -25,6 +27,7 @@ mod ext_authz; // the standard filter `ext-authz`
 mod extended_connect; // WebSocket and others over HTTP/2
 mod extended_connect_upstream; // the same to endpoints that speak HTTP/2
 mod failures; // each way an exchange can fail: its status, its flag, and who notices
+mod fault; // the standard filter `fault`
 mod faults; // what goes wrong around the process: panics, full disks, clocks, bad links, no time; and a soak
 mod filters_swapped; // each standard filter comes, changes and goes under load
 mod forwarding; // fields that a proxy drops, adds or rewrites
@@ -49,6 +52,7 @@ mod overload; // a process that is short of memory
 mod passthrough; // TLS that is passed through, by server name
 mod proxy_protocol; // connections that say for whom they were made, from clients and to endpoints
 mod proxying; // plain proxying over HTTP/1.1 and HTTP/2
+mod rate_limit; // the standard filter `rate-limit`
 mod reload; // changing files under a running proxy, one at a time
 mod reload_under_load; // two hundred reloads under load, no request lost or mixed
 mod retry; // `meshgate.attempts` and the standard filter `retry`

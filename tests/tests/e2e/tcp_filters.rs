@@ -411,3 +411,14 @@ async fn a_filter_with_callbacks_for_tcp_only_is_refused_on_a_listener_of_http()
     assert!(said.contains(&place) && said.contains(expected), "{said}");
     assert_eq!(finished.code, Some(2));
 }
+
+#[tokio::test]
+async fn flags_and_fields_of_a_filter_are_logged() {
+    let backend = SocketBackend::start().await;
+    let gate = tcp("- tcp: {log: a word}", &backend).start().await;
+    answered(&gate, &backend).await;
+    let entry = entry(&gate, 0).await;
+    assert_eq!((&entry["response_flags"], &entry["fields"]["tcp.word"]), (&"DO".into(), &"a word".into()));
+    let flagged = [("listener", "web"), ("flag", "DO")];
+    assert_eq!(gate.metrics().await.sum("meshgate_downstream_tcp_response_flags_total", &flagged), 1.0);
+}

@@ -5,7 +5,7 @@ mod flow;
 mod run;
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
@@ -14,7 +14,9 @@ use meshgate_wasm::{Attributes, Callbacks, Exchange, PeerType};
 pub use self::flow::Flow;
 use self::run::Run;
 use super::failure::Stop;
+use super::log_entry::Noted;
 use super::{Chain, Target, Targets};
+use crate::telemetry::LogFields;
 
 /// The end of a session at which data comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,7 @@ pub struct Session {
     closed: Cell<bool>,
     finished: Cell<bool>,
     waker: Cell<Option<Waker>>,
+    log_fields: RefCell<LogFields>,
 }
 
 impl Session {
@@ -60,12 +63,24 @@ impl Session {
             closed: Cell::new(false),
             finished: Cell::new(false),
             waker: Cell::new(None),
+            log_fields: RefCell::default(),
         })
     }
 
     /// What is known of the connection. Not to be borrowed while a filter runs.
     pub fn attributes(&self) -> &RefCell<Attributes> {
         &self.attributes
+    }
+
+    /// What filters added to the session's entry in the access log.
+    pub fn log_fields(&self) -> Ref<'_, LogFields> {
+        self.log_fields.borrow()
+    }
+
+    /// The flags and fields that filters set.
+    pub(super) fn noted(&self) -> Noted<'_> {
+        let flags = RefMut::map(self.attributes.borrow_mut(), |attributes| &mut attributes.response_flags);
+        Noted { flags, fields: self.log_fields.borrow_mut() }
     }
 
     /// The cluster that a filter chose.

@@ -2,9 +2,9 @@
 //!
 //! Text, in the order of Envoy's default format, with cluster, route, client and listener added at the end:
 //! `[start] "METHOD path protocol" status flags details received sent duration upstream-time "x-forwarded-for" "user-agent" "request-id" "authority"
-//! "upstream" cluster route downstream listener`, times in milliseconds.
+//! "upstream" cluster route downstream listener`, times in milliseconds; then, for each field that a filter added, `name="value"`.
 //!
-//! JSON: one object per line, always with the same keys.
+//! JSON: one object per line, always with the same keys; what filters added is an object under `fields`.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use meshgate_wasm::Address;
 
 use super::escape::{json_string, text_bare, text_quoted};
+use super::fields::LogFields;
 use super::record::AccessRecord;
 use crate::telemetry::timestamp::DateCache;
 
@@ -56,6 +57,12 @@ pub(super) fn text(record: &AccessRecord<'_>, dates: &mut DateCache, out: &mut V
     out.push(b' ');
     address(record.downstream_address, out);
     bare(record.listener.as_bytes(), out);
+    for (name, value) in record.fields.iter() {
+        out.push(b' ');
+        out.extend_from_slice(name.as_bytes());
+        out.push(b'=');
+        text_quoted(value, out);
+    }
     out.push(b'\n');
 }
 
@@ -109,6 +116,8 @@ pub(super) fn json(record: &AccessRecord<'_>, dates: &mut DateCache, out: &mut V
     key("downstream_address", out);
     quoted(record.downstream_address, out);
     string("listener", Some(record.listener.as_bytes()), out);
+    key("fields", out);
+    fields(record.fields, out);
     out.extend_from_slice(b"}\n");
 }
 
@@ -128,6 +137,22 @@ fn string(name: &str, value: Option<&[u8]>, out: &mut Vec<u8>) {
         Some(value) => json_string(value, out),
         None => out.extend_from_slice(b"null"),
     }
+}
+
+/// What filters added. Their names need no escaping.
+fn fields(fields: &LogFields, out: &mut Vec<u8>) {
+    if fields.iter().len() == 0 {
+        return out.extend_from_slice(b"null");
+    }
+    let mut before = b'{';
+    for (name, value) in fields.iter() {
+        out.push(before);
+        json_string(name.as_bytes(), out);
+        out.push(b':');
+        json_string(value, out);
+        before = b',';
+    }
+    out.push(b'}');
 }
 
 fn quoted(value: Address, out: &mut Vec<u8>) {

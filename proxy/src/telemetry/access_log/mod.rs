@@ -5,6 +5,7 @@
 
 mod batch;
 mod escape;
+mod fields;
 mod format;
 mod metrics;
 mod record;
@@ -14,5 +15,6 @@ mod writer;
 mod tests;
 
 pub use batch::AccessLog;
+pub use fields::LogFields;
 pub use record::AccessRecord;
 pub use writer::{AccessLogSink, AccessLogTarget, AccessLogWriter};

@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use meshgate_wasm::Address;
 
+use super::fields::LogFields;
+
 /// One exchange or TCP connection, as the access log shows it. Borrows from the exchange: building one costs nothing but the copies of a few words.
 ///
 /// Texts that come from the network are bytes: they are logged as they came, escaped. An absent value is `-` in the text format and `null` in JSON.
@@ -53,4 +55,6 @@ pub struct AccessRecord<'a> {
     pub downstream_address: Address,
     /// The listener that accepted the connection.
     pub listener: &'a str,
+    /// What filters added.
+    pub fields: &'a LogFields,
 }

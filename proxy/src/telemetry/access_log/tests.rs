@@ -7,6 +7,7 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use bytes::Bytes;
 use meshgate_config::{AccessLogFormat, AccessLogOutput};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -42,7 +43,17 @@ fn record() -> AccessRecord<'static> {
         route: Some("rest"),
         downstream_address: SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 55555)).into(),
         listener: "web",
+        fields: LogFields::NONE,
     }
+}
+
+/// What a filter added.
+fn added(fields: &[(&str, &'static [u8])]) -> LogFields {
+    let mut all = LogFields::default();
+    for (name, value) in fields {
+        assert!(all.set(0, name, Bytes::from_static(value), usize::MAX));
+    }
+    all
 }
 
 fn text(record: &AccessRecord<'_>) -> String {
@@ -76,9 +87,24 @@ fn a_line_of_json() {
         "bytes_received": 0, "bytes_sent": 1234, "duration_ms": 12, "upstream_time_ms": 11,
         "x_forwarded_for": null, "user_agent": "curl/8", "request_id": "77", "authority": "example.com", "requested_server_name": "example.com",
         "upstream_address": "127.0.0.1:9001", "upstream_failure": null, "cluster": "reviews-v1", "route": "rest",
-        "downstream_address": "[::1]:55555", "listener": "web",
+        "downstream_address": "[::1]:55555", "listener": "web", "fields": null,
     });
     assert_eq!(value, expected);
+}
+
+#[test]
+fn what_filters_added_stands_at_the_end() {
+    let fields = added(&[("rate_limit.rule", b"per \"client\""), ("empty", b""), ("odd", b"a\n\xff")]);
+    let record = AccessRecord { fields: &fields, ..record() };
+    let line = text(&record);
+    assert!(
+        line.ends_with(" web rate_limit.rule=\"per \\\"client\\\"\" empty=\"\" odd=\"a\\x0a\\xff\"\n"),
+        "{line}"
+    );
+    let value: Value = serde_json::from_str(&json(&record)).unwrap();
+    let expected =
+        serde_json::json!({"rate_limit.rule": "per \"client\"", "empty": "", "odd": "a\n\u{fffd}"});
+    assert_eq!(value["fields"], expected);
 }
 
 #[test]

@@ -7,11 +7,13 @@ use crate::metrics::Metrics;
 
 mod bounds;
 mod data;
+mod hold;
 mod queues;
 
 pub use bounds::Bounds;
 pub(crate) use bounds::InstancePermit;
-pub(crate) use data::{Namespace, SharedData};
+pub(crate) use data::{Added, Namespace, SharedData};
+pub(crate) use hold::Hold;
 pub(crate) use queues::{Mailbox, Queues, Registrant};
 
 /// What all VMs of the process share. One per process (a trial run of a configuration has its own).

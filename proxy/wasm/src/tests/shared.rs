@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 
-use super::puppet::Allocator;
+use meshgate_abi::{KvAdd, KvAnswer, KvGet, KvOperation, KvRemove, KvRequest, KvSet};
+use prost::Message;
+
+use super::puppet::{Allocator, UNREACHABLE};
 use super::world::*;
 use crate::*;
 
@@ -57,6 +60,89 @@ fn data_is_shared_between_workers_and_guarded_by_versions() {
     reader.take();
     plugin.stream(reader.exchange(), 0).unwrap().on_request_headers(true).unwrap();
     assert_eq!(reader.statuses(), [1], "other VM ids have other data");
+}
+
+/// One call of `meshgate.kv`: its status and its answer.
+fn kv(key: &str, operation: KvOperation) -> Vec<Step> {
+    let request = KvRequest { key: key.as_bytes().to_vec(), operation: Some(operation) };
+    foreign("meshgate.kv", &request.encode_to_vec())
+}
+
+fn foreign(name: &str, argument: &[u8]) -> Vec<Step> {
+    let mut scratch = Scratch::default();
+    let (n, nn) = scratch.put(name);
+    let (a, an) = scratch.put(argument);
+    vec![scratch.step(), call("proxy_call_foreign_function", [n, nn, a, an, OUT, OUT + 4]), Step::PeekAt(OUT)]
+}
+
+#[test]
+fn numbers_are_changed_in_one_step_by_workers_that_share_them() {
+    let shared = Shared::new();
+    let (one, other) = (World::sharing(shared.clone()), World::sharing(shared.clone()));
+    let _keep = (one.plugin(), other.plugin());
+    let add = |amount| KvOperation::Add(KvAdd { amount, most: Some(3), ..KvAdd::default() });
+    let answer = |world: &World, operation| {
+        let bytes = world.show(kv("k", operation)).remove(0);
+        KvAnswer::decode(&bytes[..]).unwrap()
+    };
+    let number = |number, done| KvAnswer { number, done, ..KvAnswer::default() };
+    assert_eq!(answer(&one, add(2)), number(2, true));
+    assert_eq!(answer(&other, add(2)), number(2, false));
+    assert_eq!(answer(&other, add(1)), number(3, true));
+    assert_eq!(one.show(get("k")), [&3_i64.to_le_bytes()[..], &[2][..]], "it is shared data like any");
+    let setting = |version| KvSet { value: b"text".to_vec(), version, expire_ms: 3_600_000 };
+    assert_eq!(answer(&one, KvOperation::Set(setting(9))), KvAnswer::default(), "another version");
+    assert!(answer(&one, KvOperation::Set(setting(2))).done);
+    let found = answer(&other, KvOperation::Get(KvGet {}));
+    assert_eq!((found.done, &found.value[..], found.version), (true, &b"text"[..], 3));
+    assert!((3_000_000..=3_600_000).contains(&found.expires_ms), "{found:?}");
+    assert!(answer(&other, KvOperation::Remove(KvRemove { version: 0 })).done);
+    assert_eq!(answer(&one, KvOperation::Get(KvGet {})), KvAnswer::default());
+    let statuses = one.run(
+        [
+            set("k", Some("text"), 0),
+            kv("k", add(1)),
+            foreign("meshgate.kv", b"\xff"),
+            foreign("meshgate.kv", b"\x0a\x01k"),
+        ]
+        .concat(),
+    );
+    assert_eq!(statuses, [0, 2, 2, 2], "no number, no message, no operation");
+}
+
+/// What is held at a time, by exchanges that end, and by one whose VM dies under it.
+#[test]
+fn what_an_exchange_holds_is_given_back_however_it_ends() {
+    let world = World::new();
+    let plugin = world.plugin();
+    let seat = KvAdd { amount: 1, most: Some(2), hold: true, ..KvAdd::default() };
+    let seated = || {
+        world.script("proxy_on_request_headers", kv("seats", KvOperation::Add(seat)));
+        let context = plugin.stream(world.exchange(), 0).unwrap();
+        world.take();
+        context.on_request_headers(true).unwrap();
+        let answers = world.take();
+        let answer = answers.iter().find_map(|event| match event {
+            Event::Peek(bytes) => KvAnswer::decode(&bytes[..]).ok(),
+            _ => None,
+        });
+        answer.unwrap().done.then_some(context)
+    };
+    let (first, second) = (seated().unwrap(), seated().unwrap());
+    assert!(seated().is_none());
+    drop(first);
+    let third = seated().unwrap();
+    world.script("proxy_on_request_body", vec![Step::Crash(UNREACHABLE)]);
+    assert!(second.on_request_body(true).is_err() && third.is_poisoned());
+    // Its VM is dead and still there, as the third lasts on; its place is free.
+    drop(second);
+    let fourth = seated().unwrap();
+    assert!(seated().is_none());
+    drop((third, fourth));
+    assert!(seated().is_some() && seated().is_some());
+    let refused = |operation| world.run(kv("seats", KvOperation::Add(operation)));
+    assert_eq!(refused(KvAdd { amount: 0, ..seat }), [2]);
+    assert_eq!(refused(KvAdd { expire_ms: 1, ..seat }), [2]);
 }
 
 #[derive(Default)]

@@ -238,6 +238,54 @@ fn queues_are_looked_into_when_there_is_something() {
 }
 
 #[test]
+fn numbers_are_counted_within_bounds() {
+    both("", |proxy| {
+        let rest = "42 40 | (None, Some(4), 4) | Err(bad argument)";
+        let first = said(&proxy.send(asked("counted")));
+        assert_eq!(first, format!("1 true, 2 true, 3 true, 3 false | {rest}"));
+        let second = said(&proxy.send(asked("counted")));
+        assert_eq!(second, format!("3 false, 3 false, 3 false, 3 false | {rest}"));
+    });
+}
+
+#[test]
+fn what_exchanges_hold_is_given_back_with_them() {
+    both("", |proxy| {
+        let (first, second) = (proxy.begin(asked("hold")), proxy.begin(asked("hold")));
+        assert_eq!(said(&proxy.send(asked("hold"))), "None");
+        proxy.give_up(first);
+        assert_eq!(said(&proxy.send(asked("hold"))), "Some(2)");
+        assert_eq!(said(&proxy.finish(second)), "Some(2)");
+        assert_eq!(said(&proxy.send(asked("hold"))), "Some(1)");
+    });
+}
+
+#[test]
+fn numbers_are_forgotten() {
+    // The real host's own clock cannot be set.
+    let mut proxy = Proxy::new::<Suite>("");
+    let seats = |proxy: &mut Proxy| said(&proxy.send(asked("counted"))).starts_with("1 true");
+    assert!(seats(&mut proxy));
+    proxy.advance(Duration::from_secs(9));
+    assert!(!seats(&mut proxy));
+    proxy.advance(Duration::from_secs(1));
+    assert!(seats(&mut proxy));
+}
+
+#[test]
+fn flags_and_fields_are_logged() {
+    both("", |proxy| {
+        let done = proxy.send(asked("log"));
+        assert_eq!(said(&done), "Some(bad argument)");
+        assert_eq!(done.flags(), ["FI", "RL"]);
+        assert_eq!(done.log_field("suite.word").as_deref(), Some("second"));
+        assert_eq!(done.log_field("suite.other").as_deref(), Some("\"\n\u{fffd}"));
+        assert_eq!(done.log_field("suite.none"), None);
+        assert!(proxy.send(asked("nothing")).flags().is_empty());
+    });
+}
+
+#[test]
 fn metrics_are_counted_by_their_labels() {
     both("", |proxy| {
         proxy.send(asked("nothing"));

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use meshgate_sdk::prelude::*;
 use meshgate_sdk::route::Decision;
-use meshgate_sdk::{Call, GrpcError, SharedQueue, Status, join, join_all, property, sleep, timeout};
+use meshgate_sdk::{
+    Call, Change, Changed, Flag, GrpcError, SharedCounter, SharedQueue, Status, join, join_all, property,
+    sleep, timeout,
+};
 
 use crate::Suite;
 
@@ -98,6 +101,9 @@ impl Suite {
                 format!("{} {:?}", queue == self.events, SharedQueue::find("", "others")?.is_some())
             }
             "shared" => self.shared()?,
+            "counted" => self.counted()?,
+            "hold" => format!("{:?}", exchange.hold(&SharedCounter::new("places"), 2)?),
+            "log" => log(exchange)?,
             "fetched" => self.fetched.get().to_string(),
             _ => return Ok(()),
         };
@@ -126,6 +132,35 @@ impl Suite {
         let (b, d) = (self.notes.get("b")?, self.notes.get("d")?);
         Ok(format!("{before:?} {b:?} {longer} {d:?} {}", self.visits.add(2)?))
     }
+
+    /// Three at once, and no more for ten seconds; a number that is raised; a value in the way.
+    fn counted(&self) -> Result<String, Stop> {
+        let seats = Change::add(1).at_most(3).lasting(Duration::from_secs(10));
+        let mut all = Vec::new();
+        for _ in 0..4 {
+            let Changed { number, done, .. } = self.counters.change("seats", &seats)?;
+            all.push(format!("{number} {done}"));
+        }
+        let raised = self.counters.change("raised", &Change::add(1).at_least(41).at_most(100))?;
+        let lowered = self.counters.change("raised", &Change::add(-9).at_least(40))?;
+        let within = (self.visits.add_within(5, 4)?, self.visits.add_within(4, 4)?, self.visits.get()?);
+        self.visits.add(-4)?;
+        self.notes.set("number", &"none".to_owned())?;
+        let refused = SharedCounter::new("notes/number").add(1).map_err(|refused| refused.status());
+        Ok(format!("{} | {} {} | {within:?} | {refused:?}", all.join(", "), raised.number, lowered.number))
+    }
+}
+
+/// Flags and fields for the access log, and those that are refused.
+fn log(exchange: &Exchange<Suite>) -> Result<String, Stop> {
+    exchange.set_flag(Flag::FaultInjected)?;
+    exchange.set_flag(Flag::RateLimited)?;
+    exchange.set_flag(Flag::FaultInjected)?;
+    exchange.log_field("suite.word", "first")?;
+    exchange.log_field("suite.other", b"\"\n\xff")?;
+    exchange.log_field("suite.word", "second")?;
+    let refused = exchange.log_field("No name", "").err();
+    Ok(format!("{:?}", refused.map(|refused| refused.status())))
 }
 
 /// Everything that can be read of a request's head, and what the host says to what cannot be.

@@ -11,7 +11,7 @@ use std::cell::Cell;
 
 use meshgate_sdk::metric::{Counter, Family, Histogram};
 use meshgate_sdk::prelude::*;
-use meshgate_sdk::{SharedCounter, SharedQueue, tick_every};
+use meshgate_sdk::{SharedCounter, SharedCounters, SharedQueue, tick_every};
 
 use self::others::{Asked, Bell};
 
@@ -32,6 +32,7 @@ pub struct Suite {
     bell: Bell,
     asked: Asked,
     events: SharedQueue,
+    counters: SharedCounters,
     done: Family<Counter, 2>,
     sizes: Histogram,
 }
@@ -60,6 +61,7 @@ impl Filter for Suite {
             bell: Bell::default(),
             asked: Asked::default(),
             events: SharedQueue::open("events")?,
+            counters: SharedCounters::new("counters"),
             done: Counter::build("suite_exchanges_total").family(["method", "code"]),
             sizes: Histogram::build("suite_sizes").define()?,
         })

@@ -15,6 +15,7 @@ pub(crate) struct Config {
     pub(crate) pause: Option<Phase>,
     pub(crate) trap: Option<Phase>,
     pub(crate) cluster: Option<String>,
+    pub(crate) log: Option<String>,
     pub(crate) by_first_byte: BTreeMap<String, String>,
     pub(crate) properties: Vec<String>,
 }

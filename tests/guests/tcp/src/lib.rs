@@ -14,6 +14,7 @@
 //! | `trap` | phase: traps there |
 //! | `cluster` | chooses this cluster for every new connection, by `meshgate.route` |
 //! | `by_first_byte` | `{letter: cluster}`: chooses by the first byte |
+//! | `log` | sets the flag `DO` for every new connection, and adds the field `tcp.word` with this value, by `meshgate.log` |
 //! | `properties` | paths, segments separated by `/`: their values are logged with `log`, numbers as such |
 #![allow(missing_docs, reason = "the entry that `proxy_wasm::main!` writes has none")]
 
@@ -148,6 +149,16 @@ impl Stream {
         }
     }
 
+    /// As Protocol Buffers have it: field 1 with the flag, field 2 with a message of name and value.
+    fn note(&self, word: &str) {
+        let field =
+            [b"\x0a\x08tcp.word\x12", &[u8::try_from(word.len()).unwrap_or(0)][..], word.as_bytes()].concat();
+        let entry = [b"\x0a\x02DO\x12", &[u8::try_from(field.len()).unwrap_or(0)][..], &field].concat();
+        if let Err(status) = hostcalls::call_foreign_function("meshgate.log", Some(&entry)) {
+            self.say(&format!("log refused {}", status as u32));
+        }
+    }
+
     fn property(&self, path: &str) -> String {
         let value = hostcalls::get_property(path.split('/').collect()).ok().flatten();
         match value {
@@ -212,6 +223,9 @@ impl StreamContext for Stream {
         self.say("new_connection");
         if let Some(cluster) = &self.config.cluster {
             self.choose(cluster);
+        }
+        if let Some(word) = &self.config.log {
+            self.note(word);
         }
         if self.interrupt(Phase::NewConnection) { Action::Pause } else { Action::Continue }
     }

@@ -13,6 +13,9 @@ use super::world::{Observed, REQUESTS, Request, World, show};
 /// A request without an answer for so long gets none: one of the things that are compared.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Filters that need no module in Meshgate.
+const STANDARD: [&str; 4] = ["cors", "fault", "headers", "rate-limit"];
+
 /// Runs the scenarios, and fails with every difference that is not known.
 pub(super) async fn compare(scenarios: impl IntoIterator<Item = Scenario>) {
     if Envoy::installed().is_none() {
@@ -91,7 +94,7 @@ impl Scenario {
         let chain: Vec<_> = self.filters.iter().map(|(name, config)| format!("- {name}: {config}")).collect();
         let mut setup = Meshgate::chain(&chain.join("\n"));
         let mut names: BTreeSet<_> = self.filters.iter().map(|(name, _)| *name).collect();
-        names.remove("headers");
+        names.retain(|name| !STANDARD.contains(name));
         for name in names {
             setup = setup.filter(name, &self.module_of(name), "");
         }
@@ -121,7 +124,7 @@ impl Scenario {
     fn module_of(&self, name: &str) -> Vec<u8> {
         match self.modules.get(name) {
             Some(module) => module.clone(),
-            None if name == "headers" => filter(name),
+            None if STANDARD.contains(&name) => filter(name),
             None => guest(name),
         }
     }

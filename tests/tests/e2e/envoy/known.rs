@@ -104,7 +104,7 @@ pub(super) const KNOWN: &[Known] = &[
     },
     Known {
         id: "empty-request-length",
-        scenarios: &["method"],
+        scenarios: &["cors", "method"],
         request: "",
         parts: &["one 1: header content-length"],
         meshgate: Is::Absent,
