@@ -42,6 +42,8 @@ pub enum Stop {
     Reply(Reply),
     /// The filter failed. The failure is logged, and the client gets a 500.
     Failed(String),
+    /// The exchange is broken off without a response: the client's connection is closed (HTTP/1.1), or its stream reset (HTTP/2).
+    Reset,
 }
 
 impl Stop {

@@ -109,6 +109,12 @@ impl Stop {
                 log::line(log::Level::Error, &format!("{callback} failed: {message}"));
                 Reply::new(500).details("filter_failed")
             }
+            Self::Reset => {
+                if let Err(status) = host::reset_exchange() {
+                    log::line(log::Level::Error, &format!("{callback}: the host does not reset: {status}"));
+                }
+                return;
+            }
         };
         if let Err(refused) = reply.send() {
             log::line(log::Level::Error, &format!("{callback}: {refused}"));

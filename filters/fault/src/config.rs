@@ -1,5 +1,6 @@
 //! What a user writes under `fault:`.
 
+use meshgate_conditions::Matches;
 use meshgate_sdk::ConfigError;
 use meshgate_sdk::config::{Duration, Percent};
 use schemars::JsonSchema;
@@ -9,6 +10,9 @@ use serde::Deserialize;
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
+    /// Which requests may get a fault: conditions as those of a route in `routing`, without regular expressions. Left out: all.
+    #[serde(default)]
+    pub(crate) r#match: Matches,
     /// Holds requests back before they go on.
     #[serde(default)]
     #[schemars(with = "DelayConfig")]
@@ -41,7 +45,7 @@ pub(crate) struct DelayConfig {
     pub(crate) duration: Duration,
 }
 
-/// How many requests are answered, and with what: `status` or `grpc`.
+/// How many requests are answered, and with what: `status`, `grpc` or `reset`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AbortConfig {
@@ -55,6 +59,9 @@ pub(crate) struct AbortConfig {
     #[serde(default)]
     #[schemars(with = "GrpcStatus")]
     pub(crate) grpc: Option<GrpcStatus>,
+    /// With nothing: the connection is closed (HTTP/1.1), or the stream reset (HTTP/2).
+    #[serde(default)]
+    pub(crate) reset: bool,
 }
 
 /// How many responses are slowed down, and how much.
@@ -130,25 +137,30 @@ impl GrpcStatus {
 pub(crate) enum Abort {
     Http(u16),
     Grpc(GrpcStatus),
+    Reset,
 }
 
 impl AbortConfig {
     pub(crate) fn answer(&self) -> Result<Abort, ConfigError> {
-        match (self.status, self.grpc) {
-            (Some(status), None) if (200..=599).contains(&status) => Ok(Abort::Http(status)),
-            (Some(_), None) => Err(ConfigError::new("a status is from 200 to 599").at("status")),
-            (None, Some(grpc)) => Ok(Abort::Grpc(grpc)),
-            (Some(_), Some(_)) => {
-                Err(ConfigError::new("an abort has `status` or `grpc`, not both").at("grpc"))
+        match (self.status, self.grpc, self.reset) {
+            (Some(status), None, false) if (200..=599).contains(&status) => Ok(Abort::Http(status)),
+            (Some(_), None, false) => Err(ConfigError::new("a status is from 200 to 599").at("status")),
+            (None, Some(grpc), false) => Ok(Abort::Grpc(grpc)),
+            (None, None, true) => Ok(Abort::Reset),
+            (None, None, false) => {
+                Err(ConfigError::new("say what to answer with: `status`, `grpc` or `reset`"))
             }
-            (None, None) => Err(ConfigError::new("say what to answer with: `status` or `grpc`")),
+            _ => Err(ConfigError::new("an abort has one of `status`, `grpc` and `reset`")),
         }
     }
 }
 
 impl Abort {
-    /// What a header says: a status, or the name of gRPC's.
+    /// What a header says: a status, the name of gRPC's, or `reset`.
     pub(crate) fn named(text: &str) -> Option<Self> {
+        if text == "reset" {
+            return Some(Self::Reset);
+        }
         match text.parse() {
             Ok(status) => (200..=599).contains(&status).then_some(Self::Http(status)),
             Err(_) => GrpcStatus::deserialize(

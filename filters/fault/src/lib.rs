@@ -7,6 +7,7 @@ mod config;
 
 use std::time::Duration;
 
+use meshgate_conditions::Matcher;
 use meshgate_sdk::config::Percent;
 use meshgate_sdk::metric::{Counter, Family};
 use meshgate_sdk::{
@@ -17,6 +18,7 @@ use crate::asked::Asked;
 use crate::config::{Abort, ByHeader, Config};
 
 struct Fault {
+    matcher: Matcher,
     delay: Option<(Percent, Duration)>,
     abort: Option<(Percent, Abort)>,
     rate: Option<(Percent, u64)>,
@@ -74,6 +76,7 @@ impl Fault {
         let reply = match abort {
             Abort::Http(status) => Reply::new(status),
             Abort::Grpc(status) => Reply::new(status.http()).grpc_status(status as u8),
+            Abort::Reset => return Ok(Stop::Reset),
         };
         Ok(reply.body("fault filter abort").details("fault_filter_abort").into())
     }
@@ -94,6 +97,7 @@ impl Filter for Fault {
             .max_active
             .map(|most| Bound { most: most.into(), active: SharedCounter::new("fault/active") });
         Ok(Self {
+            matcher: Matcher::new(&config.r#match)?,
             delay: config.delay.map(|delay| (delay.percent, delay.duration.as_std())),
             abort: abort.transpose()?,
             rate: config.rate.map(|rate| (rate.percent, rate.bytes_per_second)),
@@ -107,6 +111,9 @@ impl Filter for Fault {
     }
 
     async fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+        if !self.matcher.matches(&exchange.request()) {
+            return Ok(());
+        }
         let asked = match &self.by_header {
             Some(allowed) => Asked::take(exchange.request().headers(), allowed)?,
             None => Asked::default(),
@@ -236,6 +243,36 @@ mod tests {
     }
 
     #[test]
+    fn exchanges_are_broken_off() {
+        let mut proxy = Proxy::new::<Fault>(
+            r#"{"by_header": {}, "delay": {"percent": 100, "duration": "1s"}, "abort": {"percent": 100, "reset": true}}"#,
+        );
+        let done = proxy.send(Request::get("/"));
+        assert!(done.was_reset() && done.upstream().is_none());
+        assert_eq!((done.flags(), done.took()), (vec!["DI", "FI"], Duration::from_secs(1)));
+        let asked = |what| Request::get("/").header("x-fault-abort", what);
+        assert_eq!(proxy.send(asked("503")).status(), 503);
+        assert!(proxy.send(asked("reset")).was_reset());
+        assert!(!proxy.send(asked("reset").header("x-fault-abort-percent", "0")).was_reset());
+    }
+
+    #[test]
+    fn only_those_that_are_meant_get_a_fault() {
+        let mut proxy = Proxy::new::<Fault>(
+            r#"{"match": {"path": "/a/**", "identity": {"prefix": "spiffe://mesh/"}}, "by_header": {},
+                "abort": {"percent": 100, "status": 503}}"#,
+        );
+        let get = |path: &str| Request::get(path).peer_identity("spiffe://mesh/ann");
+        assert_eq!(proxy.send(get("/a/b?c")).status(), 503);
+        let asking = get("/b").header("x-fault-abort", "418");
+        let done = proxy.send(asking);
+        assert_eq!(done.status(), 200);
+        assert!(done.upstream().unwrap().field("x-fault-abort").is_some(), "it is none of ours");
+        assert_eq!(proxy.send(Request::get("/a/b")).status(), 200);
+        assert_eq!(count(&proxy, "abort"), 1);
+    }
+
+    #[test]
     fn places_are_given_back() {
         let mut proxy = Proxy::new::<Fault>(r#"{"max_active": 1, "abort": {"percent": 100, "status": 503}}"#);
         for _ in 0..3 {
@@ -251,8 +288,14 @@ mod tests {
     #[test]
     fn mistakes_are_refused_with_their_place() {
         for (config, said) in [
-            (r#"{"abort": {"percent": 1}}"#, "abort: say what to answer with: `status` or `grpc`"),
-            (r#"{"abort": {"percent": 1, "status": 500, "grpc": "ABORTED"}}"#, "abort/grpc: an abort has"),
+            (r#"{"abort": {"percent": 1}}"#, "abort: say what to answer with: `status`, `grpc` or `reset`"),
+            (r#"{"abort": {"percent": 1, "status": 500, "grpc": "ABORTED"}}"#, "abort: an abort has one of"),
+            (r#"{"abort": {"percent": 1, "status": 500, "reset": true}}"#, "abort: an abort has one of"),
+            (r#"{"match": {"method": "G T"}}"#, "match/method: "),
+            (
+                r#"{"match": {"headers": {"a": {"regex": "b"}}}}"#,
+                "match/headers/a/regex: this filter knows no",
+            ),
             (r#"{"abort": {"percent": 1, "status": 600}}"#, "abort/status: a status is from 200 to 599"),
             (
                 r#"{"rate": {"percent": 1, "bytes_per_second": 0}}"#,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use meshgate_conditions::Matches;
 use meshgate_sdk::ConfigError;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -28,6 +29,9 @@ pub(crate) struct Config {
 pub(crate) struct RuleConfig {
     /// The rule's name, for logs, metrics and clients: printable ASCII. No two rules of a filter have the same.
     pub(crate) name: String,
+    /// Which requests count: conditions as those of a route in `routing`, without regular expressions. Left out: all.
+    #[serde(default)]
+    pub(crate) r#match: Matches,
     /// How many requests in which time: `100/s`, `5/m`, `1000/h`, `20/30s`.
     pub(crate) limit: Rate,
     /// How many may come at once. Default: as many as `limit` says.

@@ -9,6 +9,7 @@ mod rule;
 use std::cell::Cell;
 use std::time::UNIX_EPOCH;
 
+use meshgate_conditions::Incoming;
 use meshgate_sdk::{ConfigError, Exchange, Filter, Flag, Outcome, Refused, Reply, Stop, filter};
 
 use crate::config::{Config, HeaderForm, IfUncounted};
@@ -31,7 +32,9 @@ impl RateLimit {
         let now = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
         let mut taken = Vec::new();
         let mut tightest: Option<Told> = None;
-        for (index, rule) in self.rules.iter().enumerate() {
+        let request = exchange.request();
+        let incoming = Incoming::new(&request);
+        for (index, rule) in self.rules.iter().enumerate().filter(|(_, rule)| rule.is_for(&incoming)) {
             let verdict = match rule.take(exchange, now) {
                 Ok(verdict) => verdict,
                 Err(refused) => {

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use meshgate_conditions::{Incoming, Matcher};
 use meshgate_sdk::metric::{Counter, Family};
-use meshgate_sdk::{ConfigError, Exchange, Filter, Refused, SharedCounters, property};
+use meshgate_sdk::{ConfigError, Exchange, Filter, Refused, Request, SharedCounters, property};
 
 use crate::config::{KeyPart, Override, RuleConfig};
 use crate::rate::{Bucket, State};
@@ -18,6 +19,7 @@ pub(crate) struct Rule {
     /// As a string in a structured field (RFC 9651).
     pub(crate) quoted: String,
     pub(crate) dry_run: bool,
+    matcher: Matcher,
     bucket: Bucket,
     key: Vec<KeyPart>,
     overrides: HashMap<String, Option<Bucket>>,
@@ -70,6 +72,7 @@ impl Rule {
             name: config.name.clone(),
             quoted: format!("\"{}\"", config.name.replace('\\', "\\\\").replace('"', "\\\"")),
             dry_run: config.dry_run,
+            matcher: Matcher::new(&config.r#match)?,
             bucket,
             key: config.key.clone(),
             overrides: overrides.collect::<Result<_, _>>()?,
@@ -84,6 +87,11 @@ impl Rule {
                 )
                 .family(["rule", "result"]),
         })
+    }
+
+    /// Whether it is for a request.
+    pub(crate) fn is_for(&self, incoming: &Incoming<&Request>) -> bool {
+        self.matcher.matches_incoming(incoming)
     }
 
     /// Takes one of what the request's key has left.
@@ -156,12 +164,9 @@ fn identity(config: &RuleConfig, bucket: Bucket) -> u64 {
     hasher.finish()
 }
 
-/// An address, or an authority, up to its port. The colons inside `[::1]` are not the port's.
+/// An address, or an authority, up to its port.
 fn without_port(address: &str) -> &str {
-    match address.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => address,
-    }
+    address.get(..meshgate_conditions::without_port(address.as_bytes()).len()).unwrap_or(address)
 }
 
 /// The key itself, or as much of it as is kept with the hash of all of it.

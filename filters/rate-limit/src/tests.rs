@@ -192,6 +192,22 @@ fn what_one_rule_refuses_the_others_do_not_count() {
 }
 
 #[test]
+fn rules_count_the_requests_that_they_are_for() {
+    let mut proxy = Proxy::new::<RateLimit>(
+        r#"{"rules": [
+            {"name": "writes", "match": {"method": ["POST", "PUT"], "path": "/orders/**"}, "limit": "1/m"},
+            {"name": "either", "match": [{"path": "/a"}, {"headers": {"x-a": {"prefix": "1"}}}], "limit": "2/m"}
+        ]}"#,
+    );
+    let write = || Request::get("/orders/7").header(":method", "PUT");
+    assert_eq!((of(&mut proxy, 9, &Request::get("/orders/7")), of(&mut proxy, 9, &write())), (9, 1));
+    assert_eq!(of(&mut proxy, 9, &Request::get("/a")), 2);
+    assert_eq!(of(&mut proxy, 9, &Request::get("/").header("x-a", "12")), 0, "one bucket for both");
+    let done = proxy.send(Request::get("/"));
+    assert_eq!((done.status(), fields(&done)), (200, Default::default()), "no rule, nothing to tell");
+}
+
+#[test]
 fn a_dry_run_tells_and_lets_pass() {
     let mut proxy =
         Proxy::new::<RateLimit>(r#"{"rules": [{"name": "dry", "limit": "1/m", "dry_run": true}]}"#);
@@ -220,6 +236,11 @@ fn mistakes_are_refused_with_their_place() {
         (
             r#"{"rules": [{"name": "a", "limit": "1/s", "burst": 0}]}"#,
             "rules/0/burst: a bucket that holds nothing",
+        ),
+        (r#"{"rules": [{"name": "a", "limit": "1/s", "match": {"path": "x"}}]}"#, "rules/0/match/path: "),
+        (
+            r#"{"rules": [{"name": "a", "limit": "1/s", "match": [{"path": {"regex": ".*"}}]}]}"#,
+            "rules/0/match/0/path/regex: this filter knows no regular expressions",
         ),
         (
             r#"{"rules": [{"name": "a", "limit": "1/s", "key": ["adress"]}]}"#,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use meshgate_conditions::Matches;
 use meshgate_sdk::config::{Cluster, ClusterMap, Duration, SubChain};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -10,7 +11,6 @@ use crate::keys::KeysConfig;
 use crate::mirror::MirrorConfig;
 use crate::redirect::RedirectConfig;
 use crate::rewrite::RewriteConfig;
-use crate::text::TextConfig;
 
 /// The configuration of the filter `routing`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -90,92 +90,6 @@ pub(crate) struct RouteConfig {
     pub(crate) mirrors: Vec<MirrorConfig>,
     /// Filters for this route only. They run after this one.
     pub(crate) filters: Option<SubChain>,
-}
-
-/// Conditions: one map, or a list of maps.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(
-    untagged,
-    expecting = "expected a map of conditions (path, host, method, headers, query, identity, properties) or a list of such maps"
-)]
-pub(crate) enum Matches {
-    /// All conditions must hold.
-    All(Conditions),
-    /// All conditions of one of the maps must hold.
-    Any(#[schemars(length(min = 1))] Vec<Conditions>),
-}
-
-impl Default for Matches {
-    fn default() -> Self {
-        Self::All(Conditions::default())
-    }
-}
-
-/// Conditions that must all hold. What is left out holds always.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Conditions {
-    /// The path without the query: exact (`/login`), everything below (`/reviews/**`), `*` for a part of a segment, or
-    /// `{regex: …}` for all of it.
-    #[serde(default)]
-    #[schemars(with = "PathConfig")]
-    pub(crate) path: Option<PathConfig>,
-    /// The authority without the port, in any case: exact, or `*.example.com`.
-    pub(crate) host: Option<String>,
-    /// The method, exactly as written (methods are case-sensitive), or a list of methods.
-    #[serde(default)]
-    #[schemars(with = "MethodConfig")]
-    pub(crate) method: Option<MethodConfig>,
-    /// Fields: what the first value of each must be.
-    #[serde(default)]
-    pub(crate) headers: BTreeMap<String, TextConfig>,
-    /// Parameters of the query: what the first value of each must be, as it stands in the URL.
-    #[serde(default)]
-    pub(crate) query: BTreeMap<String, TextConfig>,
-    /// Who the client is by its certificate: the first URI in it, such as `spiffe://example.org/ns/a/sa/b`.
-    #[serde(default)]
-    #[schemars(with = "TextConfig")]
-    pub(crate) identity: Option<TextConfig>,
-    /// Properties that are text, with `/` in their paths: what the host knows, and what earlier filters have set.
-    #[serde(default)]
-    pub(crate) properties: BTreeMap<String, TextConfig>,
-}
-
-/// What a path must be: a pattern, or a rule.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "expected a path such as /reviews/**, or {regex: …}")]
-pub(crate) enum PathConfig {
-    /// An exact path, one with `*` for parts of segments, or with `/**` at the end for everything below.
-    Pattern(String),
-    /// By a regular expression.
-    Rule(PathRule),
-}
-
-/// A rule for a path.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PathRule {
-    /// All of the path fits this regular expression.
-    pub(crate) regex: String,
-}
-
-/// One method, or several.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "expected a method or a list of methods")]
-pub(crate) enum MethodConfig {
-    /// This one.
-    One(String),
-    /// Any of these.
-    Any(#[schemars(length(min = 1))] Vec<String>),
-}
-
-impl MethodConfig {
-    pub(crate) fn as_slice(&self) -> &[String] {
-        match self {
-            Self::One(method) => std::slice::from_ref(method),
-            Self::Any(methods) => methods,
-        }
-    }
 }
 
 /// Where a route's requests go.

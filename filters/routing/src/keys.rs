@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
+use meshgate_conditions::is_token;
 use meshgate_sdk::config::Duration;
 use meshgate_sdk::{ConfigError, Request, property};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::conditions::is_token;
 use crate::draw::Draw;
 
 /// One key, or several: the first that a request has counts.

@@ -1,29 +1,28 @@
 //! The standard filter `routing`: decides where a request goes. See its README.md.
 //!
-//! `config.rs` is what a user writes. `hosts.rs`, `path.rs`, `text.rs` and `conditions.rs` are how a request is compared with
-//! it, `table.rs` is which route is found. `route.rs` is what a route does, with `draw.rs` for one of several clusters, `keys.rs`
-//! for what a client stays with, `rewrite.rs`, `redirect.rs` and `mirror.rs`. This file puts them together.
+//! `config.rs` is what a user writes. How a request is compared with it is `meshgate_conditions`, and `hosts.rs` for virtual
+//! hosts; `table.rs` is which route is found. `route.rs` is what a route does, with `draw.rs` for one of several clusters,
+//! `keys.rs` for what a client stays with, `rewrite.rs`, `redirect.rs` and `mirror.rs`. This file puts them together.
 
-mod conditions;
 mod config;
 mod draw;
 mod hosts;
 mod keys;
 mod mirror;
-mod path;
 mod redirect;
-mod regex;
 mod rewrite;
 mod route;
 mod table;
-mod text;
 
+use meshgate_conditions::{Incoming, WholeText};
 use meshgate_sdk::{ConfigError, Exchange, Filter, Outcome, filter};
 
-use crate::conditions::Incoming;
 use crate::config::Config;
 use crate::draw::Draw;
 use crate::table::Table;
+
+/// Conditions of a route, regular expressions among them.
+type Alternative = meshgate_conditions::Alternative<WholeText>;
 
 struct Routing {
     table: Table,

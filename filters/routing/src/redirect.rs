@@ -1,12 +1,12 @@
 //! Sending a client elsewhere: to another scheme, host, port or path.
 
+use meshgate_conditions::{check_host, without_port};
 use meshgate_sdk::config::SubChain;
 use meshgate_sdk::route::Decision;
 use meshgate_sdk::{ConfigError, Request, Target};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::hosts::{check_host, without_port};
 use crate::rewrite::NewPath;
 
 /// Where clients are sent. What is left out is as in the request, but for the port, which is the scheme's own.

@@ -1,13 +1,10 @@
 //! Changing a request's path and authority.
 
+use meshgate_conditions::{check_host, compile, is_token, without_port};
 use meshgate_sdk::{ConfigError, Outcome, Reply, Request, Target};
 use regex_lite::Regex;
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-use crate::conditions::is_token;
-use crate::hosts::{check_host, without_port};
-use crate::regex::compile;
 
 /// What to change in a request on its way.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

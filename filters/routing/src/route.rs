@@ -1,16 +1,16 @@
 //! One route: what becomes of its requests. Everything that does not depend on the request is done at configuration time.
 
+use meshgate_conditions::{Incoming, Source, is_token};
 use meshgate_sdk::route::{Builder, Decision};
 use meshgate_sdk::{ConfigError, Exchange, Outcome, Request, Target};
 
-use crate::Routing;
-use crate::conditions::{Alternative, Incoming, Source, is_token};
 use crate::config::{AnswerConfig, RouteConfig, Targets};
 use crate::draw::{Draw, Weights};
 use crate::keys::{Keys, NewCookies};
 use crate::mirror::Mirror;
 use crate::redirect::Redirect;
 use crate::rewrite::Rewrite;
+use crate::{Alternative, Routing};
 
 /// What becomes of a route's requests.
 #[derive(Debug)]

@@ -3,9 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
+use meshgate_conditions::{Incoming, Source};
 use meshgate_sdk::ConfigError;
 
-use crate::conditions::{Alternative, Incoming, Source};
+use crate::Alternative;
 use crate::config::{Config, Order, RouteConfig};
 use crate::hosts::VirtualHosts;
 use crate::route::Route;

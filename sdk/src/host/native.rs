@@ -85,6 +85,10 @@ pub(crate) fn resume_connection(direction: Direction) -> Result<(), Status> {
     resume(direction)
 }
 
+pub(crate) fn reset_exchange() -> Result<(), Status> {
+    close_connection()
+}
+
 pub(crate) fn close_connection() -> Result<(), Status> {
     write(|world| {
         world.close();

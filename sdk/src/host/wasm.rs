@@ -212,6 +212,11 @@ pub(crate) fn resume_connection(direction: Direction) -> Result<(), Status> {
     .map_err(numbered)
 }
 
+/// Hosts reset both ways.
+pub(crate) fn reset_exchange() -> Result<(), Status> {
+    hostcalls::reset_http_request().map_err(numbered)
+}
+
 /// Hosts close both sides.
 pub(crate) fn close_connection() -> Result<(), Status> {
     hostcalls::close_downstream().map_err(numbered)

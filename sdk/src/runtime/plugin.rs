@@ -289,6 +289,7 @@ fn run(place: &RefCell<Option<Task>>, mut task: Task, name: &str) {
         Poll::Ready(Err(Stop::Reply(reply))) => {
             line(Level::Error, &format!("{name}: nobody to answer with {}", reply.status()));
         }
+        Poll::Ready(Err(Stop::Reset)) => line(Level::Error, &format!("{name}: there is nothing to reset")),
     }
 }
 

@@ -284,6 +284,7 @@ impl Proxy {
                 let response = self.serve(exchange, &sent);
                 (Some(sent), response)
             }
+            Err(answer) if answer.failure.is_some() => return (*answer, None),
             Err(answer) => (None, *answer),
         };
         let end = response.parts.is_empty() && response.tail.is_empty();
@@ -356,7 +357,7 @@ impl Proxy {
                 Ok(())
             }
             Verdict::Answered(answer) => Err(answer),
-            Verdict::Closed(_) => panic!("the filter closes what is no connection"),
+            Verdict::Closed(_) => Err(Box::new(Response::reset())),
             Verdict::Failed(reason) => panic!("the filter fails: {reason}"),
             Verdict::Held if wait => {
                 let verdict = self.wait(exchange, way);
@@ -473,6 +474,11 @@ impl Done {
     /// The body that the client got, as text.
     pub fn text(&self) -> String {
         self.response.text()
+    }
+
+    /// Whether the client got no response, since the filter has broken the exchange off.
+    pub fn was_reset(&self) -> bool {
+        self.response.failure() == Some(Failure::Reset)
     }
 
     /// The response that the client got.

@@ -98,6 +98,21 @@ async fn clients_and_operators_are_told() {
 }
 
 #[tokio::test]
+async fn rules_count_the_requests_that_they_are_for() {
+    let one = Backend::echo("one").await;
+    let gate =
+        Meshgate::chain("- rate-limit: {rules: [{name: writes, match: {method: [POST, PUT]}, limit: 1/h}]}")
+            .cluster("one", &[&one])
+            .start()
+            .await;
+    for (ask, status) in
+        [(Ask::post("/", ""), 200), (Ask::get("/"), 200), (Ask::post("/", ""), 429), (Ask::get("/"), 200)]
+    {
+        assert_eq!(gate.call(ask).await.status, status);
+    }
+}
+
+#[tokio::test]
 async fn keys_are_bounded_and_the_bound_shows() {
     let one = Backend::echo("one").await;
     let gate = Meshgate::chain("- rate-limit: {rules: [{name: each, limit: 1/h, key: [{header: x-key}]}]}")

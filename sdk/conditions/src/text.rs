@@ -4,7 +4,7 @@ use meshgate_sdk::ConfigError;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::regex::WholeText;
+use crate::expression::{Expression, NoExpressions};
 
 /// What a text has to be: the text itself, or a rule for it.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -12,7 +12,7 @@ use crate::regex::WholeText;
     untagged,
     expecting = "expected a text, or one of exact, prefix, suffix, contains, regex and present"
 )]
-pub(crate) enum TextConfig {
+pub enum TextConfig {
     /// This very text.
     Exact(String),
     /// A text to which this applies.
@@ -22,7 +22,7 @@ pub(crate) enum TextConfig {
 /// A rule for a text.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum TextRule {
+pub enum TextRule {
     /// It is this very text.
     Exact(String),
     /// It begins so.
@@ -31,7 +31,7 @@ pub(crate) enum TextRule {
     Suffix(#[schemars(length(min = 1))] String),
     /// This is somewhere in it.
     Contains(#[schemars(length(min = 1))] String),
-    /// All of it fits this regular expression.
+    /// All of it fits this regular expression, where the filter knows them.
     Regex(String),
     /// Whether there is one at all.
     Present(bool),
@@ -39,17 +39,27 @@ pub(crate) enum TextRule {
 
 /// A rule, prepared.
 #[derive(Debug)]
-pub(crate) enum Text {
+pub enum Text<E = NoExpressions> {
+    /// It is this very text.
     Exact(Box<[u8]>),
+    /// It begins so.
     Prefix(Box<[u8]>),
+    /// It ends so.
     Suffix(Box<[u8]>),
+    /// This is somewhere in it.
     Contains(Box<[u8]>),
-    Regex(WholeText),
+    /// All of it fits.
+    Regex(E),
+    /// Whether there is one at all.
     Present(bool),
 }
 
-impl Text {
-    pub(crate) fn new(config: &TextConfig) -> Result<Self, ConfigError> {
+impl<E: Expression> Text<E> {
+    /// Reads what a user writes.
+    ///
+    /// # Errors
+    /// It says nothing, or is no regular expression.
+    pub fn new(config: &TextConfig) -> Result<Self, ConfigError> {
         let bytes = |text: &str| Box::from(text.as_bytes());
         let part = |text: &str, key: &str| {
             let empty = || ConfigError::new("every text has the empty text in it: use `present`").at(key);
@@ -64,13 +74,13 @@ impl Text {
             TextRule::Prefix(text) => Self::Prefix(part(text, "prefix")?),
             TextRule::Suffix(text) => Self::Suffix(part(text, "suffix")?),
             TextRule::Contains(text) => Self::Contains(part(text, "contains")?),
-            TextRule::Regex(text) => Self::Regex(WholeText::new(text).map_err(|error| error.at("regex"))?),
+            TextRule::Regex(text) => Self::Regex(E::new(text).map_err(|error| error.at("regex"))?),
             TextRule::Present(present) => Self::Present(*present),
         })
     }
 
     /// Whether a text, or that there is none, is what is meant.
-    pub(crate) fn matches(&self, given: Option<&[u8]>) -> bool {
+    pub fn matches(&self, given: Option<&[u8]>) -> bool {
         if let Self::Present(present) = self {
             return given.is_some() == *present;
         }
@@ -86,10 +96,31 @@ impl Text {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn text(config: &str) -> Result<Text, String> {
+    /// Stands in for regular expressions, one of which it is too simple to read.
+    #[derive(Debug)]
+    pub(crate) struct Literal(String);
+
+    impl Expression for Literal {
+        fn new(expression: &str) -> Result<Self, ConfigError> {
+            if expression == "(" {
+                return Err(ConfigError::new("not closed"));
+            }
+            Ok(Self(expression.to_owned()))
+        }
+
+        fn matches(&self, text: &[u8]) -> bool {
+            self.0.split('|').any(|literal| literal.as_bytes() == text)
+        }
+
+        fn length(&self) -> usize {
+            self.0.len()
+        }
+    }
+
+    fn text(config: &str) -> Result<Text<Literal>, String> {
         let config: TextConfig = serde_json::from_str(config).map_err(|error| error.to_string())?;
         Text::new(&config).map_err(|error| error.to_string())
     }
@@ -102,7 +133,7 @@ mod tests {
             (r#"{"prefix": "ab"}"#, vec!["ab", "abc"], vec!["a", "xab", ""]),
             (r#"{"suffix": "ab"}"#, vec!["ab", "xab"], vec!["b", "abx", ""]),
             (r#"{"contains": "ab"}"#, vec!["ab", "xabx"], vec!["axb", "a", ""]),
-            (r#"{"regex": "a|b+"}"#, vec!["a", "bb"], vec!["ab", "xa", ""]),
+            (r#"{"regex": "a|bb"}"#, vec!["a", "bb"], vec!["ab", "xa", ""]),
             (r#"{"present": true}"#, vec!["", "a"], vec![]),
             (r#"{"present": false}"#, vec![], vec!["", "a"]),
         ] {
@@ -126,5 +157,12 @@ mod tests {
         for wrong in [r#"{"like": "a"}"#, r#"{}"#, r#"{"exact": "a", "prefix": "b"}"#, "5"] {
             assert!(text(wrong).unwrap_err().contains("expected a text"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn filters_without_regular_expressions_say_so() {
+        let rule: TextConfig = serde_json::from_str(r#"{"regex": "a"}"#).unwrap();
+        let error = Text::<NoExpressions>::new(&rule).unwrap_err().to_string();
+        assert!(error.starts_with("regex: this filter knows no regular expressions"), "{error}");
     }
 }

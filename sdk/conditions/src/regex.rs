@@ -3,33 +3,37 @@
 use meshgate_sdk::ConfigError;
 use regex_lite::{Regex, RegexBuilder};
 
+use crate::expression::Expression;
+
 /// Bytes of a compiled expression. The time for a text grows with the product of both, and every request pays it.
 const MOST_BYTES: usize = 64 << 10;
 
 /// An expression that a text has to fit as a whole.
 #[derive(Debug)]
-pub(crate) struct WholeText(Regex);
+pub struct WholeText(Regex);
 
-impl WholeText {
-    pub(crate) fn new(expression: &str) -> Result<Self, ConfigError> {
+impl Expression for WholeText {
+    fn new(expression: &str) -> Result<Self, ConfigError> {
         // By itself first: a parenthesis too many must not close ours.
         compile(expression)?;
         Ok(Self(compile(&format!(r"\A(?:{expression})\z"))?))
     }
 
     /// Bytes that are no text fit nothing.
-    pub(crate) fn matches(&self, text: &[u8]) -> bool {
+    fn matches(&self, text: &[u8]) -> bool {
         std::str::from_utf8(text).is_ok_and(|text| self.0.is_match(text))
     }
 
-    /// How long the expression is, as it was written.
-    pub(crate) fn length(&self) -> usize {
+    fn length(&self) -> usize {
         self.0.as_str().len()
     }
 }
 
 /// Reads an expression that is looked for anywhere in a text.
-pub(crate) fn compile(expression: &str) -> Result<Regex, ConfigError> {
+///
+/// # Errors
+/// It is none, or too large.
+pub fn compile(expression: &str) -> Result<Regex, ConfigError> {
     RegexBuilder::new(expression).size_limit(MOST_BYTES).build().map_err(|error| {
         ConfigError::new(format_args!("{expression:?} is not a regular expression: {error}"))
     })

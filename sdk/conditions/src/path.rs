@@ -3,11 +3,11 @@
 use meshgate_sdk::ConfigError;
 
 use crate::config::PathConfig;
-use crate::regex::WholeText;
+use crate::expression::{Expression, NoExpressions};
 
 /// A pattern for a path without its query.
 #[derive(Debug)]
-pub(crate) enum PathPattern {
+pub enum PathPattern<E = NoExpressions> {
     /// Every path: `/**`.
     Every,
     /// This very path.
@@ -15,19 +15,25 @@ pub(crate) enum PathPattern {
     /// This path and everything below: `/reviews/**`.
     Below(Box<[u8]>),
     /// Segments with `*` in them, and perhaps everything below.
-    Segments { segments: Box<[Box<[u8]>]>, below: bool },
+    Segments {
+        /// The segments, without the slashes before them.
+        segments: Box<[Box<[u8]>]>,
+        /// Whether everything below is meant, too.
+        below: bool,
+    },
     /// A path that fits a regular expression.
-    Regex(WholeText),
+    Regex(E),
 }
 
-impl PathPattern {
+impl<E: Expression> PathPattern<E> {
     /// Reads what a user writes.
-    pub(crate) fn new(config: &PathConfig) -> Result<Self, ConfigError> {
+    ///
+    /// # Errors
+    /// It is no pattern that a path could match.
+    pub fn new(config: &PathConfig) -> Result<Self, ConfigError> {
         match config {
             PathConfig::Pattern(text) => Self::read(text),
-            PathConfig::Rule(rule) => {
-                WholeText::new(&rule.regex).map(Self::Regex).map_err(|error| error.at("regex"))
-            }
+            PathConfig::Rule(rule) => E::new(&rule.regex).map(Self::Regex).map_err(|error| error.at("regex")),
         }
     }
 
@@ -63,7 +69,7 @@ impl PathPattern {
     }
 
     /// Whether a path is meant.
-    pub(crate) fn matches(&self, path: &[u8]) -> bool {
+    pub fn matches(&self, path: &[u8]) -> bool {
         match self {
             Self::Every => true,
             Self::Exact(exact) => path == &**exact,
@@ -81,7 +87,7 @@ impl PathPattern {
     }
 
     /// How many bytes of a path that matches stand before what `/**` is for. `None`: the pattern has no such end.
-    pub(crate) fn prefix(&self, path: &[u8]) -> Option<usize> {
+    pub fn prefix(&self, path: &[u8]) -> Option<usize> {
         match self {
             Self::Every => Some(0),
             Self::Below(base) => Some(base.len()),
@@ -96,7 +102,7 @@ impl PathPattern {
 
     /// How much it says of a path: a kind, and a length within the kind. Exact paths say most, then patterns of the whole
     /// path, then those with `/**`.
-    pub(crate) fn precision(&self) -> (u8, usize) {
+    pub fn precision(&self) -> (u8, usize) {
         let written = |segments: &[Box<[u8]>]| segments.iter().map(|segment| segment.len() + 1).sum();
         match self {
             Self::Every => (0, 0),
@@ -112,7 +118,7 @@ impl PathPattern {
 /// Whether `text` has the form of `pattern`, where each `*` stands for any bytes, none included.
 ///
 /// Going back is only ever needed to the last `*`, so the time is bounded by the product of the lengths.
-pub(crate) fn glob(pattern: &[u8], text: &[u8]) -> bool {
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at_pattern, mut at_text) = (0, 0);
     let mut last_star = None;
     while let Some(byte) = text.get(at_text) {
@@ -139,8 +145,9 @@ pub(crate) fn glob(pattern: &[u8], text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::tests::Literal;
 
-    fn pattern(text: &str) -> PathPattern {
+    fn pattern(text: &str) -> PathPattern<Literal> {
         PathPattern::read(text).unwrap()
     }
 
@@ -166,7 +173,7 @@ mod tests {
 
     #[test]
     fn patterns_that_say_more_are_more_precise() {
-        let regex = PathPattern::Regex(WholeText::new("/a/[0-9]+").unwrap());
+        let regex = PathPattern::Regex(Literal::new("/a/[0-9]+").unwrap());
         let mut known = vec![pattern("/**"), pattern("/a/**"), pattern("/a/*/**"), pattern("/a/*"), regex];
         known.extend([pattern("/a"), pattern("/a/b")]);
         assert!(known.windows(2).all(|pair| pair[0].precision() < pair[1].precision()), "{known:?}");
@@ -218,7 +225,7 @@ mod tests {
     #[test]
     fn wrong_patterns_are_refused() {
         for wrong in ["", "reviews", "/a?b", "/a#b", "/a b", "/ü", "/a/**/b", "/a**", "/**/**", "**"] {
-            assert!(PathPattern::read(wrong).is_err(), "{wrong}");
+            assert!(PathPattern::<Literal>::read(wrong).is_err(), "{wrong}");
         }
     }
 }
