@@ -9,6 +9,7 @@
 
 mod access_log; // what is written about each request, in both formats
 mod admin; // the admin API: its endpoints, and what it refuses
+mod admission; // the standard filter `admission`
 mod authz; // the standard filter `authz`
 mod balancing; // load balancers and outlier detection
 mod bodies; // streaming with back-pressure, early answers, bodies broken off
