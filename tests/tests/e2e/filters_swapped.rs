@@ -17,6 +17,11 @@ const NONE: (&str, &str) = ("x-nothing", "at all");
 
 const SWAPPED: &[Swapped] = &[
     Swapped {
+        name: "admission",
+        field: NONE,
+        configurations: ["{name: a, min: 100}", "{name: b, min: 100, tolerance: 3}"],
+    },
+    Swapped {
         name: "api-key",
         field: ("x-api-key", "secret"),
         configurations: [
@@ -37,10 +42,24 @@ const SWAPPED: &[Swapped] = &[
             "{forward: true, realm: other, users: {ann: \"{SHA256}K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=\"}}",
         ],
     },
+    Swapped { name: "compress", field: NONE, configurations: ["{}", "{level: 1, min_size: 10}"] },
+    Swapped {
+        name: "cors",
+        field: NONE,
+        configurations: ["{origins: [\"https://a.example\"]}", "{origins: [\"*\"], max_age: 1m}"],
+    },
     Swapped {
         name: "ext-authz",
         field: NONE,
         configurations: ["{http: {cluster: one}}", "{http: {cluster: two, path: /check}}"],
+    },
+    Swapped {
+        name: "fault",
+        field: NONE,
+        configurations: [
+            "{delay: {percent: 0, duration: 1s}}",
+            "{match: {path: /other}, abort: {percent: 100, status: 503}}",
+        ],
     },
     Swapped {
         name: "global-rate-limit",
@@ -65,6 +84,14 @@ const SWAPPED: &[Swapped] = &[
         configurations: [
             "{providers: {a: {issuer: https://idp.example, forward: true, require_expiry: false, keys: {inline: {keys: [{kty: EC, crv: P-256, kid: example, x: \"tnZLu3VmfdDfOUblSUXx-FGOqvkyTWBrHwwocf8A_aA\", y: \"uQDmp7lxR-6ewyR_BCW2rGiw7Z6Z_Nn0wYqvungc1YI\"}]}}}}}",
             "{providers: {b: {issuer: https://idp.example, forward: true, require_expiry: false, keys: {inline: {keys: [{kty: EC, crv: P-256, kid: example, x: \"tnZLu3VmfdDfOUblSUXx-FGOqvkyTWBrHwwocf8A_aA\", y: \"uQDmp7lxR-6ewyR_BCW2rGiw7Z6Z_Nn0wYqvungc1YI\"}]}}}}, cache: 0}",
+        ],
+    },
+    Swapped {
+        name: "rate-limit",
+        field: NONE,
+        configurations: [
+            "{rules: [{name: a, limit: 1000000/s}]}",
+            "{headers: envoy, rules: [{name: b, limit: 1000000/s, key: [path]}]}",
         ],
     },
     Swapped {
