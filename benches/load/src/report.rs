@@ -138,7 +138,7 @@ impl Report {
             ("CPU, Meshgate without filters / nginx", "≤ 0.9", shown(cpu("meshgate-0", "nginx"), 2, "")),
             ("CPU, Meshgate with 5 filters / nginx", "≤ 1.0", shown(cpu("meshgate-5", "nginx"), 2, "")),
             (
-                "CPU, Meshgate with telemetry, headers and routing / nginx",
+                "CPU, Meshgate with telemetry, authz, fault, retry and routing / nginx",
                 "≤ 1.0",
                 shown(cpu("meshgate-standard", "nginx"), 2, ""),
             ),

@@ -15,7 +15,7 @@ use crate::link::{Link, NAME};
 pub(crate) enum Chain {
     /// So many filters of the module that Envoy runs too.
     Same(usize),
-    /// Standard filters: telemetry, headers and routing.
+    /// Five standard filters that do what most installations want: telemetry, authorization, faults (none), routing and retries.
     Standard,
 }
 
@@ -51,12 +51,13 @@ listeners:
   - name: web
     address: {}
     chain: web
-    cluster: backend
-{}clusters:
+{}{}clusters:
   - name: backend
     endpoints: [\"{}\"]
 {}",
         start.listen,
+        // Without a default, a response shows that the last filter of the chain ran.
+        if matches!(chain, Chain::Standard) { "" } else { "    cluster: backend\n" },
         downstream_tls(start),
         start.backend,
         upstream_tls(start)
@@ -73,16 +74,18 @@ listeners:
                 writeln!(text, "    - filter-{place}: {}", headers_configuration(place))?;
             }
         }
-        Chain::Standard => write!(
-            text,
+        Chain::Standard => text.push_str(
             "chains:
   web:
-    - telemetry: {{}}
-    - headers: {}
-    - routing: {{routes: [{{name: all, match: {{path: /**}}, to: backend}}]}}
+    - telemetry: {}
+    - authz:
+        deny: {admin: {from: {not_addresses: [127.0.0.0/8]}, to: {paths: [/admin, /admin/*]}}}
+        allow: {readers: {to: {methods: [GET, HEAD]}}, writers: {when: {claims: {groups: [staff]}}}}
+    - fault: {delay: {percent: 0, duration: 100ms}, abort: {percent: 0, status: 503}}
+    - retry: {attempts: 3, per_try_timeout: 2s, if: [5xx, connect-failure]}
+    - routing: {routes: [{name: all, match: {path: /**}, to: backend}]}
 ",
-            headers_configuration(1)
-        )?,
+        ),
     }
     Ok(text)
 }

@@ -85,7 +85,7 @@ pub(crate) fn all() -> Vec<Subject> {
         subject("meshgate-5", "Meshgate, 5 Wasm filters", Server::Meshgate(Chain::Same(5))),
         subject(
             "meshgate-standard",
-            "Meshgate, telemetry + headers + routing",
+            "Meshgate, telemetry + authz + fault + retry + routing",
             Server::Meshgate(Chain::Standard),
         ),
     ]
@@ -136,7 +136,7 @@ impl Server {
             Self::Direct | Self::Nginx | Self::HaProxy => Vec::new(),
             Self::Envoy(filters) => (1..=filters).map(field).collect(),
             Self::Meshgate(Chain::Same(filters)) => (1..=filters).map(field).collect(),
-            Self::Meshgate(Chain::Standard) => vec![field(1)],
+            Self::Meshgate(Chain::Standard) => Vec::new(),
         }
     }
 }
