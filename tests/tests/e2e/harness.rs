@@ -22,7 +22,8 @@ fn shown_commands_keep_their_output() {
 #[test]
 fn bounds_admit_chance_and_refuse_bias() {
     assert!(within_binomial_bounds(900, 1000, 0.9));
-    assert!(within_binomial_bounds(830, 1000, 0.9));
+    assert!(within_binomial_bounds(850, 1000, 0.9));
+    assert!(!within_binomial_bounds(840, 1000, 0.9));
     assert!(!within_binomial_bounds(500, 1000, 0.9));
     assert!(!within_binomial_bounds(1000, 1000, 0.9));
 }
