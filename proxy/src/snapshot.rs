@@ -323,7 +323,7 @@ pub struct Listener {
     pub drain_spread: Duration,
     /// What filters may know of it; none if there is nothing to know.
     pub facts: Option<Rc<ListenerFacts>>,
-    /// How far clients are believed.
+    /// Who is believed about where requests come from.
     pub forwarding: Forwarding,
     /// The way to the endpoints.
     pub upstream: Rc<Upstream>,
@@ -369,7 +369,7 @@ impl WorkerSnapshot {
                 config: listener.clone(),
                 drain_spread: snapshot.config.drain.spread,
                 facts: facts(listener),
-                forwarding: Forwarding::default(),
+                forwarding: Forwarding::new(listener.forwarded.as_ref()),
                 upstream: Rc::clone(&shared.upstream),
                 access_log: Rc::clone(&shared.access_log),
                 metrics: metrics.listener(&listener.name),

@@ -106,7 +106,7 @@ impl<F: Filter> Exchange<F> {
         attempts.watch()
     }
 
-    /// The client's address and port, as the connection shows them.
+    /// The client's address and port, as the connection shows them or a proxy in front that is believed says them.
     pub fn source_address(&self) -> Option<String> {
         property::text("source/address")
     }

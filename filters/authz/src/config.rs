@@ -117,7 +117,8 @@ pub(crate) struct From {
     #[serde(default)]
     #[schemars(with = "Vec<String>", length(min = 1))]
     pub(crate) not_principals: List,
-    /// The address that the connection comes from: addresses and ranges such as `10.0.0.0/8`.
+    /// The address that the host takes for the client's: the connection's, or what a proxy in front says that the listener
+    /// believes (`forwarded`). Addresses and ranges such as `10.0.0.0/8`.
     #[serde(default)]
     #[schemars(with = "Vec<String>", length(min = 1))]
     pub(crate) addresses: List,

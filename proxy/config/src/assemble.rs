@@ -10,6 +10,7 @@ use crate::file::{
     AccessLogEntry, ClusterEntry, DrainEntry, File, ListenerEntry, NodeEntry, ProxyProtocolEntry,
 };
 use crate::files::Files;
+use crate::forwarded::ForwardedEntry;
 use crate::health::HealthCheckEntry;
 use crate::model::{
     AccessLog, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain, FilterUse, Listener,
@@ -186,6 +187,7 @@ fn listener(entry: ListenerEntry, chain: ChainId, node: &Node, files: &Files) ->
         max_header_bytes: usize::try_from(max_header_bytes).unwrap_or(usize::MAX),
         max_request_body: entry.max_request_body.map(|size| size.0),
         proxy_protocol: entry.proxy_protocol.map(proxy_protocol),
+        forwarded: entry.forwarded.map(ForwardedEntry::with_defaults),
         body_timeout: or(entry.body_timeout, BODY_TIMEOUT),
         min_body_rate: entry.min_body_rate.map_or(MIN_BODY_RATE, |rate| rate.0),
         stream_idle_timeout: or(entry.stream_idle_timeout, STREAM_IDLE_TIMEOUT),

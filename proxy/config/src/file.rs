@@ -10,6 +10,7 @@ use crate::Compatibility;
 use crate::address::{Address, SocketMode};
 use crate::cluster::{ClusterLimitsEntry, EndpointForm, LoadBalancer, OutlierEntry, SubsetEntry};
 use crate::discovery::DnsEntry;
+use crate::forwarded::ForwardedEntry;
 use crate::health::HealthCheckEntry;
 use crate::isolation::{Capabilities, Isolation};
 use crate::limits::{LimitsEntry, WasmEntry};
@@ -238,6 +239,11 @@ pub(crate) struct ListenerEntry {
     #[serde(default)]
     #[schemars(with = "ProxyProtocolEntry")]
     pub(crate) proxy_protocol: Option<ProxyProtocolEntry>,
+    /// Proxies in front of this one say in `x-forwarded-for` and fields like it for whom they ask. From everybody else, what
+    /// stands in such fields is removed.
+    #[serde(default)]
+    #[schemars(with = "ForwardedEntry")]
+    pub(crate) forwarded: Option<ForwardedEntry>,
     /// How long a request's body may bring nothing, or less than `min_body_rate`. Then the request is answered with 408. Not
     /// for gRPC, and not once the response has begun. Default: 30s.
     #[serde(default)]

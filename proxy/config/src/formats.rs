@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::address::{self, Address};
+use crate::forwarded;
 use crate::range::parse_range;
 use crate::units::{UnitError, parse_duration, parse_size};
 
@@ -15,7 +16,7 @@ pub(crate) struct Complaint {
 type Check = fn(&str) -> Result<(), Complaint>;
 
 /// Every format that we know beyond JSON Schema's own. `duration` replaces the ISO 8601 one of that name.
-pub(crate) const FORMATS: [(&str, Check); 10] = [
+pub(crate) const FORMATS: [(&str, Check); 11] = [
     ("duration", |text| parse_duration(text).map(drop).map_err(Complaint::from)),
     ("size", |text| parse_size(text).map(drop).map_err(Complaint::from)),
     ("socket-address", socket_address),
@@ -26,6 +27,7 @@ pub(crate) const FORMATS: [(&str, Check); 10] = [
     ("upgrade", upgrade),
     ("address-range", address_range),
     ("status-codes", status_codes),
+    ("forwarded-field", forwarded::field),
 ];
 
 impl From<UnitError> for Complaint {
@@ -63,6 +65,7 @@ pub(crate) fn description(format: &str) -> Option<&'static str> {
         "address-range" => "a range of addresses such as `10.0.0.0/8`",
         "status-codes" => "status codes such as `500-503`",
         "upgrade" => "a protocol such as `websocket`",
+        "forwarded-field" => "a field such as `x-forwarded-for`",
         _ => return None,
     })
 }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::cluster::{ClusterLimits, Endpoint, LoadBalancer, OutlierDetection, Subset};
 use crate::discovery::{Discovery, Locality};
+use crate::forwarded::Forwarded;
 use crate::health::HealthCheck;
 use crate::passthrough::Passthrough;
 use crate::tls::{ClusterTls, ListenerTls};
@@ -168,6 +169,8 @@ pub struct Listener {
     pub max_request_body: Option<u64>,
     /// Who says for whom it connects, if anybody.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Who says for whom it asks, by fields of requests, if anybody.
+    pub forwarded: Option<Forwarded>,
     /// How long a request's body may bring less than `min_body_rate`.
     pub body_timeout: Duration,
     /// Least bytes of a request's body per second.

@@ -118,7 +118,8 @@ fn unix_sockets(listener: &Node, report: &mut Report<'_>) {
 
 /// Keys of a TCP listener that mean something for HTTP alone.
 fn http_only(listener: &Node, report: &mut Report<'_>) {
-    const KEYS: [&str; 13] = [
+    const KEYS: [&str; 14] = [
+        "forwarded",
         "write_timeout",
         "header_timeout",
         "request_timeout",

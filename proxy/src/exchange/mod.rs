@@ -34,7 +34,9 @@ use self::record::{Arrived, Destination, Exchange};
 use self::reply::Reply;
 use self::upgrade::Offer;
 use crate::filter::{FilteredBody, Interrupted, Stop, Stream, StreamParts};
-use crate::message::{Body, BodyError, Peer, call_depth, detach, request_arrived, upstream_request};
+use crate::message::{
+    ArrivedRequest, Body, BodyError, Peer, call_depth, detach, request_arrived, upstream_request,
+};
 use crate::overload;
 use crate::snapshot::Listener;
 use crate::upstream::{Cluster, Queued, UpstreamBody, UpstreamErrorKind};
@@ -76,7 +78,7 @@ fn open(
     }
     overload::took(overload::EXCHANGE);
     let arrived = request_arrived(parts, peer, &listener.forwarding, &listener.config.upgrades);
-    let (head, upgrade) = match arrived {
+    let ArrivedRequest { head, origin, upgrade } = match arrived {
         Ok(arrived) => arrived,
         Err((rejection, headers)) => {
             return Err(Box::new(raw.reject(&listener, peer, &ExchangeError::Head(rejection), &headers)));
@@ -84,6 +86,10 @@ fn open(
     };
     let mut attributes = Attributes::new(Rc::clone(&peer.connection));
     attributes.call_depth = depth;
+    attributes.source = origin.client;
+    if origin.malformed {
+        listener.metrics.forwarded_malformed();
+    }
     attributes.listener.clone_from(&listener.facts);
     let stream = Stream::new(StreamParts {
         http: HttpStream::new(head, attributes),

@@ -93,7 +93,8 @@ impl Exchange {
 
     /// Who connected, and to where, if that has an address.
     pub(super) fn client(&self) -> Option<Addresses> {
-        Addresses::of(&self.stream.http().borrow().attributes.connection)
+        let attributes = &self.stream.http().borrow().attributes;
+        Addresses::of(attributes.source, attributes.connection.destination)
     }
 
     /// How much longer a gRPC client waits, if it said so. Its clock runs since the request's head.
@@ -239,7 +240,7 @@ impl Exchange {
             return cluster.key_of(&extras.hash_key);
         }
         let http = self.stream.http().borrow();
-        cluster.key(&http.request, http.attributes.connection.source.ip())
+        cluster.key(&http.request, http.attributes.source.ip())
     }
 
     /// How long it may take.
@@ -388,7 +389,7 @@ impl Exchange {
             upstream_failure: attributes.upstream_failure.as_deref(),
             cluster: attributes.cluster.as_deref(),
             route: attributes.route.as_deref(),
-            downstream_address: attributes.connection.source,
+            downstream_address: attributes.source,
             listener: &self.listener.name,
             fields: &self.stream.log_fields(),
         });
@@ -468,7 +469,7 @@ impl Arrived {
                 upstream_failure: None,
                 cluster: None,
                 route: None,
-                downstream_address: peer.connection.source,
+                downstream_address: listener.forwarding.client(headers, peer),
                 listener: &listener.name,
                 fields: LogFields::NONE,
             });

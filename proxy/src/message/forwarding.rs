@@ -1,4 +1,5 @@
-//! What is written into a message on its way through: who asked, by which way, under which id (RFC 9110 section 7.6).
+//! What becomes of a message's head on its way through: what every request on a connection is marked with, the request as it
+//! goes upstream, and what ends here of a response (RFC 9110 section 7.6).
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -8,7 +9,7 @@ use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use meshgate_wasm::{Connection, RequestHead};
 
-use super::{Body, authority, fields, request_id};
+use super::{Body, authority, fields};
 
 /// `x-forwarded-for`
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -27,10 +28,10 @@ pub struct Peer {
     /// The scheme of its requests; what a target says about it counts for nothing.
     pub scheme: Scheme,
     /// None for one on a Unix socket.
-    address: Option<HeaderValue>,
+    pub(super) address: Option<HeaderValue>,
     /// The host that its requests must be for; none if they may be for any.
     authority: Option<Rc<str>>,
-    certificate: Option<ForwardedCertificate>,
+    pub(super) certificate: Option<ForwardedCertificate>,
 }
 
 /// What requests say of their client's certificate (`x-forwarded-client-cert`).
@@ -67,14 +68,14 @@ impl Peer {
         host.strip_suffix(b".").unwrap_or(host).eq_ignore_ascii_case(name.as_bytes())
     }
 
-    fn scheme_value(&self) -> HeaderValue {
+    pub(super) fn scheme_value(&self) -> HeaderValue {
         HeaderValue::from_static(if self.scheme == Scheme::HTTPS { "https" } else { "http" })
     }
 }
 
 impl ForwardedCertificate {
     /// The field's value, given a request's fields as they came.
-    fn field(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+    pub(super) fn field(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let came = headers.get_all(X_FORWARDED_CLIENT_CERT).iter().filter(|_| self.keep);
         let mut values: Vec<&[u8]> =
             came.map(HeaderValue::as_bytes).filter(|value| !value.is_empty()).collect();
@@ -90,49 +91,6 @@ impl ForwardedCertificate {
 fn address_value(address: IpAddr) -> HeaderValue {
     HeaderValue::from_str(&address.to_canonical().to_string())
         .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
-}
-
-/// How far the client's word about where its requests come from is believed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Forwarding {
-    /// The client is one of our own proxies: its `x-forwarded-*` fields are kept, and its address is appended. By
-    /// default the client may be anybody, and what it claims is replaced.
-    pub trusted: bool,
-}
-
-impl Forwarding {
-    /// Marks a request with its client's address and scheme, and with an id. `claims`: it came with such marks.
-    pub(super) fn mark(&self, headers: &mut HeaderMap, peer: &Peer, claims: bool) {
-        let certificate = peer.certificate.as_ref().map(|certificate| certificate.field(headers));
-        if claims && !self.trusted {
-            let names: Vec<HeaderName> =
-                headers.keys().filter(|name| fields::is_provenance(name.as_str())).cloned().collect();
-            for name in &names {
-                headers.remove(name);
-            }
-        }
-        if claims && self.trusted {
-            if let Some(address) = &peer.address {
-                headers.append(X_FORWARDED_FOR, address.clone());
-            }
-            headers.entry(X_FORWARDED_PROTO).or_insert_with(|| peer.scheme_value());
-        } else {
-            if let Some(address) = &peer.address {
-                headers.insert(X_FORWARDED_FOR, address.clone());
-            }
-            headers.insert(X_FORWARDED_PROTO, peer.scheme_value());
-        }
-        match certificate {
-            Some(Some(value)) => drop(headers.insert(X_FORWARDED_CLIENT_CERT, value)),
-            Some(None) => drop(headers.remove(X_FORWARDED_CLIENT_CERT)),
-            None => {}
-        }
-        let mut ids = headers.get_all(X_REQUEST_ID).iter();
-        let kept = ids.next().is_some_and(|id| request_id::is_valid(id.as_bytes())) && ids.next().is_none();
-        if !kept {
-            headers.insert(X_REQUEST_ID, request_id::new());
-        }
-    }
 }
 
 /// The request as it goes upstream: origin form, `host`, `via`. `headers` are those of `head`, taken or cloned.

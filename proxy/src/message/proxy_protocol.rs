@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use meshgate_wasm::{Address, Connection};
+use meshgate_wasm::Address;
 
 /// What version 1 begins with.
 const PREFIX: &[u8] = b"PROXY ";
@@ -37,9 +37,9 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Of this connection; none if an end of it has no address that could be told.
-    pub fn of(connection: &Connection) -> Option<Addresses> {
-        match (connection.source, connection.destination) {
+    /// Of a client and what it had connected to; none if one of them has no address that could be told.
+    pub fn of(source: Address, destination: Address) -> Option<Addresses> {
+        match (source, destination) {
             (Address::Ip(source), Address::Ip(destination)) => Some(Addresses { source, destination }),
             _ => None,
         }

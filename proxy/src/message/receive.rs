@@ -11,8 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, request};
 use hyper::ext::Protocol;
 use meshgate_wasm::RequestHead;
 
-use super::forwarding::{Forwarding, Peer};
-use super::{Upgrade, authority, fields, path};
+use super::{Forwarding, Origin, Peer, Upgrade, authority, fields, path};
 
 /// Longest request target, in bytes.
 pub const MAX_TARGET: usize = 8 * 1024;
@@ -39,8 +38,18 @@ impl Rejection {
     }
 }
 
-/// Checks a request's head and makes it ours. With it comes the protocol that the client offers to change to, if it is one
-/// of `upgrades`; then the head says so, in the proxy's own words.
+/// A request's head that is acceptable.
+#[derive(Debug)]
+pub struct ArrivedRequest {
+    /// As filters see it.
+    pub head: RequestHead,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The protocol that the client offers to change to. The head says so, in the proxy's own words.
+    pub upgrade: Option<Upgrade>,
+}
+
+/// Checks a request's head and makes it ours. It may offer to change to one of `upgrades`.
 ///
 /// # Errors
 /// Why it goes no further, and what is left of its fields.
@@ -49,7 +58,7 @@ pub fn request_arrived(
     peer: &Peer,
     forwarding: &Forwarding,
     upgrades: &[String],
-) -> Result<(RequestHead, Option<Upgrade>), (Rejection, HeaderMap)> {
+) -> Result<ArrivedRequest, (Rejection, HeaderMap)> {
     let request::Parts { method, uri, version, mut headers, extensions, .. } = parts;
     let connect = extensions.get::<Protocol>().filter(|_| method == Method::CONNECT).map(Protocol::as_str);
     // In what follows, an offer over HTTP/2 reads as one over HTTP/1.1 does.
@@ -60,12 +69,13 @@ pub fn request_arrived(
             Err((Rejection::new(StatusCode::MISDIRECTED_REQUEST, reason), headers))
         }
         Ok(Accepted { authority, path, claims, upgrade }) => {
-            forwarding.mark(&mut headers, peer, claims);
+            let origin = forwarding.mark(&mut headers, peer, claims);
             if let Some(upgrade) = &upgrade {
                 upgrade.offer(&mut headers);
             }
-            let scheme = peer.scheme.clone();
-            Ok((RequestHead { method, scheme, authority, path, version, headers }, upgrade))
+            let scheme = origin.scheme.clone();
+            let head = RequestHead { method, scheme, authority, path, version, headers };
+            Ok(ArrivedRequest { head, origin, upgrade })
         }
         Err(rejection) => Err((rejection, headers)),
     }

@@ -85,6 +85,10 @@ fn configuration(config: &Config) -> Value {
                 "from": protocol.from.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "timeout_ms": protocol.timeout.as_millis() as u64,
             })),
+            "forwarded": listener.forwarded.as_ref().map(|forwarded| json!({
+                "from": forwarded.from.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "fields": forwarded.fields,
+            })),
             "body_timeout_ms": listener.body_timeout.as_millis() as u64,
             "min_body_rate": listener.min_body_rate,
             "stream_idle_timeout_ms": listener.stream_idle_timeout.as_millis() as u64,

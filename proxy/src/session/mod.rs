@@ -94,7 +94,8 @@ async fn connect(record: &Record, pair: &mut Pair) -> Result<(), End> {
     let key = cluster.key_of_connection(client.source.ip());
     let endpoint = upstream.pick(&cluster, key).map_err(End::Upstream)?;
     record.begin_connecting(endpoint.address());
-    let mut connecting = pin!(upstream.connect(&cluster, &endpoint, Addresses::of(&client)));
+    let mut connecting =
+        pin!(upstream.connect(&cluster, &endpoint, Addresses::of(client.source, client.destination)));
     let connected = poll_fn(|cx| {
         if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
             return Poll::Ready(connected.map_err(End::Upstream));

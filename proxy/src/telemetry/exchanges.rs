@@ -17,6 +17,7 @@ pub struct ExchangeMetrics {
     flags: Family<Labels<2>, Counter>,
     active: Family<Labels<1>, Gauge>,
     slow_bodies: Family<Labels<1>, Counter>,
+    forwarded_malformed: Family<Labels<1>, Counter>,
     mirrored: Family<Labels<2>, Counter>,
     compared: Family<Labels<2>, Counter>,
     upgrades: Family<Labels<1>, Counter>,
@@ -42,6 +43,7 @@ pub struct ListenerMetrics {
     all: ExchangeMetrics,
     active: Gauge,
     slow_bodies: Counter,
+    forwarded_malformed: Counter,
     upgrades: Counter,
     upgrades_active: Gauge,
     by_class: [Counter; CLASSES.len()],
@@ -75,6 +77,11 @@ impl ExchangeMetrics {
                 "downstream_slow_bodies",
                 "Requests given up because their body came too slowly",
                 metrics.slow_bodies.clone(),
+            );
+            area.register(
+                "downstream_forwarded_malformed",
+                "Requests of trusted proxies with an x-forwarded-for that is no list of addresses",
+                metrics.forwarded_malformed.clone(),
             );
             area.register(
                 "mirrored_requests",
@@ -127,6 +134,7 @@ impl ExchangeMetrics {
         ListenerMetrics {
             active: self.active.get_or_create_owned(&labels),
             slow_bodies: self.slow_bodies.get_or_create_owned(&labels),
+            forwarded_malformed: self.forwarded_malformed.get_or_create_owned(&labels),
             upgrades: self.upgrades.get_or_create_owned(&labels),
             upgrades_active: self.upgrades_active.get_or_create_owned(&labels),
             name,
@@ -178,6 +186,11 @@ impl ListenerMetrics {
     /// A request's body came too slowly.
     pub fn slow_body(&self) {
         self.slow_bodies.inc();
+    }
+
+    /// A proxy that is believed has said something else than addresses.
+    pub fn forwarded_malformed(&self) {
+        self.forwarded_malformed.inc();
     }
 
     /// A copy of a request was sent to this cluster, with this result.

@@ -16,7 +16,7 @@ use crate::node::Metadata;
 pub struct Connection {
     /// Unique in the process.
     pub id: u64,
-    /// The client's address.
+    /// The address of who connected.
     pub source: Address,
     /// Our address, as the client reached it.
     pub destination: Address,
@@ -90,6 +90,8 @@ pub enum Direction {
 pub struct Attributes {
     /// The downstream connection.
     pub connection: Rc<Connection>,
+    /// The client's address: the connection's, unless a proxy in front says for whom it asks.
+    pub source: Address,
     /// When the request's head had arrived, by the wall clock.
     pub start: SystemTime,
     /// The same moment by the monotonic clock.
@@ -138,6 +140,7 @@ impl Attributes {
     /// The attributes of an exchange that begins now.
     pub fn new(connection: Rc<Connection>) -> Attributes {
         Attributes {
+            source: connection.source,
             connection,
             start: SystemTime::now(),
             started: Instant::now(),

@@ -31,6 +31,7 @@ mod failures; // each way an exchange can fail: its status, its flag, and who no
 mod fault; // the standard filter `fault`
 mod faults; // what goes wrong around the process: panics, full disks, clocks, bad links, no time; and a soak
 mod filters_swapped; // each standard filter comes, changes and goes under load
+mod forwarded; // proxies in front that are believed: the client they name, and where it shows
 mod forwarding; // fields that a proxy drops, adds or rewrites
 mod global_rate_limit; // the standard filter `global-rate-limit`
 mod grpc; // HTTP/2 to endpoints, gRPC through the proxy and from filters

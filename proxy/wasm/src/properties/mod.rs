@@ -40,7 +40,7 @@ fn served<'a>(place: &Place<'a>, path: &[u8]) -> Option<Value<'a>> {
             Some(http) => messages::response(http, tail),
             None => messages::sent(attributes?, tail),
         },
-        b"source" => connection::address(attributes?.connection.source, tail),
+        b"source" => connection::address(attributes?.source, tail),
         b"destination" => connection::address(attributes?.connection.destination, tail),
         b"connection" => connection::downstream(attributes?, tail),
         b"connection_id" if tail.is_empty() => connection::downstream(attributes?, b"id"),
