@@ -18,7 +18,7 @@ use super::dial::{Dialer, Opened};
 use super::error::{UpstreamError, UpstreamErrorKind};
 use super::interim::{InterimWatch, Requests};
 use super::limits::ConnectionSlot;
-use super::send::RequestBody;
+use super::upload::RequestBody;
 use crate::tls::{Speak, Transport};
 
 /// Most bytes of a response head.

@@ -29,6 +29,7 @@ mod shared;
 mod sweep;
 mod tcp;
 mod tunnel;
+mod upload;
 
 pub use attempt::Queued;
 pub use care::{Caretaker, Preparation};
