@@ -33,7 +33,7 @@ static LEVELS: [AtomicU64; 3] = [const { AtomicU64::new(u64::MAX) }; 3];
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 /// Bytes in use when somebody looked last.
 static SEEN: AtomicU64 = AtomicU64::new(0);
-/// Bytes that those who have a `Room` may still bring.
+/// Bytes that those who have a `Reservation` may still bring.
 static PROMISED: AtomicU64 = AtomicU64::new(0);
 /// Somebody found no room since the main thread looked.
 static DENIED: AtomicBool = AtomicBool::new(false);
@@ -153,24 +153,24 @@ fn raise() {
 
 /// Room for one piece of a body that is about to be read while memory is short, for as long as nothing has come.
 #[derive(Debug)]
-pub struct Room(());
+pub struct Reservation(());
 
-impl Room {
+impl Reservation {
     /// None if everything below the stage where connections are closed is used, or promised to others. Whoever waits for room
     /// is told by [`changed`].
-    pub fn reserve() -> Option<Room> {
+    pub fn make() -> Option<Reservation> {
         let promised = PROMISED.fetch_add(PIECE, Relaxed).saturating_add(PIECE);
-        let room = Room(());
+        let reservation = Reservation(());
         let [_, _, close] = &LEVELS;
         if SEEN.load(Relaxed).saturating_add(promised) <= close.load(Relaxed) {
-            return Some(room);
+            return Some(reservation);
         }
         DENIED.store(true, Relaxed);
         None
     }
 }
 
-impl Drop for Room {
+impl Drop for Reservation {
     fn drop(&mut self) {
         PROMISED.fetch_sub(PIECE, Relaxed);
     }

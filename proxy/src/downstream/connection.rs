@@ -26,7 +26,7 @@ use super::preface::{self, Beginning, Protocol};
 use super::slots::{InFlight, Order, Phase, Slot};
 use super::{ConnectionLimits, ListenerStats, Serve};
 use crate::message::{Body, BodyError, Duplex, Peer, Tunnel};
-use crate::overload::{self, Room};
+use crate::overload::{self, Reservation};
 use crate::socket::Socket as PlainSocket;
 use crate::tls::Transport;
 
@@ -341,7 +341,7 @@ struct ResponseBody {
     /// None if something else lasts longer.
     in_flight: Option<InFlight>,
     /// Kept for its next piece while memory is short.
-    room: Option<Room>,
+    room: Option<Reservation>,
 }
 
 impl ResponseBody {

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use self::leaving::DRAIN_LINGER;
 use super::{ConnectionLimits, ListenerStats};
 use crate::message::Tunnel;
-use crate::overload::{self, Room};
+use crate::overload::{self, Reservation};
 
 /// The sweep looks this often within the shortest timeout.
 const SWEEPS_PER_TIMEOUT: u32 = 8;
@@ -338,14 +338,14 @@ impl Slot {
 
     /// Room for what the body of a response gives next, when memory is short. There is none while what it gave before has not
     /// been written, and when memory is very short until it is its turn. The task is woken when that may have changed.
-    pub(super) fn room(&self, cx: &Context<'_>) -> Poll<Option<Room>> {
+    pub(super) fn room(&self, cx: &Context<'_>) -> Poll<Option<Reservation>> {
         if overload::refuses() {
             if self.turn.replace(false) {
                 return Poll::Ready(None);
             }
         } else if !self.stuck.get()
             && !self.unwritten.get()
-            && let Some(room) = Room::reserve()
+            && let Some(room) = Reservation::make()
         {
             return Poll::Ready(Some(room));
         }
@@ -522,7 +522,7 @@ impl InFlight {
     }
 
     /// As [`Slot::room`].
-    pub(super) fn room(&self, cx: &Context<'_>) -> Poll<Option<Room>> {
+    pub(super) fn room(&self, cx: &Context<'_>) -> Poll<Option<Reservation>> {
         self.slot.room(cx)
     }
 }

@@ -41,12 +41,11 @@ impl Hold {
         let (namespace, owner) = (Arc::clone(namespace), Arc::clone(owner));
         let mut hold = Hold { namespace, key: key.into(), amount: 0, owner, bytes };
         let added = hold.namespace.add(key, add, None, &hold.owner, limits)?;
-        hold.amount = add.amount;
-        if added.done {
-            return Ok((added, Some(hold)));
+        if !added.done {
+            return Ok((added, None));
         }
-        hold.amount = 0;
-        Ok((added, None))
+        hold.amount = add.amount;
+        Ok((added, Some(hold)))
     }
 }
 
