@@ -107,7 +107,7 @@ const SWAPPED: &[Swapped] = &[
             "{routes: [{name: half, match: {path: /**}, to: {one: 50, two: 50}, timeout: 10s}]}",
         ],
     },
-    Swapped { name: "telemetry", field: NONE, configurations: ["{}", "{}"] },
+    Swapped { name: "telemetry", field: NONE, configurations: ["{}", "{metrics: {preset: istio}}"] },
 ];
 
 #[test]
