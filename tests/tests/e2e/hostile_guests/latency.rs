@@ -34,7 +34,7 @@ async fn neighbours_latency() {
     ));
 }
 
-/// The neighbour's answers without and with attacks.
+/// The neighbour's answers beside as many requests to its own filter, and beside attacks.
 async fn measure(guest: &HostileGuest) -> (Tally, Tally) {
     let rate = number("MESHGATE_RATE", 400);
     let attacks = number("MESHGATE_ATTACKS_PER_SECOND", 20);
@@ -51,24 +51,36 @@ async fn measure(guest: &HostileGuest) -> (Tally, Tally) {
             tally
         }
     };
-    load(Duration::from_secs(1)).await;
-    let before = load(short).await;
-    let attack = async {
-        let mut interval = tokio::time::interval(Duration::from_secs(1) / attacks);
-        let path = format!("/{}", guest.name);
-        loop {
-            interval.tick().await;
-            let ask = with_trailers(&path).header("x-attack", "1");
-            let mut client = Client::http2(arena.gate.address()).await;
-            // Some are answered late or not at all.
-            tokio::spawn(async move { drop(client.try_call(ask).await) });
-        }
+    // What the attackers' connections and requests cost whatever filter they meet is not the guest's doing.
+    let warm = async {
+        load(Duration::from_secs(1)).await;
+        load(short).await
     };
-    let during = tokio::select! {
-        tally = load(if guest.fails() { long } else { short }) => tally,
-        () = attack => unreachable!("the attack goes on"),
-    };
+    let before = beside(requests(&arena, "/healthy", attacks), warm).await;
+    let path = format!("/{}", guest.name);
+    let during =
+        beside(requests(&arena, &path, attacks), load(if guest.fails() { long } else { short })).await;
     (before, during)
+}
+
+/// So many requests a second, each on a connection of its own, for ever.
+async fn requests(arena: &Arena, path: &str, a_second: u32) {
+    let mut interval = tokio::time::interval(Duration::from_secs(1) / a_second);
+    loop {
+        interval.tick().await;
+        let ask = with_trailers(path).header("x-attack", "1");
+        let mut client = Client::http2(arena.gate.address()).await;
+        // Some are answered late or not at all.
+        tokio::spawn(async move { drop(client.try_call(ask).await) });
+    }
+}
+
+/// What `load` found while `endless` went on.
+async fn beside(endless: impl Future<Output = ()>, load: impl Future<Output = Tally>) -> Tally {
+    tokio::select! {
+        tally = load => tally,
+        () = endless => unreachable!("it goes on"),
+    }
 }
 
 fn number(variable: &str, otherwise: u32) -> u32 {
