@@ -1,8 +1,8 @@
 //! The standard filter `authz`: rows 19 and 20 of what others do, from the outside.
 
 use meshgate_tests::{
-    Ask, Authority, Backend, Client, Ended, Load, Meshgate, Says, Setup, Socket, SocketBackend, TlsClient,
-    Wire, filter, with_custom_section,
+    Ask, Authority, Backend, Client, Ended, Envoy, Load, Meshgate, Says, Setup, Socket, SocketBackend,
+    TlsClient, Wire, filter, with_custom_section,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -195,6 +195,42 @@ async fn row_19_on_tcp_by_addresses_ports_and_names() {
         }
     }
     decided(&gate, &[("allowed", "ours", 1), ("denied", "", 1)]).await;
+}
+
+/// The same module as a network filter of Envoy.
+#[tokio::test]
+async fn row_19_on_tcp_envoy_decides_alike() {
+    if Envoy::installed().is_none() {
+        println!("Envoy is not installed: nothing to compare with");
+        return;
+    }
+    for (rules, expected) in [
+        (r#"{"allow": {"near": {"from": {"addresses": ["127.0.0.0/8"]}}}}"#, true),
+        (r#"{"allow": {"far": {"from": {"addresses": ["10.0.0.0/8"]}}}}"#, false),
+        (r#"{"allow": {"readers": {"to": {"methods": ["GET"]}}}}"#, false),
+        (r#"{"deny": {"near": {"from": {"addresses": ["127.0.0.0/8"]}, "to": {"paths": ["/x"]}}}}"#, false),
+    ] {
+        let backend = SocketBackend::start().await;
+        let chain = format!("- authz: {rules}");
+        let gate = Meshgate::chain(&chain).listener("protocol: tcp");
+        let gate = gate.cluster_of("one", &[backend.address()], "").start().await;
+        let envoy = Envoy::setup()
+            .tcp()
+            .filter("authz", filter("authz"), rules)
+            .cluster("one", backend.address())
+            .start()
+            .await;
+        for address in [gate.address(), envoy.address()] {
+            let mut client = Socket::connect(address).await;
+            if expected {
+                client.write("hello").await;
+                backend.accept().await.expect("hello").await;
+            } else {
+                assert!(client.end().await.bytes.is_empty(), "{rules}");
+            }
+        }
+        assert!(!backend.is_waited_for().await, "{rules}");
+    }
 }
 
 #[tokio::test]
