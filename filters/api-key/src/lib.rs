@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use meshgate_sdk::config::FileText;
 use meshgate_sdk::credential::{Place, is_field_name};
 use meshgate_sdk::prelude::*;
-use meshgate_sdk::{encoding, property};
+use meshgate_sdk::{Flag, encoding, property};
 use sha2::{Digest, Sha256};
 
 /// Who may come in, by which keys.
@@ -76,12 +76,15 @@ impl Filter for ApiKey {
             request.headers().remove(header)?;
         }
         for place in &self.places {
-            let found =
-                place.find(&request).map_err(|_| self.refuse("ambiguous", "there is more than one key\n"))?;
+            let found = place
+                .find(&request)
+                .map_err(|_| self.refuse(exchange, "ambiguous", "there is more than one key\n"))?;
             let Some(key) = found else { continue };
             let hash: Hash = Sha256::digest(key.as_bytes()).into();
-            let client =
-                self.clients.get(&hash).ok_or_else(|| self.refuse("unknown", "the key is not known\n"))?;
+            let client = self
+                .clients
+                .get(&hash)
+                .ok_or_else(|| self.refuse(exchange, "unknown", "the key is not known\n"))?;
             if !self.forward {
                 place.clear(&request)?;
             }
@@ -96,16 +99,19 @@ impl Filter for ApiKey {
             self.requests.with(["", "without"]).add(1);
             return Ok(());
         }
-        self.refuse("missing", "there is no key\n").into()
+        Err(self.refuse(exchange, "missing", "there is no key\n"))
     }
 }
 
 impl ApiKey {
-    fn refuse(&self, outcome: &str, words: &str) -> Reply {
+    fn refuse(&self, exchange: &Exchange<Self>, outcome: &str, words: &str) -> Stop {
         self.requests.with(["", outcome]).add(1);
+        if let Err(refused) = exchange.set_flag(Flag::Unauthorized) {
+            return refused.into();
+        }
         let reply =
             Reply::new(401).header("www-authenticate", "ApiKey").details(format!("api_key_{outcome}"));
-        reply.body(words)
+        reply.body(words).into()
     }
 }
 

@@ -12,7 +12,7 @@ mod rule;
 mod tests;
 
 use meshgate_sdk::prelude::*;
-use meshgate_sdk::{Connection, TcpFilter};
+use meshgate_sdk::{Connection, Flag, TcpFilter};
 
 use crate::config::{Config, Fallback, Rules};
 use crate::facts::Facts;
@@ -75,6 +75,7 @@ impl Filter for Authz {
         if allowed {
             return Ok(());
         }
+        exchange.set_flag(Flag::Unauthorized)?;
         let details = format!("authz_denied[{rule}]");
         Reply::new(403).body("access denied\n").details(details).grpc_status(PERMISSION_DENIED).into()
     }
@@ -83,7 +84,13 @@ impl Filter for Authz {
 #[filter(http)]
 impl TcpFilter for Authz {
     fn on_connection(&self, connection: &Connection<Self>) -> Outcome {
-        if self.settle(&Facts::default()).allowed { Ok(()) } else { connection.close() }
+        let Decision { allowed, rule } = self.settle(&Facts::default());
+        if allowed {
+            return Ok(());
+        }
+        connection.set_flag(Flag::Unauthorized)?;
+        connection.log_field("authz.rule", rule)?;
+        connection.close()
     }
 }
 

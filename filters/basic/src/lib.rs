@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use meshgate_sdk::config::FileText;
 use meshgate_sdk::credential::{Place, is_field_name};
 use meshgate_sdk::prelude::*;
-use meshgate_sdk::{Request, encoding, property};
+use meshgate_sdk::{Flag, encoding, property};
 
 use crate::password::Password;
 
@@ -77,7 +77,7 @@ impl Filter for Basic {
         if let Some(header) = &self.user_header {
             request.headers().remove(header)?;
         }
-        let Some(user) = self.user(&request)? else {
+        let Some(user) = self.user(exchange)? else {
             self.requests.with(["without"]).add(1);
             return Ok(());
         };
@@ -95,27 +95,30 @@ impl Filter for Basic {
 
 impl Basic {
     /// Who it is; nobody, where that is allowed.
-    fn user(&self, request: &Request) -> Result<Option<String>, Stop> {
-        let found = self.place.find(request).map_err(|_| self.refuse("malformed"))?;
+    fn user(&self, exchange: &Exchange<Self>) -> Result<Option<String>, Stop> {
+        let found = self.place.find(&exchange.request()).map_err(|_| self.refuse(exchange, "malformed"))?;
         let Some(found) = found else {
-            return if self.allow_missing { Ok(None) } else { Err(self.refuse("missing").into()) };
+            return if self.allow_missing { Ok(None) } else { Err(self.refuse(exchange, "missing")) };
         };
         let text = encoding::base64(found.as_bytes()).and_then(|bytes| String::from_utf8(bytes).ok());
-        let text = text.ok_or_else(|| self.refuse("malformed"))?;
-        let (user, password) = text.split_once(':').ok_or_else(|| self.refuse("malformed"))?;
+        let text = text.ok_or_else(|| self.refuse(exchange, "malformed"))?;
+        let (user, password) = text.split_once(':').ok_or_else(|| self.refuse(exchange, "malformed"))?;
         // A name that nobody has takes as long as a wrong password.
         let nobody = Password::of_nobody();
         let known = self.users.get(user);
         if !known.unwrap_or(&nobody).is(password) || known.is_none() {
-            return Err(self.refuse("wrong").into());
+            return Err(self.refuse(exchange, "wrong"));
         }
         Ok(Some(user.to_owned()))
     }
 
-    fn refuse(&self, outcome: &str) -> Reply {
+    fn refuse(&self, exchange: &Exchange<Self>, outcome: &str) -> Stop {
         self.requests.with([outcome]).add(1);
+        if let Err(refused) = exchange.set_flag(Flag::Unauthorized) {
+            return refused.into();
+        }
         let reply = Reply::new(401).header("www-authenticate", self.challenge.as_str());
-        reply.details(format!("basic_{outcome}")).body("name and password, please\n")
+        reply.details(format!("basic_{outcome}")).body("name and password, please\n").into()
     }
 }
 

@@ -10,8 +10,8 @@ mod http;
 #[cfg(test)]
 mod tests;
 
-use meshgate_sdk::Request;
 use meshgate_sdk::prelude::*;
+use meshgate_sdk::{Flag, Request};
 use sha2::{Digest, Sha256};
 
 use crate::config::{Config, GrpcConfig, HttpConfig, KeyPart, Names, OnFailure};
@@ -120,7 +120,7 @@ impl ExtAuthz {
         if let (Some(cache), Some(key)) = (&self.cache, &key)
             && let Some(known) = cache.get(key)
         {
-            return self.act(&known, "cache", &request);
+            return self.act(&known, "cache", exchange);
         }
         let (timeout, fields) = (self.timeout, &self.fields);
         let asked = match &self.service {
@@ -134,13 +134,13 @@ impl ExtAuthz {
                 {
                     cache.put(key, &decision);
                 }
-                self.act(&decision, "service", &request)
+                self.act(&decision, "service", exchange)
             }
-            Err(reason) => self.fail(&reason),
+            Err(reason) => self.fail(&reason, exchange),
         }
     }
 
-    fn act(&self, decision: &Decision, from: &str, request: &Request) -> Outcome {
+    fn act(&self, decision: &Decision, from: &str, exchange: &Exchange<Self>) -> Outcome {
         let refusal = decision.refusal();
         if self.shadow {
             self.requests.with([if refusal.is_some() { "would_deny" } else { "would_allow" }, from]).add(1);
@@ -148,17 +148,24 @@ impl ExtAuthz {
         }
         self.requests.with([if refusal.is_some() { "denied" } else { "allowed" }, from]).add(1);
         match refusal {
-            Some(reply) => reply.into(),
+            Some(reply) => {
+                exchange.set_flag(Flag::Unauthorized)?;
+                reply.into()
+            }
             None if self.max_body.is_some() => Ok(()),
-            None => Ok(decision.apply(request)?),
+            None => Ok(decision.apply(&exchange.request())?),
         }
     }
 
-    fn fail(&self, reason: &str) -> Outcome {
+    fn fail(&self, reason: &str, exchange: &Exchange<Self>) -> Outcome {
         meshgate_sdk::warn!("no decision: {reason}");
         let goes_on = self.shadow || self.on_failure == OnFailure::Allow;
         self.requests.with([if goes_on { "error_allowed" } else { "error" }, "service"]).add(1);
-        if goes_on { Ok(()) } else { Reply::new(self.status_on_error).details("ext_authz_error").into() }
+        if goes_on {
+            return Ok(());
+        }
+        exchange.set_flag(Flag::Unauthorized)?;
+        Reply::new(self.status_on_error).details("ext_authz_error").into()
     }
 }
 

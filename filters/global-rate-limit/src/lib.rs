@@ -12,6 +12,7 @@ mod tests;
 
 use std::cell::RefCell;
 
+use meshgate_sdk::Flag;
 use meshgate_sdk::prelude::*;
 
 use crate::config::{Config, HeaderForm, OnFailure};
@@ -56,9 +57,13 @@ impl Filter for GlobalRateLimit {
             }
             Ok((false, answer)) => {
                 self.count("over_limit");
+                exchange.set_flag(Flag::RateLimited)?;
                 self.refusal(answer).into()
             }
-            Err(reason) => self.fail(&reason),
+            Err(reason) => {
+                exchange.set_flag(Flag::RateLimitServiceError)?;
+                self.fail(&reason)
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod cache;
 mod config;
 mod failure;
 mod keys;
+mod object;
 mod provider;
 mod remote;
 #[cfg(test)]
@@ -17,7 +18,7 @@ use std::rc::Rc;
 
 use meshgate_sdk::credential::Place;
 use meshgate_sdk::prelude::*;
-use meshgate_sdk::{Request, property};
+use meshgate_sdk::{Flag, Request, property};
 
 use crate::cache::Verified;
 use crate::config::Config;
@@ -96,14 +97,14 @@ impl Filter for Jwt {
                     }
                 }
                 Err(Failure::Missing) if self.allow_missing || !self.all => {}
-                Err(other) if self.all => return self.refuse(&other).into(),
+                Err(other) if self.all => return self.refuse(exchange, &other),
                 // A provider that is the token's own has more to say about it than others.
                 Err(other) if matches!(failure, Failure::Missing | Failure::Issuer) => failure = other,
                 Err(_) => {}
             }
         }
         if verified.is_empty() && !(self.allow_missing && failure == Failure::Missing) {
-            return self.refuse(&failure).into();
+            return self.refuse(exchange, &failure);
         }
         for (provider, place, token) in &verified {
             if !provider.forward {
@@ -142,11 +143,12 @@ impl Jwt {
         Ok((provider, place, outcome?))
     }
 
-    fn refuse(&self, failure: &Failure) -> Reply {
+    fn refuse(&self, exchange: &Exchange<Self>, failure: &Failure) -> Outcome {
         if *failure == Failure::Missing {
             self.tokens.with(["", failure.word()]).add(1);
         }
         meshgate_sdk::debug!("{failure}");
-        failure.reply()
+        exchange.set_flag(Flag::Unauthorized)?;
+        failure.reply().into()
     }
 }

@@ -2,7 +2,7 @@
 
 use meshgate_tests::{
     Ask, Authority, Backend, Client, Ended, Envoy, Load, Meshgate, Says, Setup, Socket, SocketBackend,
-    TlsClient, Wire, filter, with_custom_section,
+    TlsClient, Wire, filter, until, with_custom_section,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -94,8 +94,10 @@ async fn row_19_identity_method_and_path_must_all_fit() {
     assert_eq!(count("allowed", "health"), 4.0);
     assert_eq!(count("denied", "no-admin"), 6.0);
     assert_eq!(count("denied", ""), 8.0);
-    assert_eq!(gate.access("/admin/x").await["response_code_details"], "authz_denied[no-admin]");
-    assert_eq!(gate.access("/orders").await["response_code"], 200);
+    let refused = gate.access("/admin/x").await;
+    assert_eq!(refused["response_code_details"], "authz_denied[no-admin]");
+    assert_eq!(refused["response_flags"], "UAEX");
+    assert!(gate.access("/healthz").await["response_flags"].is_null());
 }
 
 /// Requests and connections by what became of them: decision, rule, and how many.
@@ -140,6 +142,14 @@ async fn row_19_on_tcp_who_may_not_come_in_is_disconnected() {
     admitted.stream.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard, b"welcome");
     decided(&gate, &[("allowed", "frontend", 1), ("denied", "test", 1), ("denied", "", 1)]).await;
+    let entries =
+        until("both are in the log", || async { Some(gate.access_log()).filter(|all| all.len() == 2) }).await;
+    for (entry, rule) in entries.iter().zip(["test", ""]) {
+        assert_eq!(
+            (&entry["response_flags"], &entry["fields"]["authz.rule"]),
+            (&"LR,UAEX".into(), &rule.into())
+        );
+    }
 }
 
 #[tokio::test]

@@ -32,7 +32,11 @@ async fn api_keys_are_known_by_their_hashes_and_change_while_they_are_used() {
         let ask = key.into_iter().fold(Ask::get(path), |ask, key| ask.header("x-api-key", key));
         let reply = gate.call(ask).await;
         assert_eq!((reply.status.as_u16(), reply.header("www-authenticate")), (401, "ApiKey"));
-        assert_eq!(gate.access(path).await["response_code_details"], details);
+        let entry = gate.access(path).await;
+        assert_eq!(
+            (&entry["response_code_details"], &entry["response_flags"]),
+            (&details.into(), &"UAEX".into())
+        );
     }
     // A second key is added, clients change over, the first one is taken away.
     let load = Load::start(
@@ -84,9 +88,14 @@ async fn passwords_are_known_by_their_hashes_and_change_while_they_are_used() {
     let reply = gate.call(ann()).await;
     assert_eq!(reply.json()["headers"]["x-user"], "ann");
     assert!(reply.json()["headers"]["authorization"].is_null());
-    let reply = gate.get("/").await;
+    let reply = gate.get("/refused").await;
     let challenge = r#"Basic realm="shop", charset="UTF-8""#;
     assert_eq!((reply.status.as_u16(), reply.header("www-authenticate")), (401, challenge));
+    let refused = gate.access("/refused").await;
+    assert_eq!(
+        (&refused["response_code_details"], &refused["response_flags"]),
+        (&"basic_missing".into(), &"UAEX".into())
+    );
     let before = gate.reload().await;
     gate.replace("users.txt", format!("ann:{OTHER}\n"));
     gate.reloaded(&before).await;

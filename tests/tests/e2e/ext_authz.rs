@@ -50,11 +50,19 @@ async fn a_service_over_http_decides() {
         assert_eq!((reply.status.as_u16(), reply.header("x-why")), (403, "policy"));
         assert_eq!((reply.text().as_str(), reply.header("x-user")), ("no, 0 bytes\n", ""));
     }
-    assert_eq!(gate.access("/denied").await["response_code_details"], "ext_authz_denied");
+    let denied = gate.access("/denied").await;
+    assert_eq!(
+        (&denied["response_code_details"], &denied["response_flags"]),
+        (&"ext_authz_denied".into(), &"UAEX".into())
+    );
     assert_eq!(policy.seen()[0].path, "/a?b=c");
     status.store(500, Ordering::Relaxed);
     assert_eq!(gate.get("/error").await.status, 403);
-    assert_eq!(gate.access("/error").await["response_code_details"], "ext_authz_error");
+    let error = gate.access("/error").await;
+    assert_eq!(
+        (&error["response_code_details"], &error["response_flags"]),
+        (&"ext_authz_error".into(), &"UAEX".into())
+    );
     assert_eq!(backend.requests(), 2);
 }
 

@@ -1,7 +1,8 @@
 //! The standard filter `global-rate-limit`: one service that counts for several proxies, its failures, and what clients see.
 
 use meshgate_tests::{
-    Ask, Backend, Client, Envoy, Facts, Load, Meshgate, RateLimits, Reply, Setup, filter, with_custom_section,
+    Ask, Backend, Client, Envoy, Facts, Load, Meshgate, RateLimits, Reply, Setup, filter, until,
+    with_custom_section,
 };
 use serde_json::json;
 
@@ -58,12 +59,12 @@ async fn one_service_counts_for_all_proxies() {
         }
     }
     assert_eq!(counted, [11.0, 6.0, 1.0]);
-    // The last request of each gate that was refused.
-    let refused = gates[1].access_log().into_iter().filter(|entry| entry["response_code"] == 429);
-    assert!(
-        refused
-            .map(|entry| entry["response_code_details"].clone())
-            .all(|details| details == "request_rate_limited")
+    let refused =
+        |entries: Vec<serde_json::Value>| entries.into_iter().find(|entry| entry["response_code"] == 429);
+    let entry = until("a refusal is in the log", || async { refused(gates[1].access_log()) }).await;
+    assert_eq!(
+        (&entry["response_code_details"], &entry["response_flags"]),
+        (&"request_rate_limited".into(), &"RL".into())
     );
 }
 
@@ -152,9 +153,10 @@ async fn when_there_is_no_service_the_configuration_decides() {
             let metrics = gate.metrics().await;
             let labels = [("outcome", outcome)];
             assert_eq!(metrics.sum("meshgate_global_rate_limit_requests_total", &labels), 1.0, "{chain}");
+            let entry = gate.access("/orders").await;
+            assert_eq!(entry["response_flags"], "RLSE", "{chain}");
             if expected != 200 {
-                let details = &gate.access("/orders").await["response_code_details"];
-                assert_eq!(details, "rate_limiter_error", "{chain}");
+                assert_eq!(entry["response_code_details"], "rate_limiter_error", "{chain}");
             }
         }
     }
