@@ -226,6 +226,17 @@ pub fn is_field_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
+/// Whether bytes can be the value of a field: no line ends, and no other control characters but a tab.
+///
+/// ```
+/// use meshgate_sdk::credential::is_field_value;
+///
+/// assert!(is_field_value(b"ann\t\xc3\xa9") && is_field_value(b"") && !is_field_value(b"ann\r\nx-admin: 1"));
+/// ```
+pub fn is_field_value(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == b'\t' || *byte >= b' ' && *byte != 0x7f)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use meshgate_sdk::credential::{is_field_name, is_field_value};
 use meshgate_sdk::{Request, property};
 use prost::Message;
 
@@ -231,7 +232,7 @@ fn decision(fields: &Fields, answer: CheckResponse) -> Result<Decision, String> 
             let (name, value) = field(option).filter(|(name, _)| fields.upstream.contains(name))?;
             Some((name, value, beside))
         });
-        let may_go = |name: &String| !name.starts_with(':') && name != "host";
+        let may_go = |name: &String| is_field_name(name) && name != "host";
         let remove = ok.headers_to_remove.into_iter().map(|name| name.to_ascii_lowercase()).filter(may_go);
         return Ok(Decision::Allow { set: set.collect(), remove: remove.collect() });
     }
@@ -243,12 +244,11 @@ fn decision(fields: &Fields, answer: CheckResponse) -> Result<Decision, String> 
     Ok(Decision::Deny { status, headers: headers.collect(), body: denied.body.into_bytes() })
 }
 
-/// A field that may be set: the message's own lines are not the service's to write.
+/// A field that may be set: what is none is left out, and the message's own lines are not the service's to write.
 fn field(option: HeaderValueOption) -> Option<(String, Vec<u8>)> {
     let HeaderValue { key, value, raw_value } = option.header?;
     let name = key.to_ascii_lowercase();
-    let own =
-        name.starts_with(':') || matches!(name.as_str(), "host" | "content-length" | "transfer-encoding");
+    let own = matches!(name.as_str(), "host" | "content-length" | "transfer-encoding" | "connection");
     let value = if raw_value.is_empty() { value.into_bytes() } else { raw_value };
-    (!own).then_some((name, value))
+    (!own && is_field_name(&name) && is_field_value(&value)).then_some((name, value))
 }

@@ -102,8 +102,12 @@ fn over_grpc_the_service_speaks_envoys_protocol() {
                         option("X-User", "ann", false),
                         option("x-twice", "3", true),
                         option("host", "evil", false),
+                        option(":path", "/admin", false),
+                        option("x bad", "1", false),
+                        option("", "1", false),
+                        option("x-split", "1\r\nx-admin: 1", false),
                     ],
-                    headers_to_remove: vec!["X-Key".to_owned(), "Host".to_owned()],
+                    headers_to_remove: ["X-Key", "Host", ":path", "x bad"].map(str::to_owned).into(),
                 }),
                 denied_response: None,
             },
@@ -128,6 +132,12 @@ fn over_grpc_the_service_speaks_envoys_protocol() {
     assert_eq!(done.status(), 200, "{} {:?}", done.text(), proxy.logs());
     assert_eq!((sent(&done, "x-user").as_deref(), sent(&done, "x-key")), (Some("ann"), None));
     assert_eq!(sent(&done, ":authority").as_deref(), Some("example.com"));
+    assert_eq!(sent(&done, ":path").as_deref(), Some("/a?b=c"));
+    assert_eq!(
+        (sent(&done, "x-split"), sent(&done, "x-admin")),
+        (None, None),
+        "what is no field is left out"
+    );
     assert_eq!(done.upstream().unwrap().text(), "body");
     let done = proxy.send(ask());
     assert_eq!(

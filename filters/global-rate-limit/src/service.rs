@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use meshgate_sdk::Cluster;
-use meshgate_sdk::credential::is_field_name;
+use meshgate_sdk::credential::{is_field_name, is_field_value};
 use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
@@ -130,8 +130,7 @@ pub(crate) fn fields(added: Vec<HeaderValue>) -> impl Iterator<Item = (String, V
         let name = key.to_ascii_lowercase();
         let own = matches!(name.as_str(), "host" | "content-length" | "transfer-encoding" | "connection");
         let value = if raw_value.is_empty() { value.into_bytes() } else { raw_value };
-        let sendable = value.iter().all(|byte| *byte == b'\t' || *byte >= b' ' && *byte != 0x7f);
-        (!own && sendable && is_field_name(&name)).then_some((name, value))
+        (!own && is_field_name(&name) && is_field_value(&value)).then_some((name, value))
     })
 }
 
