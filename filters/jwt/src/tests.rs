@@ -129,6 +129,65 @@ fn every_check_that_fails_is_told() {
     refused(&proxy.send(bearer(&token()).header("authorization", "Bearer other")), 401, "more than one");
 }
 
+/// What an attacker may say of how a token was signed does not make a key one for something else.
+#[test]
+fn a_token_does_not_choose_what_its_key_is_for() {
+    let header = |header: Value| {
+        let header = encoded(header.to_string().as_bytes());
+        format!("{header}.{}.{GOOD}", encoded(claims().to_string().as_bytes()))
+    };
+    let mut proxy = proxy(json!({}));
+    for (alg, words) in [
+        // Of another kind than the key that is named; with the public key for a secret; by other spellings.
+        ("ES256", "unknown key"),
+        ("EdDSA", "unknown key"),
+        ("HS256", "the algorithm HS256 is not accepted"),
+        ("rs256", "the algorithm rs256 is not accepted"),
+        ("RS256 ", "the algorithm RS256  is not accepted"),
+        ("", "the algorithm  is not accepted"),
+    ] {
+        refused(&proxy.send(bearer(&header(json!({"alg": alg, "kid": "a"})))), 401, words);
+    }
+    for kid in [json!(7), json!(null), json!(["a"])] {
+        refused(
+            &proxy.send(bearer(&header(json!({"alg": "RS256", "kid": kid})))),
+            401,
+            "its key id is no text",
+        );
+    }
+    // A key that the token brings along is nobody's.
+    let own = json!({"alg": "RS256", "kid": "b", "jwk": keys("b")["keys"][0], "jku": "https://evil", "x5u": "https://evil"});
+    refused(&proxy.send(bearer(&header(own))), 401, "unknown key");
+}
+
+#[test]
+fn without_a_key_id_every_key_that_fits_is_tried() {
+    let mut set = keys("a");
+    set["keys"].as_array_mut().unwrap().extend(keys("b")["keys"].as_array().unwrap().clone());
+    let mut proxy = proxy(json!({"keys": {"inline": set}}));
+    let header = encoded(json!({"alg": "RS256"}).to_string().as_bytes());
+    let token = format!("{header}.{}.{GOOD}", encoded(claims().to_string().as_bytes()));
+    assert_eq!(proxy.send(bearer(&token)).status(), 200);
+    refused(&proxy.send(bearer(&token.replace(GOOD, "evil"))), 401, "the signature is wrong");
+}
+
+#[test]
+fn tokens_that_say_something_twice_are_refused() {
+    let token = |header: &str, payload: &str| {
+        format!("{}.{}.{GOOD}", encoded(header.as_bytes()), encoded(payload.as_bytes()))
+    };
+    let good = claims().to_string();
+    let twice = good.replacen('{', r#"{"sub":"root","#, 1);
+    let mut proxy = proxy(json!({}));
+    assert_eq!(proxy.send(bearer(&token(r#"{"alg":"RS256","kid":"a"}"#, &good))).status(), 200);
+    for token in [
+        token(r#"{"alg":"RS256","kid":"a"}"#, &twice),
+        token(r#"{"alg":"none","alg":"RS256","kid":"a"}"#, &good),
+    ] {
+        refused(&proxy.send(bearer(&token)), 401, "the token is malformed: it says something twice");
+    }
+}
+
 #[test]
 fn what_a_token_says_of_itself_does_no_harm_in_a_header() {
     let header = encoded(json!({"alg": "a\"\r\nx: y"}).to_string().as_bytes());

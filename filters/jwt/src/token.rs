@@ -7,6 +7,7 @@ use meshgate_sdk::signature::Algorithm;
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
+use crate::object;
 
 /// The longest token that is looked at.
 pub(crate) const LONGEST: usize = 16 << 10;
@@ -35,15 +36,14 @@ impl<'a> Token<'a> {
             return Err(Failure::Malformed("it has not three parts"));
         };
         let decoded = |part: &str| base64_url(part.as_bytes()).ok_or(Failure::Malformed("it is not base64"));
-        let object = |bytes: &[u8]| match serde_json::from_slice(bytes) {
-            Ok(Value::Object(object)) => Ok(object),
-            _ => Err(Failure::Malformed("it is not JSON")),
-        };
         let json = decoded(payload)?;
-        let (header_json, claims) = (object(&decoded(header)?)?, Claims(object(&json)?));
+        let (header_json, claims) = (object::parse(&decoded(header)?)?, Claims(object::parse(&json)?));
         let text_of = |name: &str| header_json.get(name).and_then(Value::as_str).map(str::to_owned);
         if header_json.contains_key("crit") {
             return Err(Failure::Malformed("it needs an extension (crit) that is not known"));
+        }
+        if header_json.get("kid").is_some_and(|id| !id.is_string()) {
+            return Err(Failure::Malformed("its key id is no text"));
         }
         Ok(Self {
             algorithm: text_of("alg").ok_or(Failure::Malformed("it names no algorithm"))?,
@@ -171,7 +171,18 @@ mod tests {
         assert_eq!(at(json!({"exp": 1000, "nbf": 161}), 100.0), Err(Failure::NotYet));
         assert_eq!(at(json!({"exp": 1000, "iat": 161}), 100.0), Err(Failure::FromTheFuture));
         assert_eq!(at(json!({}), 0.0), Err(Failure::Claim("exp".to_owned())));
-        assert!(matches!(at(json!({"exp": "100"}), 0.0), Err(Failure::Malformed(_))));
+        for no_number in [json!("100"), json!(null), json!(true), json!([100])] {
+            assert!(matches!(at(json!({"exp": no_number}), 0.0), Err(Failure::Malformed(_))), "{no_number}");
+            assert!(matches!(at(json!({"exp": 9, "nbf": no_number}), 0.0), Err(Failure::Malformed(_))));
+        }
+        // As far from now as numbers go, in both directions.
+        assert_eq!(at(json!({"exp": 1e308, "nbf": -1e308}), 1e9), Ok(1e308));
+        assert_eq!(at(json!({"exp": u64::MAX}), 1e9).map(|until| until > 1e19), Ok(true));
+        assert_eq!(at(json!({"exp": -1e308}), 0.0), Err(Failure::Expired));
+        assert_eq!(at(json!({"exp": i64::MIN}), 0.0), Err(Failure::Expired));
+        assert_eq!(at(json!({"exp": 1e308, "nbf": 1e307}), 1e9), Err(Failure::NotYet));
+        assert_eq!(at(json!({"exp": 1000, "nbf": 100.25}), 40.25), Ok(1060.0));
+        assert_eq!(at(json!({"exp": 1000, "nbf": 100.25}), 40.0), Err(Failure::NotYet));
         let lax = Expected { require_expiry: false, ..expected() };
         assert_eq!(claims(json!({})).check(&lax, 5.0), Ok(f64::INFINITY));
     }
@@ -218,6 +229,11 @@ mod tests {
             ("eyJhbGciOiJSUzI1NiJ9.AQAB.", "JSON"),
             ("e30.e30.", "algorithm"),
             ("W10.e30.", "JSON"),
+            // {"alg":"none","alg":"RS256"} and {"sub":"a","sub":"b"}
+            ("eyJhbGciOiJub25lIiwiYWxnIjoiUlMyNTYifQ.e30.", "twice"),
+            ("eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIiwic3ViIjoiYiJ9.", "twice"),
+            // {"alg":"RS256","kid":7}
+            ("eyJhbGciOiJSUzI1NiIsImtpZCI6N30.e30.", "key id"),
         ] {
             match Token::parse(text) {
                 Err(Failure::Malformed(why)) => assert!(why.contains(words), "{text}: {why}"),

@@ -102,7 +102,9 @@ async fn a_refusal_says_which_check_failed() {
             .await;
         let expected = format!("Bearer error=\"invalid_token\", error_description=\"{description}\"");
         assert_eq!((reply.status.as_u16(), reply.header("www-authenticate")), (401, expected.as_str()));
-        assert_eq!(gate.access(&format!("/{word}")).await["response_code_details"], format!("jwt_{word}"));
+        let entry = gate.access(&format!("/{word}")).await;
+        assert_eq!(entry["response_code_details"], format!("jwt_{word}"));
+        assert_eq!(entry["response_flags"], "UAEX", "{entry}");
     }
     let reply = gate.get("/").await;
     assert_eq!((reply.status.as_u16(), reply.header("www-authenticate")), (401, "Bearer"));
