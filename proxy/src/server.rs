@@ -170,7 +170,7 @@ async fn serve(options: Options) -> Result<(), ServerError> {
     drop(asked);
     let mut how = rollout.drain();
     match end {
-        Ended::Told => systemd.stopping(how.delay + how.timeout),
+        Ended::Told => systemd.stopping(how.delay + how.timeout + rollout.filters_end()),
         Ended::Replaced(pid) => {
             systemd.replaced_by(pid);
             rollout.leave_socket_files();
@@ -192,14 +192,21 @@ async fn serve(options: Options) -> Result<(), ServerError> {
 async fn finish(drain: DrainTrigger, how: Drain, signals: &mut Signals, rollout: Rollout) {
     let Drain { delay, timeout, spread } = how;
     tracing::info!(?delay, ?timeout, ?spread, "draining: requests in flight are finished");
-    tokio::select! {
-        () = drained(&drain, &rollout, delay, timeout) => {}
-        () = told_again(signals, &rollout) => tracing::warn!("told to stop a second time: not waiting any longer"),
-    }
+    let last_words = tokio::select! {
+        // Filters have their time after what was broken off, too.
+        () = drained(&drain, &rollout, delay, timeout) => LAST_WORDS + rollout.filters_end(),
+        () = told_again(signals, &rollout) => {
+            tracing::warn!("told to stop a second time: not waiting any longer");
+            LAST_WORDS
+        }
+    };
     rollout.remove_socket_files();
     // What is left is broken off, and logged.
     drain.cut();
-    let _ = tokio::time::timeout(LAST_WORDS, drain.finished()).await;
+    tokio::select! {
+        _ = tokio::time::timeout(last_words, drain.finished()) => {}
+        () = told_again(signals, &rollout) => {}
+    }
     if !rollout.close_access_log(LOG_PATIENCE) {
         tracing::warn!("the last lines of the access log could not be written");
     }

@@ -450,6 +450,7 @@ impl Chains<'_> {
         Ok(Filter {
             name: Rc::from(filter.name.as_str()),
             callbacks: plugin.callbacks(),
+            grpc_only: plugin.grpc_only(),
             on_error: filter.on_error,
             pause: filter.limits.pause,
             body_limit: usize::try_from(filter.limits.body).unwrap_or(usize::MAX),

@@ -201,11 +201,14 @@ impl Running {
         task::spawn_local(async move { access_log.run().await });
         let vms = self.vms.clone();
         task::spawn_local(poll_fn(move |cx| vms.poll_events(cx)));
-        let vms = self.vms.clone();
+        let (vms, host) = (self.vms.clone(), Rc::clone(&self.host));
         task::spawn_local(async move {
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 vms.sweep();
+                if !vms.has_pending() {
+                    host.forget_clusters();
+                }
             }
         });
         let mut drain = self.drain.clone();

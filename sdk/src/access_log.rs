@@ -10,6 +10,7 @@ use crate::exchange::Exchange;
 use crate::filter::Filter;
 use crate::host::{self, Status};
 use crate::property;
+use crate::tcp::{Connection, TcpFilter};
 
 /// What a filter did to an exchange, in the letters of the access log and of `meshgate_downstream_response_flags_total`.
 /// All other flags are the proxy's own to find.
@@ -81,11 +82,7 @@ impl<F: Filter> Exchange<F> {
     /// # Errors
     /// `BAD_ARGUMENT`: it is not called in a callback of the exchange.
     pub fn set_flag(&self, flag: Flag) -> Result<(), Refused> {
-        let entry = LogEntry { flags: vec![flag.letters().to_owned()], fields: Vec::new() };
-        match host::call_foreign_function(function::LOG, &entry.encode_to_vec()) {
-            Ok(_) | Err(Status::NOT_FOUND) => Ok(()),
-            Err(status) => Err(Refused::new(format!("cannot set the flag {flag}"), status)),
-        }
+        set_flag(flag)
     }
 
     /// Adds a field to the exchange's entry in the access log; one of the same name is replaced. A name has 1 to 64 of `a`-`z`,
@@ -97,13 +94,73 @@ impl<F: Filter> Exchange<F> {
     /// `BAD_ARGUMENT`: not such a name. `INTERNAL_FAILURE`: the filter's fields of this exchange have become too many
     /// (`limits.log_bytes`).
     pub fn log_field(&self, name: &str, value: impl AsRef<[u8]>) -> Result<(), Refused> {
-        let value = value.as_ref();
-        let field = LogField { name: name.to_owned(), value: value.to_vec() };
-        let entry = LogEntry { flags: Vec::new(), fields: vec![field] };
-        match host::call_foreign_function(function::LOG, &entry.encode_to_vec()) {
-            Ok(_) => Ok(()),
-            Err(Status::NOT_FOUND) => property::set(name, value),
-            Err(status) => Err(Refused::new(format!("cannot log the field {name}"), status)),
+        log_field(name, value.as_ref())
+    }
+
+    /// Says how the exchange's entry in the access log reads, in the place of the line that the log would have: one line, without its
+    /// end. What the configuration says of the log holds (`access_log.to`); what is no printable ASCII becomes a blank.
+    ///
+    /// On other hosts the line goes to the filter's log.
+    ///
+    /// # Errors
+    /// `INTERNAL_FAILURE`: the line, with the filter's fields, is too long (`limits.log_bytes`).
+    pub fn log_line(&self, line: &[u8]) -> Result<(), Refused> {
+        log_line(line)
+    }
+}
+
+impl<F: TcpFilter> Connection<F> {
+    /// As [`Exchange::set_flag`].
+    ///
+    /// # Errors
+    /// `BAD_ARGUMENT`: it is not called in a callback of the connection.
+    pub fn set_flag(&self, flag: Flag) -> Result<(), Refused> {
+        set_flag(flag)
+    }
+
+    /// As [`Exchange::log_field`].
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn log_field(&self, name: &str, value: impl AsRef<[u8]>) -> Result<(), Refused> {
+        log_field(name, value.as_ref())
+    }
+
+    /// As [`Exchange::log_line`].
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn log_line(&self, line: &[u8]) -> Result<(), Refused> {
+        log_line(line)
+    }
+}
+
+fn set_flag(flag: Flag) -> Result<(), Refused> {
+    let entry = LogEntry { flags: vec![flag.letters().to_owned()], ..LogEntry::default() };
+    match host::call_foreign_function(function::LOG, &entry.encode_to_vec()) {
+        Ok(_) | Err(Status::NOT_FOUND) => Ok(()),
+        Err(status) => Err(Refused::new(format!("cannot set the flag {flag}"), status)),
+    }
+}
+
+fn log_field(name: &str, value: &[u8]) -> Result<(), Refused> {
+    let field = LogField { name: name.to_owned(), value: value.to_vec() };
+    let entry = LogEntry { fields: vec![field], ..LogEntry::default() };
+    match host::call_foreign_function(function::LOG, &entry.encode_to_vec()) {
+        Ok(_) => Ok(()),
+        Err(Status::NOT_FOUND) => property::set(name, value),
+        Err(status) => Err(Refused::new(format!("cannot log the field {name}"), status)),
+    }
+}
+
+fn log_line(line: &[u8]) -> Result<(), Refused> {
+    let entry = LogEntry { line: Some(line.to_vec()), ..LogEntry::default() };
+    match host::call_foreign_function(function::LOG, &entry.encode_to_vec()) {
+        Ok(_) => Ok(()),
+        Err(Status::NOT_FOUND) => {
+            crate::info!("{}", String::from_utf8_lossy(line));
+            Ok(())
         }
+        Err(status) => Err(Refused::new("cannot write the access log", status)),
     }
 }

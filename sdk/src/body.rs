@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -164,22 +165,38 @@ impl Body {
     /// # Errors
     /// The host gave no access to it.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
+        match self.next_size().await {
+            Some(size) => self.part(0..size).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// As [`next`](Self::next), but the part stays in the host: how many bytes it has. [`part`](Self::part) reads what is wanted
+    /// of them.
+    pub async fn next_size(&mut self) -> Option<usize> {
         let part = self.arrived().until(Wants::Next, |arrived| {
             let (end, size) = (arrived.end.get(), arrived.size.get());
             if size > end {
                 arrived.start.set(end);
                 arrived.end.set(size);
-                return Some(Some((end, size)));
+                return Some(Some(size - end));
             }
             arrived.ended.get().then(|| {
                 arrived.start.set(end);
                 None
             })
         });
-        match part.await {
-            Some((start, end)) => self.read(start, end).map(Some),
-            None => Ok(None),
-        }
+        part.await
+    }
+
+    /// Bytes of what was given last; as many as there are, if there are fewer.
+    ///
+    /// # Errors
+    /// The host gave no access to it.
+    pub fn part(&self, range: Range<usize>) -> Result<Vec<u8>, BodyError> {
+        let (start, end) = (self.arrived().start.get(), self.arrived().end.get());
+        let within = |place: usize| start.saturating_add(place).min(end);
+        self.read(within(range.start), within(range.end.max(range.start)))
     }
 
     /// What has arrived, as soon as it is `size` bytes or more; at the body's end it may be less. Nothing of it goes on before.

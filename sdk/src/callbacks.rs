@@ -40,7 +40,22 @@ use crate::host::{self, Status};
 /// # Errors
 /// `BAD_ARGUMENT`: there is no such callback.
 pub fn leave_out(callbacks: &[&str]) -> Result<(), Refused> {
-    let message = Callbacks { unused: callbacks.iter().map(|name| (*name).to_owned()).collect() };
+    tell(&Callbacks { unused: names(callbacks), ..Callbacks::default() })
+}
+
+/// As [`leave_out`], but for requests of gRPC, for which these callbacks are made. Other hosts make them for all requests.
+///
+/// # Errors
+/// `BAD_ARGUMENT`: there is no such callback.
+pub fn leave_out_but_for_grpc(callbacks: &[&str]) -> Result<(), Refused> {
+    tell(&Callbacks { grpc_only: names(callbacks), ..Callbacks::default() })
+}
+
+fn names(callbacks: &[&str]) -> Vec<String> {
+    callbacks.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn tell(message: &Callbacks) -> Result<(), Refused> {
     match host::call_foreign_function(function::CALLBACKS, &message.encode_to_vec()) {
         Ok(_) | Err(Status::NOT_FOUND | Status::UNIMPLEMENTED) => Ok(()),
         Err(status) => Err(Refused::new("cannot leave callbacks out", status)),

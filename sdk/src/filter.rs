@@ -147,4 +147,11 @@ pub trait Filter: Sized + 'static {
     async fn on_tick(&self) -> Outcome {
         Ok(())
     }
+
+    /// It ends: its module or configuration was replaced, or the proxy stops. What it has kept for later it does now; calls and
+    /// [`sleep`](crate::sleep) go on as before, and so do ticks. No exchange comes any more. After a time that the host sets
+    /// (Meshgate: `limits.done`, 5 seconds) it is over in any case. An error is logged.
+    async fn on_end(&self) -> Outcome {
+        Ok(())
+    }
 }

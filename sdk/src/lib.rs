@@ -81,7 +81,7 @@ mod time;
 pub use access_log::Flag;
 pub use body::{Body, BodyError};
 pub use call::{Call, CallError, CallResponse};
-pub use callbacks::leave_out;
+pub use callbacks::{leave_out, leave_out_but_for_grpc};
 pub use config::{Cluster, ConfigError};
 pub use dice::Dice;
 pub use error::{Outcome, Refused, Stop};

@@ -15,6 +15,9 @@ use crate::tcp::TcpFilter;
 
 /// Callbacks that every module on this SDK has, whatever its filter does.
 const ALWAYS: [&str; 4] = ["context_create", "vm_start", "configure", "delete"];
+/// Callbacks that are no business of hosts: one that is a part of the tick, and that for the plugin's end, for which a host asks in
+/// any case (and asks streams, too, if the manifest has it).
+const OWN: [&str; 2] = ["connection_tick", "done"];
 /// A body's callback that waits has to be told that trailers have ended the body.
 const ENDS: [(&str, &str); 2] =
     [("request_body", "request_trailers"), ("response_body", "response_trailers")];
@@ -26,7 +29,7 @@ fn manifest<K: Kind>(package: &str, version: &str) -> Value {
     let ends = ENDS.iter().filter(|(body, _)| waits.contains(body)).map(|(_, end)| *end);
     let mut callbacks = Vec::new();
     for callback in ALWAYS.into_iter().chain(K::CALLBACKS.concat()).chain(ends) {
-        if !callbacks.contains(&callback) {
+        if !OWN.contains(&callback) && !callbacks.contains(&callback) {
             callbacks.push(callback);
         }
     }

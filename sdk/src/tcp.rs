@@ -141,6 +141,33 @@ pub trait TcpFilter: Sized + 'static {
     async fn on_tick(&self) -> Outcome {
         Ok(())
     }
+
+    /// Some time has passed, and this connection is open: called for each of them with every [`tick`](Self::on_tick), some
+    /// at a time. What the host knows of a connection can be looked at without looking at its bytes.
+    ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// # use meshgate_sdk::{Connection, TcpFilter};
+    /// # struct Long;
+    /// # #[filter]
+    /// # impl TcpFilter for Long {
+    /// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+    /// fn on_connection_tick(&self, connection: &Connection<Self>) {
+    ///     meshgate_sdk::debug!("{:?}: {:?} bytes", connection.source_address(), connection.received());
+    /// }
+    /// # }
+    /// # fn main() {}
+    /// ```
+    fn on_connection_tick(&self, connection: &Connection<Self>) {
+        let _ = connection;
+    }
+
+    /// It ends: its module or configuration was replaced, or the proxy stops. What it has kept for later it does now; calls and
+    /// [`sleep`](crate::sleep) go on as before, and so do ticks. No connection comes any more. After a time that the host sets
+    /// (Meshgate: `limits.done`, 5 seconds) it is over in any case. An error is logged.
+    async fn on_end(&self) -> Outcome {
+        Ok(())
+    }
 }
 
 /// Who ended a connection.
@@ -242,6 +269,16 @@ impl<F: TcpFilter> Connection<F> {
     /// The endpoint's address, once there is a connection to it.
     pub fn upstream_address(&self) -> Option<String> {
         property::text("upstream/address")
+    }
+
+    /// How many bytes have come from the client.
+    pub fn received(&self) -> Option<u64> {
+        u64::try_from(property::integer("request/size")?).ok()
+    }
+
+    /// How many bytes have gone to the client.
+    pub fn sent(&self) -> Option<u64> {
+        u64::try_from(property::integer("response/size")?).ok()
     }
 
     /// When the client connected.

@@ -22,6 +22,8 @@ pub struct Filter {
     pub plugin: Rc<Plugin>,
     /// The callbacks worth calling.
     pub callbacks: Callbacks,
+    /// Those of them that are worth it only where the request is one of gRPC.
+    pub grpc_only: Callbacks,
     /// What an exchange gets when the filter fails.
     pub on_error: OnError,
     /// How long it may hold an exchange.

@@ -177,10 +177,12 @@ fn fields(headers: Vec<Header>) -> Result<HeaderMap, Status> {
 
 /// What need not be called for the plugin.
 fn leave_out(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>, Status> {
+    let set = |names: &[String]| {
+        let mut named = names.iter().map(|name| Callbacks::named(name).ok_or(Status::BadArgument));
+        named.try_fold(Callbacks::default(), |all, one| Ok::<_, Status>(all.union(one?)))
+    };
     let message = meshgate_abi::Callbacks::decode(argument).map_err(|_| Status::BadArgument)?;
-    let named = message.unused.iter().map(|name| Callbacks::named(name).ok_or(Status::BadArgument));
-    let unused = named.collect::<Result<Vec<_>, _>>()?;
-    caller.leave_out(unused.into_iter().fold(Callbacks::default(), Callbacks::union));
+    caller.leave_out(set(&message.unused)?, set(&message.grpc_only)?);
     Ok(Vec::new())
 }
 

@@ -43,5 +43,11 @@ pub(super) fn add(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>
             return Err(Status::InternalFailure);
         }
     }
+    if let Some(line) = entry.line
+        && !fields.set_line(place, Bytes::from(line), most)
+    {
+        caller.exceeded(Limit::LogBytes);
+        return Err(Status::InternalFailure);
+    }
     Ok(Vec::new())
 }

@@ -4,11 +4,13 @@
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::rc::Rc;
 
+use http::HeaderMap;
 use meshgate_config::OnError;
 use meshgate_wasm::{BodyBuffer, Callbacks, Exchange, Limit, StreamContext, VmError};
 
 use super::failure::{FilterFailure, FilterFault, Stop};
 use super::{Filter, Stream};
+use crate::message::grpc::is_grpc;
 
 /// Which way a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,8 @@ pub(super) struct Half {
 pub struct Run {
     filter: Rc<Filter>,
     place: u32,
+    /// The callbacks worth calling in this exchange.
+    callbacks: Callbacks,
     context: RefCell<Option<StreamContext>>,
     skipped: Cell<bool>,
     request: Half,
@@ -60,10 +64,14 @@ pub struct Run {
 }
 
 impl Run {
-    pub(super) fn new(filter: &Rc<Filter>, place: usize) -> Run {
+    /// For an exchange whose request has these fields.
+    pub(super) fn new(filter: &Rc<Filter>, place: usize, request: &HeaderMap) -> Run {
+        let for_all = filter.grpc_only == Callbacks::default() || is_grpc(request);
+        let callbacks = if for_all { filter.callbacks } else { filter.callbacks.without(filter.grpc_only) };
         Run {
             filter: Rc::clone(filter),
             place: u32::try_from(place).unwrap_or(u32::MAX),
+            callbacks,
             context: RefCell::new(None),
             skipped: Cell::new(false),
             request: Half::default(),
@@ -85,7 +93,7 @@ impl Run {
 
     /// Whether one of these callbacks will be called.
     pub(super) fn wants(&self, callbacks: Callbacks) -> bool {
-        !self.skipped.get() && self.filter.callbacks.intersects(callbacks)
+        !self.skipped.get() && self.callbacks.intersects(callbacks)
     }
 
     /// Calls the guest. `None`: the filter has no such callback, or is skipped since it failed.
@@ -167,7 +175,7 @@ impl Run {
 
     /// Ends the filter's part in the exchange: on_done, on_log, on_delete.
     pub(super) fn finish(&self, stream: &Rc<Stream>) {
-        if self.filter.callbacks.intersects(Callbacks::LOG) && !self.skipped.get() {
+        if self.callbacks.intersects(Callbacks::LOG) && !self.skipped.get() {
             // A filter that only logs meets the exchange here for the first time. Failures are the VM's to report:
             // the exchange is over.
             let _ = self.enter(stream);

@@ -138,8 +138,8 @@ impl Stream {
     /// A stream at its beginning.
     pub fn new(parts: StreamParts) -> Rc<Stream> {
         Rc::new(Stream {
+            runs: runs(&parts.chain, 0, &parts.http.request.headers),
             http: RefCell::new(parts.http),
-            runs: runs(&parts.chain, 0),
             routed: OnceCell::new(),
             reached: Cell::new(0),
             clusters: parts.clusters,
@@ -422,7 +422,8 @@ impl Stream {
         let Some(chain) = decision.as_ref().and_then(|decision| decision.chain.as_ref()) else {
             return false;
         };
-        self.routed.set(runs(chain, self.runs.len())).is_ok()
+        let http = self.http.borrow();
+        self.routed.set(runs(chain, self.runs.len(), &http.request.headers)).is_ok()
     }
 
     /// Waits for a paused filter.
@@ -453,8 +454,9 @@ impl Stream {
     }
 }
 
-fn runs(chain: &Chain, first: usize) -> Box<[Run]> {
-    chain.filters.iter().enumerate().map(|(index, filter)| Run::new(filter, first + index)).collect()
+fn runs(chain: &Chain, first: usize, request: &HeaderMap) -> Box<[Run]> {
+    let filters = chain.filters.iter().enumerate();
+    filters.map(|(index, filter)| Run::new(filter, first + index, request)).collect()
 }
 
 impl meshgate_wasm::Exchange for Stream {

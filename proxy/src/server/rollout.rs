@@ -99,6 +99,15 @@ impl Rollout {
         self.0.running.borrow().as_ref().map(|running| running.config.drain).unwrap_or_default()
     }
 
+    /// How long the filter that takes longest may take for its end, by the configuration in force.
+    pub(super) fn filters_end(&self) -> Duration {
+        let running = self.0.running.borrow();
+        let Some(running) = running.as_ref() else { return Duration::ZERO };
+        let used =
+            running.config.chains.iter().flat_map(|chain| &chain.filters).chain(&running.config.services);
+        used.map(|filter| filter.limits.done).max().unwrap_or_default()
+    }
+
     /// What happens when memory runs short, by the configuration in force.
     pub(super) fn overload(&self) -> Overload {
         self.0.running.borrow().as_ref().map(|running| running.config.overload).unwrap_or_default()

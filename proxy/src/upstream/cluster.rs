@@ -293,6 +293,11 @@ impl Clusters {
         Clusters { by_name: Rc::new(by_name) }
     }
 
+    /// Whether somebody else has them, too.
+    pub fn are_shared(&self) -> bool {
+        Rc::strong_count(&self.by_name) > 1
+    }
+
     /// The cluster of that name.
     pub fn find(&self, name: &str) -> Option<Rc<Cluster>> {
         self.by_name.get(name).cloned()

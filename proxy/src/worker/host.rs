@@ -14,12 +14,14 @@ use tokio::time::MissedTickBehavior;
 
 use crate::filter::foreign_function;
 use crate::filter::guest_log;
-use crate::upstream::{Clusters, Upstream, callout, grpc};
+use crate::upstream::{Cluster, Clusters, Upstream, callout, grpc};
 
 /// The worker's side of the VMs' needs.
 pub(super) struct WorkerHost {
     upstream: Rc<Upstream>,
     clusters: RefCell<Clusters>,
+    /// Those of configurations that are gone, oldest first, as long as filters that came with them have something left to do.
+    former: RefCell<Vec<Clusters>>,
     timers: RefCell<HashMap<u64, AbortHandle>>,
     failures: Rate,
     told: Kinds,
@@ -86,6 +88,7 @@ impl WorkerHost {
         WorkerHost {
             upstream,
             clusters: RefCell::default(),
+            former: RefCell::default(),
             timers: RefCell::default(),
             failures: Rate::default(),
             told: Kinds::default(),
@@ -94,13 +97,26 @@ impl WorkerHost {
 
     /// From now on filters call these clusters.
     pub(super) fn use_clusters(&self, clusters: Clusters) {
-        *self.clusters.borrow_mut() = clusters;
+        let former = self.clusters.replace(clusters);
+        self.former.borrow_mut().push(former);
+    }
+
+    /// Lets go of clusters that are in no running snapshot. Not while a filter has something left to do.
+    pub(super) fn forget_clusters(&self) {
+        self.former.borrow_mut().retain(Clusters::are_shared);
+    }
+
+    /// The cluster that a filter means. One that is at its end may mean one that the running configuration has not.
+    fn cluster(&self, name: &str, ended: bool) -> Result<Rc<Cluster>, CallError> {
+        let former = || self.former.borrow().iter().rev().find_map(|clusters| clusters.find(name));
+        let found = self.clusters.borrow().find(name);
+        found.or_else(|| if ended { former() } else { None }).ok_or(CallError::UnknownCluster)
     }
 }
 
 impl Host for WorkerHost {
     fn http_call(&self, plugin: &PluginSpec, call: HttpCall, reply: HttpCallReply) -> Result<(), CallError> {
-        let cluster = self.clusters.borrow().find(&call.cluster).ok_or(CallError::UnknownCluster)?;
+        let cluster = self.cluster(&call.cluster, call.ended)?;
         tracing::trace!(plugin = %plugin.name, cluster = %call.cluster, "HTTP call");
         callout::start(&self.upstream, cluster, call, reply)
     }
@@ -111,7 +127,7 @@ impl Host for WorkerHost {
         request: GrpcRequest,
         events: GrpcEvents,
     ) -> Result<Box<dyn GrpcSender>, CallError> {
-        let cluster = self.clusters.borrow().find(&request.cluster).ok_or(CallError::UnknownCluster)?;
+        let cluster = self.cluster(&request.cluster, request.ended)?;
         tracing::trace!(plugin = %plugin.name, cluster = %request.cluster, path = %request.path, "gRPC");
         grpc::start(&self.upstream, cluster, request, events)
     }

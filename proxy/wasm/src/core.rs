@@ -57,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) ticking: Cell<bool>,
     /// The callbacks that it has no use for, by what it said when it was configured.
     pub(crate) unused: Cell<Callbacks>,
+    /// Those that it has a use for only where the request is one of gRPC.
+    pub(crate) grpc_only: Cell<Callbacks>,
     pub(crate) deadline: Deadline,
     pub(crate) body_deadline: Deadline,
     asks_streams: bool,
@@ -128,6 +130,7 @@ impl Core {
             supervised: Cell::new(false),
             ticking: Cell::new(false),
             unused: Cell::default(),
+            grpc_only: Cell::default(),
         }
     }
 

@@ -92,10 +92,11 @@ impl<'a> ForeignCaller<'a> {
         &self.core.spec
     }
 
-    /// From now on the plugin has no use for these callbacks. Heard when the plugin is configured: whoever asks for
-    /// [`crate::Plugin::callbacks`] does so after that.
-    pub fn leave_out(&self, callbacks: Callbacks) {
-        self.core.unused.set(callbacks);
+    /// From now on the plugin has no use for these callbacks, nor for those others but where the request is one of gRPC. Heard
+    /// when the plugin is configured: whoever asks for [`crate::Plugin::callbacks`] does so after that.
+    pub fn leave_out(&self, unused: Callbacks, grpc_only: Callbacks) {
+        self.core.unused.set(self.core.unused.get().union(unused));
+        self.core.grpc_only.set(self.core.grpc_only.get().union(grpc_only));
     }
 
     /// Counts that the call met this limit, and says so in the log.
@@ -171,6 +172,8 @@ pub struct HttpCall {
     /// exchange that no call led to. An embedder that receives the call itself says so in
     /// [`crate::Attributes::call_depth`].
     pub depth: u32,
+    /// The plugin is at its end: what it was configured with, clusters too, may be gone.
+    pub ended: bool,
 }
 
 /// Why a call cannot be made.

@@ -135,6 +135,11 @@ impl Plugin {
         self.core.spec.module.callbacks().without(self.core.unused.get())
     }
 
+    /// Those of them that are worth calling only where the request is one of gRPC.
+    pub fn grpc_only(&self) -> Callbacks {
+        self.core.grpc_only.get()
+    }
+
     /// How much it ran.
     pub fn stats(&self) -> &Arc<PluginStats> {
         &self.core.stats

@@ -102,6 +102,11 @@ impl Vms {
         }
     }
 
+    /// Whether a context waits for its end.
+    pub fn has_pending(&self) -> bool {
+        !self.0.waiting.is_empty()
+    }
+
     /// Ready once no context waits for its end. Whoever shuts down goes on calling [`Vms::sweep`] meanwhile.
     pub fn poll_ended(&self, task: &mut Context<'_>) -> Poll<()> {
         self.0.waiting.poll_empty(task)

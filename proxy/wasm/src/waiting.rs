@@ -49,9 +49,13 @@ impl Waiting {
         self.wake();
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.endings.borrow().is_empty()
+    }
+
     /// Ready once nothing waits.
     pub(crate) fn poll_empty(&self, task: &mut Context<'_>) -> Poll<()> {
-        if self.endings.borrow().is_empty() {
+        if self.is_empty() {
             return Poll::Ready(());
         }
         self.waker.set(Some(task.waker().clone()));

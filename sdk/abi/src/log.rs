@@ -8,6 +8,7 @@ use prost::Message;
 /// message LogEntry {
 ///   repeated string flags = 1;
 ///   repeated LogField fields = 2;
+///   optional bytes line = 3;
 /// }
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, Message)]
@@ -18,6 +19,10 @@ pub struct LogEntry {
     /// Fields for the entry. One of a name that is there already takes its place.
     #[prost(message, repeated, tag = "2")]
     pub fields: Vec<LogField>,
+    /// The entry's whole line, without its end, in the place of the one that the log would have. What is no printable text in it
+    /// becomes a blank.
+    #[prost(bytes = "vec", optional, tag = "3")]
+    pub line: Option<Vec<u8>>,
 }
 
 /// A field of an entry in the access log.

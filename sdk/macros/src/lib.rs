@@ -10,7 +10,7 @@ use proc_macro::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 type Callback = (&'static str, &'static str, bool, &'static [&'static str]);
 
 /// The callbacks of `Filter`.
-const HTTP: [Callback; 10] = [
+const HTTP: [Callback; 11] = [
     (
         "on_request",
         "request_headers",
@@ -28,13 +28,14 @@ const HTTP: [Callback; 10] = [
     ("on_response_body", "response_body", true, &["on_http_response_body"]),
     ("on_response_trailers", "response_trailers", true, &["on_http_response_trailers"]),
     ("on_attempt", "foreign_function", false, &["on_try", "on_retry", "on_foreign_function"]),
-    ("on_log", "log", false, &["on_done", "on_end", "on_finish"]),
+    ("on_log", "log", false, &["on_done", "on_finish"]),
     ("on_tick", "tick", true, &["on_timer"]),
     ("on_queue", "queue_ready", true, &["on_queue_ready"]),
+    ("on_end", "done", true, &["on_stop", "on_shutdown", "on_drain"]),
 ];
 
 /// The callbacks of `TcpFilter`.
-const TCP: [Callback; 8] = [
+const TCP: [Callback; 10] = [
     ("on_connection", "new_connection", true, &["on_new_connection", "on_connect", "on_open"]),
     ("on_downstream_data", "downstream_data", true, &["on_data", "on_client_data", "on_request"]),
     ("on_upstream_data", "upstream_data", true, &["on_endpoint_data", "on_server_data", "on_response"]),
@@ -45,9 +46,11 @@ const TCP: [Callback; 8] = [
         &["on_close", "on_downstream_connection_close"],
     ),
     ("on_upstream_close", "upstream_connection_close", false, &["on_upstream_connection_close"]),
-    ("on_log", "log", false, &["on_done", "on_end", "on_finish"]),
+    ("on_log", "log", false, &["on_done", "on_finish"]),
+    ("on_connection_tick", "connection_tick", false, &["on_report", "on_each_tick"]),
     ("on_tick", "tick", true, &["on_timer"]),
     ("on_queue", "queue_ready", true, &["on_queue_ready"]),
+    ("on_end", "done", true, &["on_stop", "on_shutdown", "on_drain"]),
 ];
 
 /// Makes `impl Filter for T` the module's filter. See `meshgate_sdk::filter`.
@@ -256,9 +259,10 @@ impl Members {
             text.push_str("const SERVES_TCP: bool = true;");
         }
         if role == Role::TcpOfBoth {
-            let of_plugin = ["tick", "queue_ready"].iter().any(|callback| self.callbacks.contains(callback));
+            let of_plugin =
+                ["tick", "queue_ready", "done"].iter().any(|callback| self.callbacks.contains(callback));
             if self.configures || of_plugin || self.types.iter().any(|given| given == "Config") {
-                let message = "`Config`, `configure`, `on_tick` and `on_queue` of a filter of both stand in its `impl Filter`";
+                let message = "`Config`, `configure`, `on_tick`, `on_queue` and `on_end` of a filter of both stand in its `impl Filter`";
                 return Err(Mistake::new(message, Span::call_site()));
             }
             config = "<Self as ::meshgate_sdk::Filter>::Config";

@@ -155,3 +155,7 @@ pub(crate) fn status_message() -> Result<Vec<u8>, Status> {
 pub(crate) fn set_effective_context(context: u32) {
     current(|world| world.set_effective_context(context));
 }
+
+pub(crate) fn done() {
+    current(|world| world.is_done = true);
+}

@@ -329,3 +329,9 @@ pub(crate) fn set_effective_context(context: u32) {
     // A context that the host no longer knows is one that nothing can be done for.
     let _ = hostcalls::set_effective_context(context);
 }
+
+/// The current context has nothing left to do, for which the host has waited.
+pub(crate) fn done() {
+    // A host that does not wait any more needs not hear of it.
+    let _ = hostcalls::done();
+}

@@ -36,6 +36,10 @@ fn report_panics() {
 }
 
 impl<K: Kind> Context for Root<K> {
+    fn on_done(&mut self) -> bool {
+        self.end()
+    }
+
     fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, trailers: usize) {
         self.http_call_response(token, headers, body, trailers);
     }

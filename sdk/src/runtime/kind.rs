@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use super::half::{Half, Stage};
+use super::task::has;
 use crate::body::Carries;
 use crate::config::ConfigError;
 use crate::error::{Outcome, Stop};
@@ -30,6 +31,8 @@ pub(crate) trait Kind: Sized + 'static {
     /// Those of them that wait for something.
     #[cfg(not(target_arch = "wasm32"))]
     const AWAITS: [&'static [&'static str]; 2];
+    /// The filter has something to do at its end.
+    const ENDS: bool;
 
     /// Makes the filter.
     ///
@@ -42,6 +45,9 @@ pub(crate) trait Kind: Sized + 'static {
 
     /// Something is in a queue.
     async fn on_queue(filter: Rc<Self::Filter>, queue: SharedQueue) -> Outcome;
+
+    /// The filter's end.
+    async fn on_end(filter: Rc<Self::Filter>) -> Outcome;
 }
 
 /// What a stream context is about: an exchange or a connection.
@@ -88,6 +94,7 @@ impl<F: Filter> Kind for Http<F> {
     const CALLBACKS: [&'static [&'static str]; 2] = [F::CALLBACKS, &[]];
     #[cfg(not(target_arch = "wasm32"))]
     const AWAITS: [&'static [&'static str]; 2] = [F::AWAITS, &[]];
+    const ENDS: bool = has(F::CALLBACKS, "done");
 
     fn configure(config: F::Config) -> Result<F, ConfigError> {
         F::configure(config)
@@ -99,6 +106,10 @@ impl<F: Filter> Kind for Http<F> {
 
     async fn on_queue(filter: Rc<F>, queue: SharedQueue) -> Outcome {
         filter.on_queue(queue).await
+    }
+
+    async fn on_end(filter: Rc<F>) -> Outcome {
+        filter.on_end().await
     }
 }
 
@@ -113,6 +124,7 @@ impl<F: TcpFilter> Kind for Tcp<F> {
     const CALLBACKS: [&'static [&'static str]; 2] = [&[], F::CALLBACKS];
     #[cfg(not(target_arch = "wasm32"))]
     const AWAITS: [&'static [&'static str]; 2] = [&[], F::AWAITS];
+    const ENDS: bool = has(F::CALLBACKS, "done");
 
     fn configure(config: F::Config) -> Result<F, ConfigError> {
         F::configure(config)
@@ -124,6 +136,10 @@ impl<F: TcpFilter> Kind for Tcp<F> {
 
     async fn on_queue(filter: Rc<F>, queue: SharedQueue) -> Outcome {
         filter.on_queue(queue).await
+    }
+
+    async fn on_end(filter: Rc<F>) -> Outcome {
+        filter.on_end().await
     }
 }
 
@@ -138,6 +154,7 @@ impl<F: Filter + TcpFilter> Kind for Both<F> {
     const CALLBACKS: [&'static [&'static str]; 2] = [<F as Filter>::CALLBACKS, <F as TcpFilter>::CALLBACKS];
     #[cfg(not(target_arch = "wasm32"))]
     const AWAITS: [&'static [&'static str]; 2] = [<F as Filter>::AWAITS, <F as TcpFilter>::AWAITS];
+    const ENDS: bool = has(<F as Filter>::CALLBACKS, "done");
 
     fn configure(config: Self::Config) -> Result<F, ConfigError> {
         <F as Filter>::configure(config)
@@ -149,5 +166,9 @@ impl<F: Filter + TcpFilter> Kind for Both<F> {
 
     async fn on_queue(filter: Rc<F>, queue: SharedQueue) -> Outcome {
         Filter::on_queue(&*filter, queue).await
+    }
+
+    async fn on_end(filter: Rc<F>) -> Outcome {
+        Filter::on_end(&*filter).await
     }
 }

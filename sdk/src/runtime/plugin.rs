@@ -1,9 +1,12 @@
 //! A root context, and what it has in common with its streams.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::ops::Bound;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::half::{Half, Stage};
 use super::ids::{self, IdMap};
@@ -27,12 +30,31 @@ pub(crate) struct Plugin<F> {
     tick: RefCell<Option<Task>>,
     /// What takes something out of a queue.
     queue: RefCell<Option<Task>>,
+    /// The filter's end.
+    end: RefCell<Option<Task>>,
+    /// The host waits for that.
+    is_ending: Cell<bool>,
+    /// The connections whose filter wants to hear of ticks.
+    open: RefCell<BTreeMap<u32, Rc<dyn Ticks>>>,
+    /// What tells them.
+    round: RefCell<Option<Task>>,
     /// The queues that have something beside.
     ready: RefCell<Vec<u32>>,
     /// The exchanges or connections that have waited for something.
     waiting: RefCell<IdMap<Rc<dyn Waits>>>,
     /// Makes what tells the filter of a queue.
     on_queue: fn(Wakeup, Rc<F>, SharedQueue) -> Task,
+}
+
+/// Connections that hear of a tick in one callback. A host bounds what a callback may do.
+const ROUND: usize = 64;
+/// How long it takes until the next of them do.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A connection whose filter wants to hear of ticks.
+pub(super) trait Ticks {
+    /// Some time has passed.
+    fn tick(&self);
 }
 
 /// An exchange or a connection, as the plugin knows those that have waited for something.
@@ -49,6 +71,10 @@ impl<K: Kind> Root<K> {
             filter: RefCell::default(),
             tick: RefCell::default(),
             queue: RefCell::default(),
+            end: RefCell::default(),
+            is_ending: Cell::new(false),
+            open: RefCell::default(),
+            round: RefCell::default(),
             ready: RefCell::default(),
             waiting: RefCell::new(ids::map()),
             on_queue: |wakeup, filter, queue| Task::new(wakeup, K::on_queue(filter, queue)),
@@ -74,15 +100,36 @@ impl<K: Kind> Root<K> {
     /// `proxy_on_tick`
     pub(crate) fn tick(&self) {
         self.enter();
+        let filter = self.0.filter.borrow().clone();
         // One that still waits is left to it: ticks do not pile up.
         if timers::fire(self.0.context)
-            && self.0.tick.borrow().is_none()
-            && let Some(filter) = self.0.filter.borrow().clone()
+            && let Some(filter) = filter
         {
-            let task = Task::new(self.0.wakeup(Direction::Request), K::on_tick(filter));
-            run(&self.0.tick, task, "on_tick");
+            if self.0.tick.borrow().is_none() {
+                let task = Task::new(self.0.wakeup(Direction::Request), K::on_tick(filter));
+                run(&self.0.tick, task, "on_tick");
+            }
+            if !self.0.open.borrow().is_empty() && self.0.round.borrow().is_none() {
+                let task = Task::new(self.0.wakeup(Direction::Request), round(Rc::clone(&self.0)));
+                run(&self.0.round, task, "on_connection_tick");
+            }
         }
         self.0.settle(self.0.context);
+    }
+
+    /// `proxy_on_done`, for a root context: whether there is nothing left to do.
+    pub(crate) fn end(&self) -> bool {
+        if const { !K::ENDS } {
+            return true;
+        }
+        let Some(filter) = self.0.filter.borrow().clone() else { return true };
+        self.enter();
+        let task = Task::new(self.0.wakeup(Direction::Request), K::on_end(filter));
+        run(&self.0.end, task, "on_end");
+        self.0.settle(self.0.context);
+        let waits = self.0.end.borrow().is_some();
+        self.0.is_ending.set(waits);
+        !waits
     }
 
     /// `proxy_on_queue_ready`
@@ -119,7 +166,7 @@ impl<K: Kind> Root<K> {
 /// `proxy_on_delete`
 impl<K: Kind> Drop for Root<K> {
     fn drop(&mut self) {
-        drop((self.0.tick.take(), self.0.queue.take()));
+        drop((self.0.tick.take(), self.0.queue.take(), self.0.end.take(), self.0.round.take()));
         timers::forget(self.0.context);
     }
 }
@@ -180,6 +227,33 @@ impl<F> Plugin<F> {
         self.enter(subject);
         calls::grpc_answered(token, status, size);
         self.settle(subject.context());
+    }
+
+    /// A connection whose filter wants to hear of ticks has begun.
+    pub(super) fn opened(&self, context: u32, connection: Rc<dyn Ticks>) {
+        self.open.borrow_mut().insert(context, connection);
+    }
+
+    /// It is over.
+    pub(super) fn closed(&self, context: u32) {
+        drop(self.open.borrow_mut().remove(&context));
+    }
+
+    /// Tells the first connections after this one of a tick; which was the last of them, if there are more.
+    fn tell_connections(&self, after: u32) -> Option<u32> {
+        let next: Vec<_> = {
+            let open = self.open.borrow();
+            let after = open.range((Bound::Excluded(after), Bound::Unbounded));
+            after.take(ROUND).map(|(context, connection)| (*context, Rc::clone(connection))).collect()
+        };
+        for (context, connection) in &next {
+            host::set_effective_context(*context);
+            current::act_for(*context);
+            connection.tick();
+        }
+        host::set_effective_context(self.context);
+        current::act_for(self.context);
+        next.last().filter(|_| next.len() == ROUND).map(|(context, _)| *context)
     }
 
     /// A callback that nobody waits for.
@@ -252,15 +326,24 @@ impl<F> Plugin<F> {
         }
     }
 
-    /// Runs the root context's own task that was woken.
+    /// Runs the root context's own tasks that may have been woken.
     fn go_on(&self, direction: Direction) {
-        let (place, name) = match direction {
-            Direction::Request => (&self.tick, "on_tick"),
-            Direction::Response => (&self.queue, "on_queue"),
+        let again = |place: &RefCell<Option<Task>>, name| {
+            let task = place.take();
+            task.into_iter().for_each(|task| run(place, task, name));
         };
-        let task = place.take();
-        task.into_iter().for_each(|task| run(place, task, name));
+        match direction {
+            Direction::Request => {
+                again(&self.tick, "on_tick");
+                again(&self.round, "on_connection_tick");
+                again(&self.end, "on_end");
+            }
+            Direction::Response => again(&self.queue, "on_queue"),
+        }
         self.look_into_queues();
+        if self.end.borrow().is_none() && self.is_ending.replace(false) {
+            host::done();
+        }
     }
 
     /// Tells the filter of a queue, and then of the next.
@@ -276,6 +359,17 @@ impl<F> Plugin<F> {
     fn wakeup(&self, direction: Direction) -> Wakeup {
         Wakeup { plugin: self.context, context: self.context, direction }
     }
+}
+
+/// Tells all connections of a tick, some at a time.
+async fn round<F>(plugin: Rc<Plugin<F>>) -> Outcome {
+    let mut last = 0;
+    while let Some(told) = plugin.tell_connections(last) {
+        last = told;
+        // Where there is no clock there are no ticks.
+        let _ = timers::sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 /// Runs a root context's task until it waits.

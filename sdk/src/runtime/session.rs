@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use super::half::{Half, Stage};
 use super::kind::{Kind, Subject};
-use super::plugin::{Plugin, Root, meanwhile};
+use super::plugin::{Plugin, Root, Ticks, meanwhile};
 use super::run;
 use super::task::has;
 use crate::error::{Outcome, Stop};
@@ -24,10 +24,11 @@ impl<F: TcpFilter, K: Kind<Filter = F>> Root<K> {
     /// `proxy_on_context_create`, for a stream context of this plugin.
     pub(crate) fn session(&self, context: u32) -> Session<F> {
         let filter = self.0.filter.borrow().clone();
-        Session {
-            connection: Rc::new(Connection::new(context, self.0.context, filter)),
-            plugin: Rc::clone(&self.0),
+        let connection = Rc::new(Connection::new(context, self.0.context, filter));
+        if const { has(F::CALLBACKS, "connection_tick") } {
+            self.0.opened(context, Rc::clone(&connection) as Rc<dyn Ticks>);
         }
+        Session { connection, plugin: Rc::clone(&self.0) }
     }
 }
 
@@ -116,7 +117,18 @@ impl<F: TcpFilter> Session<F> {
 /// `proxy_on_delete`
 impl<F: TcpFilter> Drop for Session<F> {
     fn drop(&mut self) {
+        if const { has(F::CALLBACKS, "connection_tick") } {
+            self.plugin.closed(self.connection.context);
+        }
         self.plugin.over(&*self.connection);
+    }
+}
+
+impl<F: TcpFilter> Ticks for Connection<F> {
+    fn tick(&self) {
+        if let Some(filter) = &self.filter {
+            filter.on_connection_tick(self);
+        }
     }
 }
 

@@ -71,6 +71,12 @@ pub trait Engine {
     /// Tells it of the queues into which something was put.
     fn tell_of_queues(&mut self);
 
+    /// Tells it that it ends.
+    fn end(&mut self);
+
+    /// Whether it has nothing left to do.
+    fn has_ended(&self) -> bool;
+
     /// Sets the clock.
     fn set_time(&mut self, now: SystemTime);
 

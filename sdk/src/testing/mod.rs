@@ -65,6 +65,9 @@ use crate::tcp::TcpFilter;
 /// When tests begin, by the filter's clock: 2026-01-01.
 const START: Duration = Duration::from_secs(1_767_225_600);
 
+/// How long a filter may take for its end, as in Meshgate unless the configuration says otherwise.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 type Server = Box<dyn FnMut(&Request) -> Response>;
 
 /// A proxy with one filter and one worker, between clients and servers that a test plays.
@@ -178,6 +181,18 @@ impl Proxy {
         if let Err(reason) = self.engine.start(&self.configuration) {
             panic!("the filter does not start again: {reason}");
         }
+    }
+
+    /// The filter ends: its module or configuration is replaced, or the proxy stops. It has five seconds by its clock for what it
+    /// has left to do; whether they were enough.
+    pub fn end(&mut self) -> bool {
+        let until = self.now + PATIENCE;
+        self.engine.end();
+        while !self.engine.has_ended() {
+            let Some(next) = self.next_event().filter(|next| *next <= until) else { return false };
+            self.run(next);
+        }
+        true
     }
 
     /// Says how a cluster answers, both the filter's calls and requests that the filter routes there.

@@ -278,6 +278,15 @@ impl<K: Simulated> Engine for Native<K> {
         }
     }
 
+    fn end(&mut self) {
+        let is_done = self.root.as_ref().is_none_or(|root| self.callback(self.plugin, || root.end()));
+        self.world.borrow_mut().is_done = is_done;
+    }
+
+    fn has_ended(&self) -> bool {
+        self.world.borrow().is_done
+    }
+
     fn set_time(&mut self, now: SystemTime) {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.world.borrow_mut().nanoseconds = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);

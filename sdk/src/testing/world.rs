@@ -107,6 +107,8 @@ pub(crate) struct World {
     pub(crate) effective: u32,
     /// In whose callback each call was made: to that one its response goes.
     pub(crate) made_by: HashMap<u32, u32>,
+    /// The filter has come to its end.
+    pub(crate) is_done: bool,
 }
 
 impl World {

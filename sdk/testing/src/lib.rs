@@ -361,6 +361,15 @@ impl Engine for RealHost {
         }
     }
 
+    fn end(&mut self) {
+        drop(self.plugin.take());
+    }
+
+    fn has_ended(&self) -> bool {
+        let ended = |vms: &Vms| vms.poll_ended(&mut Context::from_waker(Waker::noop())).is_ready();
+        self.vms.as_ref().is_none_or(ended)
+    }
+
     fn set_time(&mut self, now: SystemTime) {
         self.worker.set_now(now);
     }

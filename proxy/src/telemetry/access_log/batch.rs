@@ -56,7 +56,10 @@ impl AccessLog {
         if batch.lines == 0 {
             batch.text.reserve(FULL + MARGIN);
         }
-        append(record, dates, &mut batch.text);
+        match record.fields.line() {
+            Some(line) => format::of_filter(line, &mut batch.text),
+            None => append(record, dates, &mut batch.text),
+        }
         batch.lines += 1;
         if batch.text.len() >= FULL {
             self.sink.send(std::mem::take(batch));

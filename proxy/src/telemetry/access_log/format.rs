@@ -5,6 +5,8 @@
 //! "upstream" cluster route downstream listener`, times in milliseconds; then, for each field that a filter added, `name="value"`.
 //!
 //! JSON: one object per line, always with the same keys; what filters added is an object under `fields`.
+//!
+//! A filter may have a line of its own in the place of either.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -63,6 +65,12 @@ pub(super) fn text(record: &AccessRecord<'_>, dates: &mut DateCache, out: &mut V
         out.push(b'=');
         text_quoted(value, out);
     }
+    out.push(b'\n');
+}
+
+/// Appends a filter's line. One line stays one line, and no terminal is moved by it.
+pub(super) fn of_filter(line: &[u8], out: &mut Vec<u8>) {
+    out.extend(line.iter().map(|byte| if (b' '..=b'~').contains(byte) { *byte } else { b' ' }));
     out.push(b'\n');
 }
 

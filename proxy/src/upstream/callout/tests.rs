@@ -37,6 +37,7 @@ fn call(body: &'static str, trailers: HeaderMap, timeout: Option<Duration>) -> H
         timeout,
         most_body: 1 << 20,
         depth: 1,
+        ended: false,
     }
 }
 

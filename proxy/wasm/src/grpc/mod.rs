@@ -39,6 +39,8 @@ pub struct GrpcRequest {
     /// How many calls there are in a row with this one, each made while the one before is served. To be told to the
     /// server, in case it is a Meshgate.
     pub depth: u32,
+    /// As [`crate::HttpCall::ended`].
+    pub ended: bool,
 }
 
 /// What a guest wants of a method.

@@ -90,7 +90,7 @@ fn start(call: &mut Call<'_>, wanted: &Wanted, kind: GrpcKind, id_at: u32) -> Ou
     let request = parse(call, wanted, kind, core)?;
     let state = call.state();
     let stream = state.stream().cloned();
-    let request = GrpcRequest { depth: depth(stream.as_deref()) + 1, ..request };
+    let request = GrpcRequest { depth: depth(stream.as_deref()) + 1, ended: core.ended.get(), ..request };
     if let Some(limit) = refusal(core, stream.as_deref(), &request) {
         core.exceeded(limit);
         return Err(Status::InternalFailure.into());
@@ -152,6 +152,7 @@ fn parse(call: &mut Call<'_>, wanted: &Wanted, kind: GrpcKind, core: &Core) -> R
         most_message: core.spec.limits.call_body,
         most_queued: core.spec.limits.grpc_queue,
         depth: 0,
+        ended: false,
     })
 }
 

@@ -61,7 +61,7 @@ fn start(call: &mut Call<'_>, request: &Request, id_at: u32) -> Outcome {
     let outgoing = parse(call, request, core)?;
     let state = call.state();
     let stream = state.stream().cloned();
-    let outgoing = HttpCall { depth: depth(stream.as_deref()) + 1, ..outgoing };
+    let outgoing = HttpCall { depth: depth(stream.as_deref()) + 1, ended: core.ended.get(), ..outgoing };
     if let Some(limit) = refusal(core, stream.as_deref(), &outgoing) {
         core.exceeded(limit);
         return Err(Status::InternalFailure.into());
@@ -120,5 +120,6 @@ fn parse(call: &mut Call<'_>, request: &Request, core: &Core) -> Result<HttpCall
     // 0 is "as long as it may".
     let timeout = Some(timeout).filter(|timeout| !timeout.is_zero()).unwrap_or(limits.call_time);
     let timeout = Some(timeout.min(limits.call_time));
-    Ok(HttpCall { cluster, request: head, body, trailers, timeout, most_body: limits.call_body, depth: 0 })
+    let most_body = limits.call_body;
+    Ok(HttpCall { cluster, request: head, body, trailers, timeout, most_body, depth: 0, ended: false })
 }

@@ -362,6 +362,22 @@ fn ticks_come_beside_everything_else() {
 }
 
 #[test]
+fn what_is_left_to_do_at_the_end_is_done() {
+    both(r#"{"tick": "1h"}"#, |proxy| {
+        proxy.upstream("keys", |_| Response::new(200).after(Duration::from_secs(1)));
+        assert!(proxy.end());
+        let targets: Vec<_> = proxy.calls("keys").iter().map(Request::target).collect();
+        assert_eq!(targets, ["/end"]);
+    });
+    both("{}", |proxy| {
+        proxy.upstream("keys", |_| Response::timeout());
+        assert!(!proxy.end(), "nobody waits for it for ever");
+    });
+    // What fails is over, too.
+    both("{}", |proxy| assert!(proxy.end()));
+}
+
+#[test]
 fn configurations_are_refused_with_the_field() {
     for (configuration, expected) in [
         (r#"{"tick": "0s"}"#, "configuration refused: tick: no time at all"),

@@ -115,4 +115,10 @@ impl Filter for Suite {
         self.fetched.set(self.fetched.get() + 1);
         Ok(())
     }
+
+    async fn on_end(&self) -> Outcome {
+        meshgate_sdk::sleep(Duration::from_millis(20)).await?;
+        Cluster::from("keys").get("/end").timeout(Duration::from_secs(10)).send().await?.success()?;
+        Ok(())
+    }
 }
