@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::failures::Failures;
 use crate::format::Format;
+use crate::shape::Shape;
 
 /// What is told of exchanges, and to whom. Nothing said: requests and durations are counted by route, cluster and code.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -23,7 +24,7 @@ pub(crate) struct Config {
     #[serde(default)]
     #[schemars(with = "TracesConfig")]
     pub(crate) traces: Option<TracesConfig>,
-    /// What is written about each exchange, beside the proxy's own line.
+    /// What the access log says of each exchange. Left out: the proxy's own line.
     #[serde(default)]
     #[schemars(with = "AccessLogConfig")]
     pub(crate) access_log: Option<AccessLogConfig>,
@@ -58,6 +59,9 @@ pub(crate) struct MetricsConfig {
     /// The most sets of labels on each worker. What comes with one more counts under `other`. Default: 1000.
     #[serde(default = "MetricsConfig::max_series")]
     pub(crate) max_series: u32,
+    /// How often what has passed on open TCP connections is counted. Default: 5s.
+    #[serde(default = "MetricsConfig::tcp_interval")]
+    pub(crate) tcp_interval: Duration,
 }
 
 /// Whose names and labels.
@@ -195,12 +199,23 @@ pub(crate) enum SpanKinds {
     Both,
 }
 
-/// What is written about each exchange, beside the proxy's own line.
+/// What the access log says of each exchange: a line in the place of the proxy's own, as text or as JSON; a record for a receiver
+/// of OTLP; or both.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AccessLogConfig {
+    /// A line with Envoy's format operators; `envoy` and `istio` are the default lines of these.
+    #[serde(default)]
+    #[schemars(with = "Line")]
+    pub(crate) text: Option<Line>,
+    /// A map whose values are texts with Envoy's format operators, maps, lists, or constants.
+    #[serde(default)]
+    #[schemars(with = "Shape")]
+    pub(crate) json: Option<Shape>,
     /// Records for a receiver of OTLP.
-    pub(crate) otlp: OtlpLogConfig,
+    #[serde(default)]
+    #[schemars(with = "OtlpLogConfig")]
+    pub(crate) otlp: Option<OtlpLogConfig>,
 }
 
 /// Records for a receiver of OTLP.
@@ -315,14 +330,24 @@ pub(crate) enum Protocol {
 
 impl Default for MetricsConfig {
     fn default() -> Self {
-        let max_series = Self::max_series();
-        Self { preset: Preset::default(), labels: None, tags: BTreeMap::new(), sizes: false, max_series }
+        Self {
+            preset: Preset::default(),
+            labels: None,
+            tags: BTreeMap::new(),
+            sizes: false,
+            max_series: Self::max_series(),
+            tcp_interval: Self::tcp_interval(),
+        }
     }
 }
 
 impl MetricsConfig {
     fn max_series() -> u32 {
         1_000
+    }
+
+    fn tcp_interval() -> Duration {
+        Time::from_secs(5).into()
     }
 }
 

@@ -15,6 +15,30 @@ pub(crate) fn text(value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Appends a JSON string, in printable ASCII. Bytes that are not UTF-8 become `U+FFFD`.
+pub(crate) fn json(value: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    if value.iter().all(|byte| is_plain(*byte)) {
+        out.extend_from_slice(value);
+    } else {
+        for letter in String::from_utf8_lossy(value).chars() {
+            match letter {
+                '"' | '\\' => out.extend_from_slice(&[b'\\', letter as u8]),
+                ' '..='~' => out.push(letter as u8),
+                _ => {
+                    for unit in letter.encode_utf16(&mut [0; 2]) {
+                        let [high, low] = unit.to_be_bytes();
+                        let digits = [high >> 4, high & 15, low >> 4, low & 15].map(digit);
+                        out.extend_from_slice(b"\\u");
+                        out.extend_from_slice(&digits);
+                    }
+                }
+            }
+        }
+    }
+    out.push(b'"');
+}
+
 /// Appends decimal digits.
 pub(crate) fn number(value: i64, out: &mut Vec<u8>) {
     let mut left = value.unsigned_abs();
@@ -57,6 +81,8 @@ mod tests {
     fn nothing_ends_a_line_or_a_quote() {
         let hostile = b"a\"b\\c\n\x1b\xff\xc3\xa9";
         assert_eq!(written(|out| text(hostile, out)), r#"a\"b\\c\x0a\x1b\xff\xc3\xa9"#);
+        assert_eq!(written(|out| json(hostile, out)), r#""a\"b\\c\u000a\u001b\ufffd\u00e9""#);
+        assert_eq!(written(|out| json("𝄞".as_bytes(), out)), r#""\ud834\udd1e""#);
     }
 
     #[test]

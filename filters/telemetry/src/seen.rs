@@ -1,9 +1,10 @@
-//! An exchange at its end, as metrics, spans and lines see it: what several of them ask for is asked of the host once.
+//! An exchange at its end, or a TCP connection, as metrics, spans and lines see it: what several of them ask for is asked of the
+//! host once.
 
 use std::cell::OnceCell;
 use std::time::{Duration, SystemTime};
 
-use meshgate_sdk::{Exchange, property};
+use meshgate_sdk::{Connection, Exchange, Refused, property};
 
 use crate::Telemetry;
 use crate::failures::Failures;
@@ -36,9 +37,18 @@ impl Direction {
     }
 }
 
-/// The exchange that is over.
+/// What is looked at.
+#[derive(Clone, Copy)]
+enum Subject<'a> {
+    /// It is over.
+    Exchange(&'a Exchange<Telemetry>),
+    /// It may go on.
+    Connection(&'a Connection<Telemetry>),
+}
+
+/// The exchange that is over, or the connection.
 pub(crate) struct Seen<'a> {
-    pub(crate) exchange: &'a Exchange<Telemetry>,
+    subject: Subject<'a>,
     failures: &'a Failures,
     code: OnceCell<u16>,
     flags: OnceCell<u64>,
@@ -50,8 +60,16 @@ pub(crate) struct Seen<'a> {
 
 impl<'a> Seen<'a> {
     pub(crate) fn new(exchange: &'a Exchange<Telemetry>, failures: &'a Failures) -> Self {
+        Self::of(Subject::Exchange(exchange), failures)
+    }
+
+    pub(crate) fn connection(connection: &'a Connection<Telemetry>, failures: &'a Failures) -> Self {
+        Self::of(Subject::Connection(connection), failures)
+    }
+
+    fn of(subject: Subject<'a>, failures: &'a Failures) -> Self {
         Self {
-            exchange,
+            subject,
             failures,
             code: OnceCell::new(),
             flags: OnceCell::new(),
@@ -62,9 +80,38 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// The status that the client got; 0, as in access logs: it went away before there was one.
+    /// The exchange; none of a TCP connection.
+    pub(crate) fn exchange(&self) -> Option<&'a Exchange<Telemetry>> {
+        match self.subject {
+            Subject::Exchange(exchange) => Some(exchange),
+            Subject::Connection(_) => None,
+        }
+    }
+
+    /// Says how its entry in the access log reads.
+    ///
+    /// # Errors
+    /// It is too long.
+    pub(crate) fn log_line(&self, line: &[u8]) -> Result<(), Refused> {
+        match self.subject {
+            Subject::Exchange(exchange) => exchange.log_line(line),
+            Subject::Connection(connection) => connection.log_line(line),
+        }
+    }
+
+    /// When it began.
+    pub(crate) fn started(&self) -> Option<SystemTime> {
+        property::time("request/time")
+    }
+
+    /// Whether the client showed a certificate.
+    pub(crate) fn is_mtls(&self) -> bool {
+        property::boolean("connection/mtls").unwrap_or(false)
+    }
+
+    /// The status that the client got; 0, as in access logs: it went away before there was one, or there are none.
     pub(crate) fn code(&self) -> u16 {
-        *self.code.get_or_init(|| self.exchange.response_code().unwrap_or(0))
+        *self.code.get_or_init(|| self.exchange().and_then(Exchange::response_code).unwrap_or(0))
     }
 
     /// The response flags, as bits.
@@ -74,12 +121,7 @@ impl<'a> Seen<'a> {
 
     /// Whether the request is one of gRPC.
     pub(crate) fn is_grpc(&self) -> bool {
-        *self.is_grpc.get_or_init(|| {
-            let kind = self.exchange.request().headers().get_bytes("content-type");
-            kind.is_some_and(|kind| {
-                kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web")
-            })
-        })
+        *self.is_grpc.get_or_init(|| self.exchange().is_some_and(is_grpc))
     }
 
     /// The status of a gRPC call.
@@ -112,37 +154,54 @@ impl<'a> Seen<'a> {
 
     /// How long it took.
     pub(crate) fn duration(&self) -> Option<Duration> {
-        *self.duration.get_or_init(|| self.exchange.duration())
+        *self.duration.get_or_init(|| property::duration("request/duration"))
     }
 
-    /// Bytes of the request's body. The host takes the announced length for the size, if there is one, and not all of it
+    /// Bytes of the request's body, or that came from the client of a connection. The host takes the announced length for the size, if there is one, and not all of it
     /// need have come.
     pub(crate) fn received(&self) -> Option<u64> {
-        let number = |path| property::integer(path).and_then(|number| u64::try_from(number).ok());
-        let (total, head) = (number("request/total_size"), number("request/headers_bytes"));
+        let (total, head) = (size("request/total_size"), size("request/headers_bytes"));
         match total.zip(head) {
             Some((total, head)) => Some(total.saturating_sub(head)),
-            None => self.exchange.request_size(),
+            None => size("request/size"),
         }
     }
 
-    /// Bytes of the response's body.
+    /// Bytes of the response's body, or that went to the client of a connection.
     pub(crate) fn sent(&self) -> Option<u64> {
-        self.exchange.response_size()
+        size("response/size")
+    }
+
+    /// gRPC's messages of the request and of the response, if they were counted.
+    pub(crate) fn messages(&self) -> Option<(u64, u64)> {
+        let kept = &self.exchange()?.state;
+        self.is_grpc().then(|| (kept.request_messages.get(), kept.response_messages.get()))
     }
 
     /// When the response's head was there, if that was asked for.
     pub(crate) fn response_at(&self) -> Option<SystemTime> {
-        self.exchange.state.response_at.get()
+        self.exchange()?.state.response_at.get()
     }
 
     /// From the request to the response's head.
     pub(crate) fn to_response(&self) -> Option<Duration> {
-        self.response_at()?.duration_since(self.exchange.started()?).ok()
+        self.response_at()?.duration_since(self.started()?).ok()
     }
 
     /// The trace that it belongs to.
     pub(crate) fn trace(&self) -> Option<&Trace> {
-        self.exchange.state.trace.get()
+        self.exchange()?.state.trace.get()
     }
+}
+
+/// Whether the request is one of gRPC.
+pub(crate) fn is_grpc(exchange: &Exchange<Telemetry>) -> bool {
+    let kind = exchange.request().headers().get_bytes("content-type");
+    kind.is_some_and(|kind| {
+        kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web")
+    })
+}
+
+fn size(path: &str) -> Option<u64> {
+    property::integer(path).and_then(|number| u64::try_from(number).ok())
 }

@@ -1,6 +1,8 @@
 //! The standard filter `telemetry`, and the proxy's own metrics.
 
-mod logs; // records of exchanges
+mod connections; // TCP, and messages of gRPC
+mod ends; // what waits when the filter goes
+mod logs; // lines and records of the access log
 mod metrics; // names, labels, counts, and the bound on series
 mod traces; // contexts, sampling, spans
 

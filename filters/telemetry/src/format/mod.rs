@@ -60,18 +60,23 @@ impl Format {
         }
     }
 
+    /// Appends it as a value of JSON: of a single operator a number, a text or `null`; else a text.
+    pub(crate) fn json(&self, seen: &Seen<'_>, out: &mut Vec<u8>) {
+        if let [Piece::Operator(operator, most)] = &*self.pieces {
+            return match operator.value(seen) {
+                Value::Absent => out.extend_from_slice(b"null"),
+                Value::Number(number) => escape::number(number, out),
+                Value::Bytes(bytes) => escape::json(shortened(&bytes, *most), out),
+            };
+        }
+        let mut text = Vec::new();
+        self.mixed(seen, b"-", &mut text);
+        escape::json(&text, out);
+    }
+
     /// Appends it as it is: nothing for what there is not.
     pub(crate) fn plain(&self, seen: &Seen<'_>, out: &mut Vec<u8>) {
-        for piece in &self.pieces {
-            match piece {
-                Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
-                Piece::Operator(operator, most) => match operator.value(seen) {
-                    Value::Absent => {}
-                    Value::Number(number) => escape::number(number, out),
-                    Value::Bytes(bytes) => out.extend_from_slice(shortened(&bytes, *most)),
-                },
-            }
-        }
+        self.mixed(seen, b"", out);
     }
 
     /// As text; `None` if it is a single operator that has no value.
@@ -80,6 +85,19 @@ impl Format {
         self.plain(seen, &mut bytes);
         let is_single = matches!(&*self.pieces, [Piece::Operator(..)]);
         (!bytes.is_empty() || !is_single).then(|| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn mixed(&self, seen: &Seen<'_>, absent: &[u8], out: &mut Vec<u8>) {
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Piece::Operator(operator, most) => match operator.value(seen) {
+                    Value::Absent => out.extend_from_slice(absent),
+                    Value::Number(number) => escape::number(number, out),
+                    Value::Bytes(bytes) => out.extend_from_slice(shortened(&bytes, *most)),
+                },
+            }
+        }
     }
 }
 

@@ -171,31 +171,31 @@ impl Operator {
 
     /// What it shows.
     pub(crate) fn value(&self, seen: &Seen<'_>) -> Value {
-        let request = || seen.exchange.request().headers();
-        let response = || seen.exchange.response();
+        let request = |name: &str| seen.exchange()?.request().headers().get_bytes(name);
+        let response = |name: &str| seen.exchange()?.response().headers().get_bytes(name);
+        let trailer = |name: &str| seen.exchange()?.response().trailers().get_bytes(name);
         match self {
             Self::Text(path) => bytes(property::bytes(path)),
             Self::Number(path) => number(property::integer(path)),
             Self::Milliseconds(path) => number(property::integer(path).map(|time| time / 1_000_000)),
             Self::Address(path, part) => bytes(property::text(path).and_then(|address| part.of(&address))),
             Self::Named(path) => bytes(property::bytes(path)),
-            Self::Start(form) => bytes(seen.exchange.started().map(|moment| form.write(moment).into_bytes())),
+            Self::Start(form) => bytes(seen.started().map(|moment| form.write(moment).into_bytes())),
             Self::Emitted(form) => bytes(Some(form.write(meshgate_sdk::now()).into_bytes())),
             Self::Code => Value::Number(seen.code().into()),
             Self::Flags(words) => bytes(Some(flags(seen.flags(), *words).into_bytes())),
             Self::Grpc(words) => grpc(seen.grpc_status(), *words),
-            Self::Request(names) => bytes(names.iter().find_map(|name| request().get_bytes(name))),
-            Self::Response(names) => {
-                bytes(names.iter().find_map(|name| response().headers().get_bytes(name)))
+            Self::Request(names) => bytes(names.iter().find_map(|name| request(name))),
+            Self::Response(names) => bytes(names.iter().find_map(|name| response(name))),
+            Self::Trailer(names) => bytes(names.iter().find_map(|name| trailer(name))),
+            Self::Parameter(name) => {
+                let value = seen.exchange().and_then(|exchange| exchange.request().parameter(name));
+                bytes(value.map(String::into_bytes))
             }
-            Self::Trailer(names) => {
-                bytes(names.iter().find_map(|name| response().trailers().get_bytes(name)))
-            }
-            Self::Parameter(name) => bytes(seen.exchange.request().parameter(name).map(String::into_bytes)),
             Self::Received => number(seen.received().and_then(|bytes| bytes.try_into().ok())),
             Self::ToResponse => number(seen.to_response().map(milliseconds)),
             Self::OfResponse => {
-                let rest = seen.exchange.duration().zip(seen.to_response());
+                let rest = seen.duration().zip(seen.to_response());
                 number(rest.map(|(whole, first)| milliseconds(whole.saturating_sub(first))))
             }
             Self::Trace => bytes(seen.trace().map(|trace| trace.id_text().into_bytes())),

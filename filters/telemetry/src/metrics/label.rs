@@ -8,6 +8,10 @@ use crate::seen::{Direction, Seen};
 /// The most bytes of a value. A host refuses values that are much longer, and nobody reads them.
 const MOST: usize = 256;
 
+/// The versions of TLS on both sides; none in cleartext.
+pub(super) const CLIENT_TLS: &str = "connection/tls_version";
+pub(super) const SERVER_TLS: &str = "upstream/tls_version";
+
 /// A label of a set of metrics.
 #[derive(Clone, Debug)]
 pub(crate) struct Label {
@@ -41,15 +45,18 @@ pub(crate) enum Source {
     /// Two words: for success and for failure.
     Outcome(&'static str, &'static str),
     GrpcStatus,
-    /// `http` or `grpc`
+    /// `http`, `grpc` or `tcp`
     Kind,
     Method,
     /// Words for the gateway, inbound and outbound.
     Direction([&'static str; 3]),
     /// Whether the connection has mutual TLS, where the proxy is the server: words for yes, no, and elsewhere.
     Security([&'static str; 3]),
+    /// `true` if the connection has TLS by whose version this property is.
+    Tls(&'static str),
     /// `true` if the connection on the application's far side has TLS.
-    Tls,
+    FarTls,
+    Fixed(&'static str),
     /// The cluster's service: what its metadata says, or its name; or a part of it.
     Service(ServicePart),
     Format(Format),
@@ -104,7 +111,11 @@ impl Source {
                     crate::escape::number(status.into(), out);
                 }
             }
-            Self::Kind => put(if seen.is_grpc() { "grpc" } else { "http" }),
+            Self::Kind => put(match seen.exchange() {
+                None => "tcp",
+                Some(_) if seen.is_grpc() => "grpc",
+                Some(_) => "http",
+            }),
             Self::Method => out.extend(method(seen)),
             Self::Direction([gateway, inbound, outbound]) => put(match seen.direction() {
                 Direction::Gateway => gateway,
@@ -112,15 +123,16 @@ impl Source {
                 Direction::Outbound => outbound,
             }),
             Self::Security([mutual, none, elsewhere]) => put(match seen.direction() {
-                Direction::Inbound if seen.exchange.is_mtls() => mutual,
+                Direction::Inbound if seen.is_mtls() => mutual,
                 Direction::Inbound => none,
                 _ => elsewhere,
             }),
-            Self::Tls => {
+            Self::Tls(path) => put(has_tls(path)),
+            Self::FarTls => {
                 let inbound = seen.direction() == Direction::Inbound;
-                let path = if inbound { "connection/tls_version" } else { "upstream/tls_version" };
-                put(if property::bytes(path).is_some() { "true" } else { "false" });
+                put(has_tls(if inbound { CLIENT_TLS } else { SERVER_TLS }));
             }
+            Self::Fixed(value) => put(value),
             Self::Service(part) => put(&service(*part)),
             Self::Format(format) => format.plain(seen, out),
         }
@@ -131,8 +143,13 @@ impl Source {
 fn method(seen: &Seen<'_>) -> Vec<u8> {
     const KNOWN: [&[u8]; 9] =
         [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"CONNECT", b"TRACE"];
-    let method = seen.exchange.request().headers().get_bytes(":method").unwrap_or_default();
+    let method = seen.exchange().and_then(|exchange| exchange.request().headers().get_bytes(":method"));
+    let method = method.unwrap_or_default();
     if KNOWN.contains(&&*method) { method } else { b"other".to_vec() }
+}
+
+fn has_tls(path: &str) -> &'static str {
+    if property::bytes(path).is_some() { "true" } else { "false" }
 }
 
 fn class(code: u16) -> &'static str {

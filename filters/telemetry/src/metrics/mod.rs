@@ -1,16 +1,20 @@
 //! Metrics with labels, one series for each set of their values, and no more sets than are allowed.
 //!
-//! `label.rs` says where values come from, `presets.rs` which metrics and labels there are.
+//! `label.rs` says where values come from, `presets.rs` which metrics and labels exchanges have, `tcp.rs` which connections have,
+//! and `connections.rs` counts these.
 
+mod connections;
 mod label;
 mod presets;
+mod tcp;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use meshgate_sdk::metric::{Counter, Histogram};
+use meshgate_sdk::metric::{Counter, Gauge, Histogram};
 use meshgate_sdk::{ConfigError, Refused};
 
+pub(crate) use self::connections::{Connections, Told};
 use self::label::Label;
 use crate::config::Config;
 use crate::seen::Seen;
@@ -18,10 +22,12 @@ use crate::seen::Seen;
 /// The value of every label of the series that takes up what is one set too many.
 const OTHER: &str = "other";
 
-/// What is counted of each exchange.
+/// What is counted of each exchange, or of each connection.
 pub(crate) struct Recorder {
     labels: Vec<Label>,
     metrics: Vec<Metric>,
+    /// Some of the metrics are about gRPC's messages.
+    has_messages: bool,
     table: RefCell<Table>,
     most: usize,
     overflowed: Counter,
@@ -34,6 +40,7 @@ struct Plan {
 }
 
 /// A metric and which of the labels it has, a bit for each.
+#[derive(Clone, Copy)]
 struct Metric {
     name: &'static str,
     help: &'static str,
@@ -43,10 +50,20 @@ struct Metric {
     scale: f64,
 }
 
-/// What a metric takes of an exchange.
+/// What a metric takes of an exchange, or of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Measure {
     Count,
+    /// gRPC's messages, which other exchanges have none of.
+    RequestMessages,
+    ResponseMessages,
+    Opened,
+    Closed,
+    /// How many connections are open.
+    Open,
+    /// Bytes from the client, and to it.
+    Received,
+    Sent,
     /// In microseconds.
     Duration,
     /// To the response's head, in microseconds.
@@ -67,12 +84,59 @@ struct Table {
     key: Vec<u8>,
 }
 
-/// One metric's series, if the host let it be defined.
+/// One metric's series.
 #[derive(Clone, Copy)]
 enum Handle {
     Counter(Counter),
+    Gauge(Gauge),
     Histogram(Histogram),
-    Refused,
+    /// The host did not let it be defined, or it is not for such an exchange.
+    Absent,
+}
+
+/// The form of a metric.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Measure {
+    fn form(self) -> Form {
+        match self {
+            Self::Count
+            | Self::RequestMessages
+            | Self::ResponseMessages
+            | Self::Opened
+            | Self::Closed
+            | Self::Received
+            | Self::Sent => Form::Counter,
+            Self::Open => Form::Gauge,
+            Self::Duration | Self::ToResponse | Self::RequestBytes | Self::ResponseBytes => Form::Histogram,
+        }
+    }
+
+    fn is_of_messages(self) -> bool {
+        matches!(self, Self::RequestMessages | Self::ResponseMessages)
+    }
+}
+
+impl Handle {
+    fn take(self, value: u64) {
+        match self {
+            Self::Counter(counter) => {
+                let mut left = value;
+                while left > 0 {
+                    let part = u32::try_from(left).unwrap_or(u32::MAX);
+                    counter.add(part);
+                    left -= u64::from(part);
+                }
+            }
+            Self::Histogram(histogram) => histogram.record(value),
+            Self::Gauge(_) | Self::Absent => {}
+        }
+    }
 }
 
 impl Recorder {
@@ -81,12 +145,22 @@ impl Recorder {
     /// # Errors
     /// It makes no sense, or the host refuses to define metrics.
     pub(crate) fn new(config: &Config) -> Result<Option<Self>, ConfigError> {
-        let Some(Plan { labels, metrics }) = presets::build(config)? else { return Ok(None) };
+        presets::build(config)?.map(|plan| Self::of(plan, config)).transpose()
+    }
+
+    fn of(plan: Plan, config: &Config) -> Result<Self, ConfigError> {
+        let Plan { labels, metrics } = plan;
         let overflowed = Counter::build("meshgate_telemetry_overflow_total")
-            .help("Exchanges that were counted under other, since there were too many sets of labels.")
+            .help("Exchanges and connections that were counted under other, since there were too many sets of labels.")
             .define()?;
         let most = usize::try_from(config.metrics.max_series).unwrap_or(usize::MAX);
-        Ok(Some(Self { labels, metrics, table: RefCell::default(), most, overflowed }))
+        let has_messages = metrics.iter().any(|metric| metric.measure.is_of_messages());
+        Ok(Self { labels, metrics, has_messages, table: RefCell::default(), most, overflowed })
+    }
+
+    /// Whether it needs to know how many messages of gRPC there were.
+    pub(crate) fn needs_messages(&self) -> bool {
+        self.has_messages
     }
 
     /// Whether it needs to know when the response began.
@@ -100,19 +174,33 @@ impl Recorder {
 
     /// Counts an exchange.
     pub(crate) fn record(&self, seen: &Seen<'_>) {
-        let handles = self.handles(seen);
-        for (metric, handle) in self.metrics.iter().zip(&*handles) {
-            let value = match metric.measure {
-                Measure::Count => Some(1),
-                Measure::Duration => seen.duration().map(microseconds),
-                Measure::ToResponse => seen.to_response().map(microseconds),
-                Measure::RequestBytes => seen.received(),
-                Measure::ResponseBytes => seen.sent(),
-            };
-            match (handle, value) {
-                (Handle::Counter(counter), Some(_)) => counter.add(1),
-                (Handle::Histogram(histogram), Some(value)) => histogram.record(value),
-                (Handle::Refused, _) | (_, None) => {}
+        let messages = if self.has_messages { seen.messages() } else { None };
+        self.each(&self.handles(seen), |measure| match measure {
+            Measure::Count => Some(1),
+            Measure::RequestMessages => messages.map(|(request, _)| request),
+            Measure::ResponseMessages => messages.map(|(_, response)| response),
+            Measure::Duration => seen.duration().map(microseconds),
+            Measure::ToResponse => seen.to_response().map(microseconds),
+            Measure::RequestBytes => seen.received(),
+            Measure::ResponseBytes => seen.sent(),
+            _ => None,
+        });
+    }
+
+    /// Gives each metric its value, if it has one.
+    fn each(&self, handles: &[Handle], value: impl Fn(Measure) -> Option<u64>) {
+        for (metric, handle) in self.metrics.iter().zip(handles) {
+            if let Some(value) = value(metric.measure) {
+                handle.take(value);
+            }
+        }
+    }
+
+    /// Moves the gauges.
+    fn move_gauges(&self, handles: &[Handle], amount: i64) {
+        for handle in handles {
+            if let Handle::Gauge(gauge) = handle {
+                gauge.add(amount);
             }
         }
     }
@@ -131,6 +219,11 @@ impl Recorder {
                 place.copy_from_slice(&length);
             }
         }
+        let with_messages = self.has_messages && seen.is_grpc();
+        if self.has_messages {
+            // Behind the last value: where labels are no longer those of the preset, both kinds may have the same.
+            key.push(with_messages.into());
+        }
         let position = match series.binary_search_by(|(known, _)| (**known).cmp(key)) {
             Ok(position) => {
                 return series.get(position).map_or_else(|| Rc::from([]), |(_, handles)| Rc::clone(handles));
@@ -139,7 +232,7 @@ impl Recorder {
         };
         if overflow.is_none() && series.len() < self.most {
             let values = values(key);
-            match self.define(|index| values.get(index).map_or("", String::as_str)) {
+            match self.define(with_messages, |index| values.get(index).map_or("", String::as_str)) {
                 Ok(handles) => {
                     series.insert(position, (key.as_slice().into(), Rc::clone(&handles)));
                     return handles;
@@ -151,30 +244,41 @@ impl Recorder {
         self.overflowed.add(1);
         Rc::clone(overflow.get_or_insert_with(|| {
             meshgate_sdk::warn!("too many sets of labels: from now on new ones are counted under {OTHER}");
-            self.define(|_| OTHER).unwrap_or_else(|refused| {
+            self.define(true, |_| OTHER).unwrap_or_else(|refused| {
                 meshgate_sdk::warn!("{refused}");
-                self.metrics.iter().map(|_| Handle::Refused).collect()
+                self.metrics.iter().map(|_| Handle::Absent).collect()
             })
         }))
     }
 
-    fn define<'a>(&self, value: impl Fn(usize) -> &'a str) -> Result<Handles, Refused> {
-        self.metrics.iter().map(|metric| self.define_one(metric, &value)).collect()
+    fn define<'a>(&self, with_messages: bool, value: impl Fn(usize) -> &'a str) -> Result<Handles, Refused> {
+        let one = |metric: &Metric| match metric.measure.is_of_messages() && !with_messages {
+            true => Ok(Handle::Absent),
+            false => self.define_one(metric, &value),
+        };
+        self.metrics.iter().map(one).collect()
     }
 
     fn define_one<'a>(&self, metric: &Metric, value: &impl Fn(usize) -> &'a str) -> Result<Handle, Refused> {
         let labels = self.labels.iter().enumerate().filter(|(index, _)| metric.labels & (1 << index) != 0);
-        if metric.measure == Measure::Count {
-            let builder = Counter::build(metric.name).help(metric.help);
-            let builder =
-                labels.fold(builder, |builder, (index, label)| builder.label(&label.name, value(index)));
-            return builder.define().map(Handle::Counter);
-        }
-        let builder =
-            Histogram::build(metric.name).help(metric.help).scale(metric.scale).buckets(metric.buckets);
-        let builder =
-            labels.fold(builder, |builder, (index, label)| builder.label(&label.name, value(index)));
-        builder.define().map(Handle::Histogram)
+        let labels = labels.map(|(index, label)| (label.name.as_str(), value(index)));
+        Ok(match metric.measure.form() {
+            Form::Counter => {
+                let builder = Counter::build(metric.name).help(metric.help);
+                Handle::Counter(labels.fold(builder, |all, (name, value)| all.label(name, value)).define()?)
+            }
+            Form::Gauge => {
+                let builder = Gauge::build(metric.name).help(metric.help);
+                Handle::Gauge(labels.fold(builder, |all, (name, value)| all.label(name, value)).define()?)
+            }
+            Form::Histogram => {
+                let builder = Histogram::build(metric.name)
+                    .help(metric.help)
+                    .scale(metric.scale)
+                    .buckets(metric.buckets);
+                Handle::Histogram(labels.fold(builder, |all, (name, value)| all.label(name, value)).define()?)
+            }
+        })
     }
 }
 

@@ -46,10 +46,29 @@ const ENVOY: &[f64] = &[
     3_600_000.0,
 ];
 /// Linkerd's, in milliseconds.
-const LINKERD: &[f64] = &[1.0, 10.0, 50.0, 100.0, 200.0, 300.0, 400.0, 500.0, 1_000.0, 5_000.0, 10_000.0];
+pub(super) const LINKERD: &[f64] =
+    &[1.0, 10.0, 50.0, 100.0, 200.0, 300.0, 400.0, 500.0, 1_000.0, 5_000.0, 10_000.0];
 
 /// Labels of a set of metrics.
 const MOST_LABELS: usize = 32;
+
+impl Metric {
+    /// A counter, or a gauge, with all labels.
+    pub(super) fn number(name: &'static str, help: &'static str, measure: Measure) -> Self {
+        Self { name, help, measure, labels: u64::MAX, buckets: &[], scale: 0.0 }
+    }
+
+    /// A histogram with all labels.
+    pub(super) fn histogram(
+        name: &'static str,
+        help: &'static str,
+        measure: Measure,
+        buckets: &'static [f64],
+        scale: f64,
+    ) -> Self {
+        Self { name, help, measure, labels: u64::MAX, buckets, scale }
+    }
+}
 
 /// The configured set of metrics; none if nothing is to be counted.
 ///
@@ -58,7 +77,7 @@ const MOST_LABELS: usize = 32;
 pub(super) fn build(config: &Config) -> Result<Option<Plan>, ConfigError> {
     let (mut labels, without) = match config.metrics.preset {
         Preset::None => return Ok(None),
-        Preset::Meshgate => (own(config), 0),
+        Preset::Meshgate => (own(config, |_| true), 0),
         Preset::Istio => (istio(&config.workload), 0),
         Preset::Linkerd => linkerd(),
     };
@@ -66,6 +85,15 @@ pub(super) fn build(config: &Config) -> Result<Option<Plan>, ConfigError> {
         let error = ConfigError::new("the preset has its own labels; `tags` adds some, or replaces them");
         return Err(error.at("metrics/labels"));
     }
+    add_tags(config, &mut labels)?;
+    Ok(Some(Plan { labels, metrics: metrics(config, without) }))
+}
+
+/// Adds the configured labels, or puts them in the place of the preset's.
+///
+/// # Errors
+/// One makes no sense.
+pub(super) fn add_tags(config: &Config, labels: &mut Vec<Label>) -> Result<(), ConfigError> {
     for (name, format) in &config.metrics.tags {
         let at = |message: String| ConfigError::new(message).at(format!("metrics/tags/{name}"));
         if !is_label(name) {
@@ -78,7 +106,7 @@ pub(super) fn build(config: &Config) -> Result<Option<Plan>, ConfigError> {
             None => return Err(at(format!("more than {MOST_LABELS} labels"))),
         }
     }
-    Ok(Some(Plan { labels, metrics: metrics(config, without) }))
+    Ok(())
 }
 
 fn is_label(name: &str) -> bool {
@@ -92,22 +120,8 @@ fn is_label(name: &str) -> bool {
 
 /// The metrics; `of_end` are the labels that only those about the end have.
 fn metrics(config: &Config, of_end: u64) -> Vec<Metric> {
-    let counter = |name, help| Metric {
-        name,
-        help,
-        measure: Measure::Count,
-        labels: u64::MAX,
-        buckets: &[],
-        scale: 0.0,
-    };
-    let histogram = |name, help, measure, buckets, scale| Metric {
-        name,
-        help,
-        measure,
-        labels: u64::MAX,
-        buckets,
-        scale,
-    };
+    let counter = |name, help| Metric::number(name, help, Measure::Count);
+    let histogram = Metric::histogram;
     match config.metrics.preset {
         Preset::None => Vec::new(),
         Preset::Meshgate => {
@@ -159,6 +173,16 @@ fn metrics(config: &Config, of_end: u64) -> Vec<Metric> {
                 ENVOY,
                 0.0,
             ),
+            Metric::number(
+                "istio_request_messages_total",
+                "Messages of gRPC from clients.",
+                Measure::RequestMessages,
+            ),
+            Metric::number(
+                "istio_response_messages_total",
+                "Messages of gRPC to clients.",
+                Measure::ResponseMessages,
+            ),
         ],
         Preset::Linkerd => vec![
             Metric { labels: !of_end, ..counter("request_total", "Requests.") },
@@ -177,10 +201,15 @@ fn metrics(config: &Config, of_end: u64) -> Vec<Metric> {
     }
 }
 
-fn own(config: &Config) -> Vec<Label> {
+/// Those of the configured labels that are of use.
+pub(super) fn own(config: &Config, is_of_use: impl Fn(LabelName) -> bool) -> Vec<Label> {
     const DEFAULT: &[LabelName] = &[LabelName::Route, LabelName::Cluster, LabelName::Code];
     let names = config.metrics.labels.as_deref().unwrap_or(DEFAULT);
-    names.iter().map(|name| Label::new(name.as_str(), name.source(), "")).collect()
+    names
+        .iter()
+        .filter(|name| is_of_use(**name))
+        .map(|name| Label::new(name.as_str(), name.source(), ""))
+        .collect()
 }
 
 impl LabelName {
@@ -209,7 +238,7 @@ fn said(configured: Option<&String>, paths: &[&str]) -> String {
     configured.cloned().or_else(found).unwrap_or_default()
 }
 
-fn istio(workload: &WorkloadConfig) -> Vec<Label> {
+pub(super) fn istio(workload: &WorkloadConfig) -> Vec<Label> {
     const UNKNOWN: &str = "unknown";
     const CLIENT: &str = "connection/uri_san_peer_certificate";
     const SERVER: &str = "upstream/uri_san_peer_certificate";
@@ -269,7 +298,7 @@ fn linkerd() -> (Vec<Label>, u64) {
             Source::Sided { inbound: "destination/address", else_where: "upstream/address" },
             "",
         ),
-        Label::new("tls", Source::Tls, ""),
+        Label::new("tls", Source::FarTls, ""),
         Label::new(
             "client_id",
             Source::Sided { inbound: "connection/uri_san_peer_certificate", else_where: "" },

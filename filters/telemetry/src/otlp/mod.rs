@@ -5,8 +5,8 @@
 pub(crate) mod proto;
 mod queue;
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use meshgate_sdk::metric::{Counter, CounterBuilder};
@@ -18,6 +18,10 @@ use crate::config::{Protocol, ReceiverConfig, WorkloadConfig};
 
 /// How often a batch is sent before it is given up.
 const MOST_TRIES: u32 = 5;
+/// At the end: how long until a receiver that could not take a batch is tried again, and until it is looked whether another one
+/// has.
+const PAUSE: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What kind of records. Requests for both have one form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub(crate) struct Exporter {
     /// `Resource`, encoded.
     resource: Vec<u8>,
     queue: RefCell<Queue>,
+    /// How many times what waited is being sent.
+    sending: Cell<u32>,
     exported: Counter,
     dropped: Counter,
     failed: Counter,
@@ -84,6 +90,7 @@ impl Exporter {
             timeout: config.timeout.as_std(),
             resource: resource(&config.resource, workload),
             queue: RefCell::new(Queue::new(usize::try_from(config.queue.bytes()).unwrap_or(usize::MAX))),
+            sending: Cell::new(0),
             exported: counter(
                 "meshgate_telemetry_exported_total",
                 "Records that a receiver of OTLP has taken, by kind.",
@@ -112,6 +119,29 @@ impl Exporter {
     /// Sends what waits now. What comes meanwhile waits for the next time.
     pub(crate) async fn flush(&self) {
         let batches = self.queue.borrow_mut().take();
+        if batches.is_empty() {
+            return;
+        }
+        self.sending.set(self.sending.get() + 1);
+        self.send_all(batches).await;
+        self.sending.set(self.sending.get() - 1);
+    }
+
+    /// Sends all that waits or is on its way, as often as it may be tried: nothing more comes.
+    pub(crate) async fn finish(&self) {
+        loop {
+            self.flush().await;
+            if self.sending.get() == 0 && self.queue.borrow().is_empty() {
+                return;
+            }
+            // Where there is no clock, there is no end to wait for.
+            if meshgate_sdk::sleep(if self.sending.get() > 0 { LOOK } else { PAUSE }).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn send_all(&self, batches: VecDeque<Batch>) {
         let mut batches = batches.into_iter();
         while let Some(mut batch) = batches.next() {
             let Err(refusal) = self.send(&batch).await else {

@@ -53,6 +53,11 @@ impl Queue {
         true
     }
 
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.iter().all(|batch| batch.records == 0)
+    }
+
     /// Takes all that waits.
     pub(super) fn take(&mut self) -> VecDeque<Batch> {
         self.bytes = 0;

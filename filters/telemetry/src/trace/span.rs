@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use meshgate_sdk::property;
+use meshgate_sdk::{Exchange, property};
 
 use super::Trace;
 use super::context::SpanId;
@@ -45,14 +45,14 @@ struct Outline {
 
 /// Hands the spans of an exchange over.
 pub(super) fn record(trace: &Trace, seen: &Seen<'_>, attributes: &Attributes, exporter: &Exporter) {
-    let Some(start) = seen.exchange.started() else { return };
+    let Some((exchange, start)) = seen.exchange().zip(seen.started()) else { return };
     let end = start + seen.duration().unwrap_or_default();
     if let Some(id) = trace.server {
         let outline = Outline { id, parent: trace.parent, kind: SERVER, start, end };
         exporter.add(|span| write(span, trace, seen, &outline, attributes));
     }
     // Without an endpoint there was nothing to be a client of; a proxy that has no other span tells of the exchange all the same.
-    let upstream = seen.exchange.upstream_address();
+    let upstream = exchange.upstream_address();
     if let Some(id) = trace.client.filter(|_| upstream.is_some() || trace.server.is_none()) {
         let parent = trace.server.or(trace.parent);
         let outline = Outline { id, parent, kind: CLIENT, start: sent(seen, start, end), end };
@@ -62,13 +62,13 @@ pub(super) fn record(trace: &Trace, seen: &Seen<'_>, attributes: &Attributes, ex
 
 /// When the request went to the endpoint, the last time if there were several.
 fn sent(seen: &Seen<'_>, start: SystemTime, end: SystemTime) -> SystemTime {
-    let Some(took) = seen.exchange.upstream_duration() else { return start };
+    let Some(took) = seen.exchange().and_then(Exchange::upstream_duration) else { return start };
     let answered = seen.response_at().unwrap_or(end);
     answered.checked_sub(took).unwrap_or(start).clamp(start, end)
 }
 
 fn write(span: &mut Writer<'_>, trace: &Trace, seen: &Seen<'_>, outline: &Outline, attributes: &Attributes) {
-    let exchange = seen.exchange;
+    let Some(exchange) = seen.exchange() else { return };
     let request = exchange.request();
     let method = request.method();
     let route = exchange.route_name().unwrap_or_default();
@@ -98,7 +98,7 @@ fn write(span: &mut Writer<'_>, trace: &Trace, seen: &Seen<'_>, outline: &Outlin
 }
 
 fn write_attributes(span: &mut Writer<'_>, seen: &Seen<'_>, kind: u64, method: &str, route: &str) {
-    let exchange = seen.exchange;
+    let Some(exchange) = seen.exchange() else { return };
     let request = exchange.request();
     let mut text = |name: &str, value: Option<&str>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
