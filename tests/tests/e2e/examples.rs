@@ -25,6 +25,11 @@ async fn quickstart() {
 }
 
 #[tokio::test]
+async fn admission() {
+    assert!(run_readme("admission").await >= 5);
+}
+
+#[tokio::test]
 async fn canary() {
     assert!(run_readme("canary").await >= 4);
 }
