@@ -1,5 +1,6 @@
 //! Certificates made for a test, and clients and backends that shake hands with them.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, HandshakeKind, RootCertStore, ServerConfig, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, HandshakeKind, RootCertStore, ServerConfig, ServerConnection,
+    SignatureScheme,
 };
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
@@ -387,6 +389,7 @@ pub struct TlsFrontSetup {
     alpn: Vec<Vec<u8>>,
     clients: Option<String>,
     versions: Vec<&'static rustls::SupportedProtocolVersion>,
+    hanging_up: usize,
 }
 
 impl TlsFront {
@@ -398,6 +401,7 @@ impl TlsFront {
             alpn: Vec::new(),
             clients: None,
             versions: vec![&rustls::version::TLS13, &rustls::version::TLS12],
+            hanging_up: 0,
         }
     }
 
@@ -437,6 +441,12 @@ impl TlsFrontSetup {
         self
     }
 
+    /// Ends the first connections in order as soon as hands are shaken: the client has no time to send anything. By TLS 1.2,
+    /// where the server has the last word of the handshake, and says this with it.
+    pub fn hanging_up(self, connections: usize) -> TlsFrontSetup {
+        TlsFrontSetup { hanging_up: connections, ..self.tls12() }
+    }
+
     /// Begins to listen.
     pub async fn start(self) -> TlsFront {
         let builder = ServerConfig::builder_with_provider(provider());
@@ -452,14 +462,46 @@ impl TlsFrontSetup {
         let mut config =
             builder.with_single_cert(self.issued.chain(), self.issued.private_key()).expect("a pair");
         config.alpn_protocols = self.alpn;
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let met = Arc::new(Mutex::default());
-        let accepting =
-            tokio::spawn(accept(listener, acceptor, self.target, Arc::clone(&met))).abort_handle();
+        let remembered = Arc::clone(&met);
+        let accepting = tokio::spawn(async move {
+            for _ in 0..self.hanging_up {
+                let (stream, _) = listener.accept().await.expect("accept");
+                let stream = stream.into_std().expect("a socket");
+                let config = Arc::clone(&config);
+                // A client that leaves before has heard as little.
+                let _ = tokio::task::spawn_blocking(move || hang_up(stream, config)).await;
+            }
+            accept(listener, TlsAcceptor::from(config), self.target, remembered).await;
+        })
+        .abort_handle();
         TlsFront { address, met, accepting }
     }
+}
+
+/// Shakes hands, and says goodbye in the same breath.
+fn hang_up(mut stream: std::net::TcpStream, config: Arc<ServerConfig>) -> std::io::Result<()> {
+    stream.set_nonblocking(false)?;
+    let mut connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
+    loop {
+        connection.read_tls(&mut stream)?;
+        connection.process_new_packets().map_err(std::io::Error::other)?;
+        if !connection.is_handshaking() {
+            break;
+        }
+        while connection.wants_write() {
+            connection.write_tls(&mut stream)?;
+        }
+    }
+    connection.send_close_notify();
+    let mut last = Vec::new();
+    while connection.wants_write() {
+        connection.write_tls(&mut last)?;
+    }
+    stream.write_all(&last)
 }
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, target: SocketAddr, met: Arc<Mutex<Vec<Met>>>) {

@@ -66,13 +66,16 @@ async fn weights_are_kept_exactly_by_round_robin() {
 }
 
 #[tokio::test]
-async fn endpoint_that_fails_is_left_out_by_all_workers_and_comes_back_in_time() {
+async fn row_13_endpoint_that_fails_is_left_out_by_all_workers_and_comes_back_in_time() {
     let (good, bad) = (backends(3).await, broken().await);
     let mut all = refs(&good);
     all.push(&bad);
     let detection = "outlier_detection: {consecutive_errors: 5, ejection_time: 2s, max_ejection_percent: 50}";
     let gate = Meshgate::chain("").workers(2).cluster_of("one", &addresses(&all), detection).start().await;
 
+    let labels = [("cluster", "one"), ("endpoint", &*bad.address().to_string())];
+    let ejected_now = async || gate.metrics().await.sum("meshgate_endpoint_ejected", &labels);
+    assert_eq!(ejected_now().await, 0.0);
     // Until the fifth failure in a row it gets its share; both workers count.
     until("the endpoint is ejected", || async {
         gate.get("/").await;
@@ -84,6 +87,7 @@ async fn endpoint_that_fails_is_left_out_by_all_workers_and_comes_back_in_time()
     if ejected.elapsed() < Duration::from_secs(2) {
         assert_eq!(counts.get("500"), None, "{counts:?}");
         assert_eq!(bad.requests(), 5);
+        assert_eq!(ejected_now().await, 1.0);
     }
     let page = gate.admin("/clusters").await.json();
     let shown = &page["clusters"][0]["endpoints"][3];
@@ -92,7 +96,6 @@ async fn endpoint_that_fails_is_left_out_by_all_workers_and_comes_back_in_time()
         (&bad.address().to_string().into(), &1.into()),
         "{page}"
     );
-    let labels = [("cluster", "one"), ("endpoint", &*bad.address().to_string())];
     assert_eq!(gate.metrics().await.sum("meshgate_endpoint_ejections_total", &labels), 1.0);
     let warning = "endpoint ejected cluster=one";
     gate.log().wait(warning, |line| line.contains(warning).then_some(())).await;
@@ -103,6 +106,7 @@ async fn endpoint_that_fails_is_left_out_by_all_workers_and_comes_back_in_time()
     })
     .await;
     assert!(ejected.elapsed() >= Duration::from_millis(1_900), "back after {:?}", ejected.elapsed());
+    assert_eq!(ejected_now().await, 0.0);
 }
 
 #[tokio::test]
@@ -144,7 +148,7 @@ async fn same_key_goes_to_the_same_endpoint_on_every_worker() {
             .start()
             .await;
         let mut homes = BTreeMap::<String, usize>::new();
-        for user in 0..40 {
+        for user in 0..120 {
             let ask = || Ask::get("/").header("x-user", &format!("user {user}"));
             let home = gate.call(ask()).await.header("x-backend").to_owned();
             for _ in 0..4 {
@@ -159,7 +163,7 @@ async fn same_key_goes_to_the_same_endpoint_on_every_worker() {
 }
 
 #[tokio::test]
-async fn slow_endpoint_gets_little_of_peak_ewma() {
+async fn row_12_slow_endpoint_gets_little_of_peak_ewma() {
     let fast = backends(2).await;
     // Slow beside an answer over loopback, and fast enough not to hold up the test.
     let slow = Backend::answering("slow", async |_, _| {

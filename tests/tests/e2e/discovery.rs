@@ -278,7 +278,7 @@ async fn file_of_endpoints_with_mistakes_is_refused_at_the_start() {
 }
 
 #[tokio::test]
-async fn requests_go_to_the_endpoints_with_a_subsets_labels() {
+async fn row_3_requests_go_to_the_endpoints_with_a_subsets_labels() {
     let backends = [Backend::echo("b1").await, Backend::echo("b2").await, Backend::echo("b3").await];
     let list = |versions: [&str; 3]| -> String {
         let entries = backends.iter().zip(versions);

@@ -8,7 +8,7 @@ use meshgate_tests::{Ask, Backend, Client, Meshgate, Wire, full, until, within, 
 
 /// Of 2,000 requests 5 % are slower by the delay, and no status changes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fault_delay() {
+async fn row_10_fault_delays_its_share() {
     const CONNECTIONS: usize = 20;
     const EACH: usize = 100;
     const DELAY: Duration = Duration::from_millis(100);
@@ -53,7 +53,7 @@ async fn fault_delay() {
 
 /// As many as the share says get the status, and as many fewer arrive.
 #[tokio::test]
-async fn fault_abort() {
+async fn row_11_fault_aborts_its_share() {
     const DRAWS: usize = 4_000;
     let one = Backend::echo("one").await;
     let gate =

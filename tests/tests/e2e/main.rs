@@ -13,6 +13,7 @@ mod admission; // the standard filter `admission`
 mod authz; // the standard filter `authz`
 mod balancing; // load balancers and outlier detection
 mod bodies; // streaming with back-pressure, early answers, bodies broken off
+mod capabilities; // every capability that the documents list has its tests
 mod check; // `meshgate check`: exit codes, and the messages for bad files, compared with golden files
 mod compatibility; // where hosts differ: the switches of a filter, and what filters made for other hosts ask for
 mod compress; // the standard filter `compress`, and the host compressing

@@ -107,7 +107,7 @@ async fn row_12_routes_choose_what_endpoints_are_chosen_by() {
     .await;
     let endpoint = |ask: Ask| async { gate.call(ask).await.header("x-backend").to_owned() };
     let mut used = HashSet::new();
-    for user in 0..30 {
+    for user in 0..60 {
         let user = format!("user-{user}");
         // The route's own key is made as the cluster's is, so it leads to the same endpoint.
         let own = endpoint(Ask::get("/").header("x-user", &user)).await;

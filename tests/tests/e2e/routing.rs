@@ -33,7 +33,7 @@ async fn answerer(gate: &Meshgate, ask: Ask) -> String {
 }
 
 #[tokio::test]
-async fn paths_match_exactly_or_below_a_folder() {
+async fn row_1_paths_match_exactly_or_below_a_folder() {
     let (gate, _backends) = routed(
         "
         - {name: exact, match: {path: /exact}, to: one}
@@ -63,7 +63,7 @@ async fn paths_match_exactly_or_below_a_folder() {
 }
 
 #[tokio::test]
-async fn first_match_wins() {
+async fn row_1_the_first_match_wins() {
     let (gate, _backends) = routed(
         "
         - {name: one-page, match: {path: /a/b}, to: one}
@@ -78,7 +78,7 @@ async fn first_match_wins() {
 }
 
 #[tokio::test]
-async fn hosts_match_without_case_and_port() {
+async fn row_1_hosts_match_without_case_and_port() {
     let (gate, _backends) = routed(
         "
         - {name: shop, match: {host: shop.example}, to: one}
@@ -102,7 +102,7 @@ async fn hosts_match_without_case_and_port() {
 }
 
 #[tokio::test]
-async fn methods_headers_and_queries_match_together() {
+async fn row_1_methods_headers_and_queries_match_together() {
     let (gate, _backends) = routed(
         "
         - {name: canary, match: {method: POST, headers: {x-canary: \"true\"}}, to: one}
@@ -140,7 +140,7 @@ async fn list_of_matches_is_an_or() {
 }
 
 #[tokio::test]
-async fn weights_are_kept() {
+async fn row_2_weights_are_kept() {
     const DRAWS: usize = 5_000;
     let (gate, backends) =
         routed("- {name: split, match: {path: /**}, to: {one: 90, two: 10, three: 0}}").await;
@@ -178,7 +178,7 @@ async fn route_brings_its_own_filters() {
 }
 
 #[tokio::test]
-async fn route_has_its_own_timeout() {
+async fn row_4_a_route_has_its_own_timeout() {
     let silent = Backend::answering("silent", async |_, _| std::future::pending().await).await;
     let gate = Meshgate::chain(
         "- routing: {routes: [{name: short, match: {path: /**}, to: silent, timeout: 100ms}]}",

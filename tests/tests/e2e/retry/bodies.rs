@@ -9,8 +9,8 @@ use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use meshgate_tests::{
-    Answer, Ask, Backend, END, END_HEADERS, Meshgate, PREFACE, RawBackend, Reply, Seen, Wire, empty, fields,
-    frame, full, kind, streamed, within,
+    Answer, Ask, Authority, Backend, END, END_HEADERS, Meshgate, PREFACE, RawBackend, Reply, Says, Seen,
+    TlsFront, Wire, empty, fields, frame, full, kind, streamed, within,
 };
 
 use super::{before, number, retried, status};
@@ -194,6 +194,34 @@ async fn a_post_that_was_not_begun_with_may_be_sent_again() {
     let gate = gate.start().await;
     let reply = gate.call(Ask::post("/", "body")).await;
     assert_eq!((reply.status.as_u16(), hits.load(Ordering::SeqCst)), (503, 1));
+}
+
+/// The connection was gone before anything was sent: nobody can have begun with it.
+#[tokio::test]
+async fn row_6_retries_what_was_reset_before_the_request() {
+    let authority = Authority::new();
+    let issued = authority.issue(&Says::name("one.example"));
+    for (conditions, expected) in [
+        ("[reset-before-request]", (200, 1)),
+        ("[reset]", (200, 1)),
+        ("[connect-failure, 5xx]", (200, 1)),
+        ("[500]", (503, 0)),
+    ] {
+        let backend = Backend::echo("one").await;
+        let front = TlsFront::to(backend.address(), &issued).hanging_up(1).start().await;
+        let gate = Meshgate::chain(&format!("- retry: {{if: {conditions}}}"))
+            .file("ca.pem", authority.certificate())
+            .cluster_of("one", &[front.address()], "tls: {ca: ca.pem, server_name: one.example}")
+            .start()
+            .await;
+        let reply = gate.call(Ask::post("/", "body")).await;
+        assert_eq!((reply.status.as_u16(), backend.requests()), expected, "{conditions}");
+        assert_eq!(retried(&gate).await, expected.1 as f64, "{conditions}");
+        if conditions == "[reset-before-request]" {
+            let labels = [("because", "reset-before-request")];
+            assert_eq!(gate.metrics().await.sum("meshgate_retries_total", &labels), 1.0);
+        }
+    }
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ async fn the_clusters_limit_is_exact_and_what_is_too_much_is_delivered_and_count
 }
 
 #[tokio::test]
-async fn a_concurrency_budget_is_a_share_of_what_is_under_way() {
+async fn row_7_a_concurrency_budget_is_a_share_of_what_is_under_way() {
     let parking = Parking::new().await;
     let gate = parking.gate("{if: [5xx], budget: {percent: 20, min_concurrency: 1}}", 1_000).await;
     let mut under_way: Vec<_> = (0..18).map(|_| ask(&gate, "/parked")).collect();
@@ -110,7 +110,7 @@ async fn a_concurrency_budget_is_a_share_of_what_is_under_way() {
 }
 
 #[tokio::test]
-async fn a_rate_budget_holds_where_everything_fails() {
+async fn row_7_a_rate_budget_holds_where_everything_fails() {
     let bad = answering(false, &[500]).await;
     let chain = "- retry: {if: [5xx], attempts: 3, back_off: {base: 0ms}, budget: {ratio: 0.2, min_per_second: 1, ttl: 60s}}";
     let setup = Meshgate::chain(chain).cluster_of("one", &[bad.address()], "limits: {retries: 1000}");

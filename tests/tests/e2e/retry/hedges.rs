@@ -111,3 +111,33 @@ async fn a_failure_beside_another_try_waits_for_that() {
     let gate = before(&backend, false, "{if: [5xx], hedge: {after: 30ms}, attempts: 1}").start().await;
     assert_eq!((gate.get("/").await.status.as_u16(), backend.requests()), (200, 2));
 }
+
+/// When a try takes longer than most is known when enough have been seen.
+#[tokio::test]
+async fn row_6_retries_hedge_what_takes_longer_than_most() {
+    let answer = |seen: Seen, _| async move {
+        if seen.path.starts_with("/slow") && number(&seen) < 2 {
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::new(full(number(&seen).to_string())))
+    };
+    let backend = Backend::answering("slow once", answer).await;
+    let filter = "{hedge: {percentile: 95, at_least: 100ms}}";
+    let gate = before(&backend, false, filter).listener("request_timeout: 1s").start().await;
+    let mut client = gate.client().await;
+    for _ in 0..90 {
+        client.get("/quick").await;
+    }
+    let hits = |path: &str| backend.seen().iter().filter(|seen| seen.path == path).count();
+    assert_eq!(
+        (gate.get("/slow/early").await.status.as_u16(), hits("/slow/early")),
+        (504, 1),
+        "nothing is known yet"
+    );
+    for _ in 0..10 {
+        client.get("/quick").await;
+    }
+    let reply = gate.get("/slow/late").await;
+    assert_eq!((reply.status.as_u16(), reply.text().as_str(), hits("/slow/late")), (200, "2", 2));
+    assert!(gate.metrics().await.sum("meshgate_retries_total", &[("because", "hedge")]) >= 1.0);
+}

@@ -62,7 +62,7 @@ fn closed_port() -> SocketAddr {
 }
 
 #[tokio::test]
-async fn hits_are_one_and_the_retries_and_each_says_which_it_is() {
+async fn row_6_hits_are_one_and_the_retries_and_each_says_which_it_is() {
     for http2 in [false, true] {
         let backend = answering(http2, &[500]).await;
         let gate = before(&backend, http2, "{if: [5xx], attempts: 3}").start().await;
@@ -100,7 +100,7 @@ async fn a_later_try_may_succeed() {
 }
 
 #[tokio::test]
-async fn what_no_condition_names_is_delivered() {
+async fn row_6_what_no_condition_names_is_delivered() {
     for (conditions, answers, hits) in [
         ("[5xx]", &[404][..], 1),
         ("[5xx]", &[429], 1),
@@ -152,7 +152,7 @@ async fn another_endpoint_is_preferred_unless_a_key_decides() {
     let hashed = "load_balancer: {ring_hash: {by: {header: x-user}}}";
     let gate = Meshgate::chain(chain).cluster_of("one", &addresses, hashed).start().await;
     let (mut to_bad, before) = (0, bad.requests());
-    for user in 0..20 {
+    for user in 0..40 {
         let reply = gate.call(Ask::get("/").header("x-user", &user.to_string())).await;
         to_bad += usize::from(reply.status == 500);
     }
@@ -161,7 +161,7 @@ async fn another_endpoint_is_preferred_unless_a_key_decides() {
 }
 
 #[tokio::test]
-async fn a_try_that_takes_too_long_is_followed_by_one_that_does_not() {
+async fn row_5_a_try_that_takes_too_long_is_followed_by_one_that_does_not() {
     for http2 in [false, true] {
         let answer = |seen: Seen, _| async move {
             if number(&seen) == 1 {
