@@ -169,6 +169,7 @@ async fn no_example_is_left_out() {
     assert_eq!(
         names,
         [
+            "admission",
             "assemblyscript",
             "c",
             "caching-auth",
