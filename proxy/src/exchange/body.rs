@@ -248,8 +248,12 @@ impl http_body::Body for Download {
             Some(Err(error)) => this.broke(error),
             None => {}
         }
-        let broke = matches!(frame, Some(Err(_)));
-        if frame.is_none() || broke || this.is_over() {
+        // Nobody asks for more after trailers.
+        let ends = match &frame {
+            Some(Ok(frame)) => frame.is_trailers(),
+            Some(Err(_)) | None => true,
+        };
+        if ends || this.is_over() {
             this.exchange.complete();
         }
         Poll::Ready(frame)

@@ -426,8 +426,8 @@ impl http_body::Body for UpstreamBody {
         match frame {
             Some(Ok(frame)) => {
                 overload::took(frame.data_ref().map_or(0, Bytes::len));
-                // Whoever knows the length may not ask again after the last byte.
-                if this.is_end_stream() {
+                // Whoever knows the length may not ask again after the last byte, and nobody does after trailers.
+                if frame.is_trailers() || this.is_end_stream() {
                     this.release();
                 }
                 Poll::Ready(Some(Ok(frame)))

@@ -166,14 +166,17 @@ async fn trailers_pass_in_both_directions() {
     .await;
     let gate = Meshgate::chain("").raw_cluster("one", &one).start().await;
 
-    let ask = || Ask::post("/", "body").header("te", "trailers").trailers(&[("x-last", "z")]);
-    let over_http2 = Client::http2(gate.address()).await.call(ask()).await;
+    let ask = |path| Ask::post(path, "body").header("te", "trailers").trailers(&[("x-last", "z")]);
+    let over_http2 = Client::http2(gate.address()).await.call(ask("/over-http2")).await;
     assert_eq!(over_http2.text(), "body|x-last: z");
     assert_eq!(over_http2.trailers["x-sum"], "42");
 
-    let over_http1 = gate.call(ask()).await;
+    let over_http1 = gate.call(ask("/over-http1")).await;
     assert_eq!(over_http1.text(), "body|x-last: z");
     assert_eq!(over_http1.trailers["x-sum"], "42");
+    for path in ["/over-http2", "/over-http1"] {
+        assert!(gate.access(path).await["response_flags"].is_null(), "the client has all of it");
+    }
 }
 
 #[tokio::test]
