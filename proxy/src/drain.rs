@@ -1,8 +1,11 @@
 //! Draining as two values you hold: the trigger starts it, and it is over when the last watch is dropped.
 //!
-//! The main thread keeps the trigger; each worker keeps a watch for as long as it has exchanges to finish.
+//! The main thread keeps the trigger; each worker keeps a watch for as long as it has exchanges to finish. So the trigger also
+//! learns of a holder that was lost: one that panicked takes its watch with it.
 
-use tokio::sync::watch;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, watch};
 
 /// How far it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
@@ -16,19 +19,22 @@ enum Stage {
 #[derive(Debug)]
 pub struct DrainTrigger {
     stage: watch::Sender<Stage>,
+    lost: Arc<Notify>,
 }
 
 /// Tells when a drain starts; its existence keeps the drain from being over.
 #[derive(Clone, Debug)]
 pub struct DrainWatch {
     stage: watch::Receiver<Stage>,
+    lost: Arc<Notify>,
 }
 
 impl DrainTrigger {
     /// A trigger and its first watch; more are clones of it.
     pub fn new() -> (DrainTrigger, DrainWatch) {
         let (sender, receiver) = watch::channel(Stage::Running);
-        (DrainTrigger { stage: sender }, DrainWatch { stage: receiver })
+        let lost = Arc::new(Notify::new());
+        (DrainTrigger { stage: sender, lost: Arc::clone(&lost) }, DrainWatch { stage: receiver, lost })
     }
 
     /// Starts the drain. Once is enough; more do nothing.
@@ -49,6 +55,11 @@ impl DrainTrigger {
             }
             further
         });
+    }
+
+    /// Waits until somebody who holds a watch panics.
+    pub async fn lost(&self) {
+        self.lost.notified().await;
     }
 
     /// Waits until every watch is dropped: everybody is done.
@@ -78,10 +89,37 @@ impl DrainWatch {
     }
 }
 
+impl Drop for DrainWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.lost.notify_one();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures_util::FutureExt;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_panics_is_missed() {
+        let (trigger, watch) = DrainTrigger::new();
+        drop(watch.clone());
+        assert!(trigger.lost().now_or_never().is_none());
+        let mut held = watch.clone();
+        let holder = tokio::spawn(async move {
+            tokio::task::yield_now().await;
+            assert!(held.is_draining(), "a panic while it is held");
+            held.draining().await;
+        });
+        trigger.lost().await;
+        assert!(holder.await.unwrap_err().is_panic());
+        assert!(trigger.lost().now_or_never().is_none());
+        let thread = std::thread::spawn(move || assert!(watch.is_draining(), "a panic while it is held"));
+        trigger.lost().await;
+        assert!(thread.join().is_err());
+    }
 
     #[tokio::test(flavor = "current_thread")]
     async fn everybody_hears_the_start_and_the_last_one_ends_it() {

@@ -79,6 +79,9 @@ pub enum ServerError {
         /// The system's words.
         error: io::Error,
     },
+    /// A worker's own loop, or one that accepts connections, ended by a panic.
+    #[error("a worker has ended by a defect; what was under way elsewhere was finished")]
+    WorkerLost,
     /// The WebAssembly engine does not start.
     #[error(transparent)]
     Engine(#[from] meshgate_wasm::EngineError),
@@ -91,7 +94,8 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> ServerError {
 /// Runs the proxy until it is told to stop.
 ///
 /// # Errors
-/// Why it did not start. Once it runs, nothing but a signal ends it.
+/// Why it did not start, or that a worker was lost: without it, this process is not what it says it is, and whoever watches
+/// over it can start another one.
 pub fn run(options: Options) -> Result<(), ServerError> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(system("start the main thread's runtime"))?;
@@ -164,13 +168,18 @@ async fn serve(options: Options) -> Result<(), ServerError> {
 
     let end = tokio::select! {
         end = wait_for_end(&mut signals, &mut asked, &rollout, &upgrade) => end,
+        () = drain.lost() => {
+            tracing::error!("a worker has ended by a defect: what is under way elsewhere is finished, then the process ends");
+            Ended::Broken
+        }
         never = systemd.keep_alive() => match never {},
     };
     // Whoever asks from now on is told that this is not the time.
     drop(asked);
     let mut how = rollout.drain();
+    let outcome = if matches!(end, Ended::Broken) { Err(ServerError::WorkerLost) } else { Ok(()) };
     match end {
-        Ended::Told => systemd.stopping(how.delay + how.timeout + rollout.filters_end()),
+        Ended::Told | Ended::Broken => systemd.stopping(how.delay + how.timeout + rollout.filters_end()),
         Ended::Replaced(pid) => {
             systemd.replaced_by(pid);
             rollout.leave_socket_files();
@@ -185,7 +194,7 @@ async fn serve(options: Options) -> Result<(), ServerError> {
     reloading.abort();
     watching.abort();
     finish(drain, how, &mut signals, rollout).await;
-    Ok(())
+    outcome
 }
 
 /// Finishes what is in flight, within the time the configuration gives, and writes the access log's last lines.
@@ -301,6 +310,8 @@ enum Ended {
     Told,
     /// A new process, with this id, has taken its place.
     Replaced(u32),
+    /// A worker was lost.
+    Broken,
 }
 
 /// Where somebody waits for what becomes of an upgrade.

@@ -23,6 +23,7 @@ use self::host::WorkerHost;
 use crate::admin;
 use crate::downstream::{Acceptor, Bound, Listeners};
 use crate::drain::DrainWatch;
+use crate::message::failpoint;
 use crate::snapshot::{Listener, Seat, Shared, Snapshot, WorkerSnapshot};
 use crate::telemetry::{AccessLog, AccessLogSink, ExchangeMetrics};
 use crate::upstream::Upstream;
@@ -305,6 +306,7 @@ impl Running {
         }
         for ListenerSocket { name, socket } in sockets {
             let Some(listener) = snapshot.listeners.get(&name) else { continue };
+            failpoint::reach(&format!("{name} on worker {}", self.shared.seat.index));
             if let Some(acceptor) = self.acceptors.get_mut(&name) {
                 if let Err(error) = acceptor.also(socket, self.drain.clone()) {
                     tracing::error!(listener = %name, %error, "cannot accept connections");

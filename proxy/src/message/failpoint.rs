@@ -1,13 +1,13 @@
-//! Where a test has the proxy fail as a defect of its own would: with the environment variable `MESHGATE_PANIC_AT=/path`, a request
-//! for that path is a panic. A release build has none of this.
+//! Where a test has the proxy fail as a defect of its own would: with the environment variable `MESHGATE_PANIC_AT`, a place of this
+//! name is a panic. A release build has none of this.
 
-/// A request for this path has come through its filters.
+/// The path of a request that has come through its filters, or `NAME on worker INDEX` where a worker begins to serve a listener.
 #[cfg(debug_assertions)]
-pub fn reach(path: &str) {
+pub fn reach(place: &str) {
     use std::sync::OnceLock;
-    static PATH: OnceLock<Option<String>> = OnceLock::new();
-    let wanted = PATH.get_or_init(|| std::env::var("MESHGATE_PANIC_AT").ok());
-    if wanted.as_deref() == Some(path) {
+    static PLACE: OnceLock<Option<String>> = OnceLock::new();
+    let wanted = PLACE.get_or_init(|| std::env::var("MESHGATE_PANIC_AT").ok());
+    if wanted.as_deref() == Some(place) {
         #[expect(clippy::panic, reason = "it is what this is for")]
         {
             panic!("asked for by MESHGATE_PANIC_AT");
@@ -15,6 +15,6 @@ pub fn reach(path: &str) {
     }
 }
 
-/// A request for this path has come through its filters.
+/// The path of a request that has come through its filters, or `NAME on worker INDEX` where a worker begins to serve a listener.
 #[cfg(not(debug_assertions))]
 pub fn reach(_: &str) {}

@@ -53,6 +53,39 @@ async fn a_panic_costs_one_request() {
     gate.stop().await;
 }
 
+/// The loop of one worker ends; what the other one does is finished.
+#[tokio::test]
+async fn a_worker_that_is_lost_ends_the_process() {
+    let one = Backend::echo("one").await;
+    let launcher = "MESHGATE_PANIC_AT='defect on worker 1' exec \"$0\" \"$@\"";
+    let setup = Meshgate::chain("").workers(2).cluster("one", &[&one]).launched_by(launcher);
+    let mut gate = setup.top("drain: {timeout: 20s, spread: 0s}").start().await;
+    // On one of the two workers each, as the kernel likes.
+    let mut answers = Vec::new();
+    for _ in 0..24 {
+        let (mut sender, body) = streamed();
+        let mut client = gate.client().await;
+        let answer = client.begin(Ask::new(Method::POST, "/slow", body)).await.unwrap();
+        sender.send_data("begun".into()).await.unwrap();
+        answers.push((client, sender, answer));
+    }
+    one.wait_for_requests(24).await;
+    let web = "listeners:\n";
+    let more = format!("{web}  - {{name: defect, address: \"127.0.0.1:0\", cluster: one}}\n");
+    gate.edit("meshgate.yaml", gate.setup().yaml().replace(web, &more));
+    gate.log().wait("that it ends", |line| line.contains("a worker has ended").then_some(())).await;
+    assert_eq!(gate.admin("/ready").await.status, 503);
+    assert!(gate.metrics().await.sum("meshgate_panics_total", &[]) >= 1.0);
+    let mut finished = 0;
+    for (_client, sender, answer) in answers {
+        drop(sender);
+        finished += usize::from(within("an end", answer).await.is_ok_and(|answer| answer.status() == 200));
+    }
+    assert!((1..24).contains(&finished), "{finished} of 24 requests were finished");
+    let status = within("the process ends", gate.exited()).await;
+    assert_eq!(status.code(), Some(1));
+}
+
 /// So much load that a log which nobody takes is full.
 async fn flood(gate: &Meshgate, requests: u64) -> Tally {
     let path = format!("/{}", "x".repeat(6000));
