@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
 use meshgate_tests::{Ask, Backend, Client, Meshgate, SocketBackend, full, until};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 async fn backends(count: usize) -> Vec<Backend> {
     let mut backends = Vec::new();
@@ -222,4 +224,89 @@ async fn one_of_four_that_flaps_costs_what_its_ejections_cost() {
     );
     assert!(counts["flapping"] >= 10, "it comes back: {counts:?}");
     assert_eq!(counts.values().sum::<usize>(), 400);
+}
+
+#[tokio::test]
+async fn endpoint_with_the_lowest_success_rate_is_ejected() {
+    let (good, bad) = (backends(4).await, broken().await);
+    let mut all = refs(&good);
+    all.push(&bad);
+    let detection = "outlier_detection: {consecutive_errors: 0, success_rate: {requests: 5}, interval: 500ms, ejection_time: 1h}";
+    let gate = Meshgate::chain("").cluster_of("one", &addresses(&all), detection).start().await;
+    let labels = [("cluster", "one"), ("endpoint", &*bad.address().to_string())];
+    until("it is ejected", || async {
+        answers(&gate, 50).await;
+        (gate.metrics().await.sum("meshgate_endpoint_ejections_total", &labels) == 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(answers(&gate, 40).await.get("500"), None);
+    assert_eq!(gate.metrics().await.sum("meshgate_endpoint_ejections_total", &[]), 1.0);
+}
+
+#[tokio::test]
+async fn gateway_errors_in_a_row_eject_and_other_errors_do_not() {
+    for (status, ejects) in [(503, true), (500, false)] {
+        let good = backends(3).await;
+        let bad = Backend::answering("bad", move |_, _| {
+            std::future::ready(Ok(Response::builder().status(status).body(full("")).unwrap()))
+        })
+        .await;
+        let mut all = refs(&good);
+        all.push(&bad);
+        let detection =
+            "outlier_detection: {consecutive_errors: 0, consecutive_gateway_errors: 3, ejection_time: 1h}";
+        let gate = Meshgate::chain("").cluster_of("one", &addresses(&all), detection).start().await;
+        let counts = answers(&gate, 80).await;
+        let expected = if ejects { 3 } else { 20 };
+        assert_eq!(counts.get(&status.to_string()), Some(&expected), "{counts:?}");
+    }
+}
+
+#[tokio::test]
+async fn endpoint_that_is_new_begins_with_a_tenth_of_its_share() {
+    let all = backends(3).await;
+    let setup = |all: &[&Backend]| Meshgate::chain("").cluster_of("one", &addresses(all), "slow_start: 1h");
+    let gate = setup(&[&all[0], &all[1]]).start().await;
+    answers(&gate, 10).await;
+    let before = gate.reload().await;
+    gate.edit("meshgate.yaml", setup(&[&all[0], &all[1], &all[2]]).yaml());
+    gate.reloaded(&before).await;
+    let counts = answers(&gate, 210).await;
+    assert!((8..=12).contains(&counts["b3"]), "{counts:?}");
+    assert!(counts["b1"].abs_diff(counts["b2"]) <= 2, "{counts:?}");
+}
+
+#[tokio::test]
+async fn what_is_too_much_for_a_keys_endpoint_goes_to_others() {
+    const REQUESTS: usize = 12;
+    let gates = Arc::new(Semaphore::new(0));
+    let mut all = Vec::new();
+    for number in 1..=3 {
+        let gates = Arc::clone(&gates);
+        let held = move |_, _| {
+            let gates = Arc::clone(&gates);
+            async move {
+                let _pass = gates.acquire().await;
+                Ok(Response::new(full("")))
+            }
+        };
+        all.push(Backend::answering(&format!("b{number}"), held).await);
+    }
+    let balancer = "load_balancer: {ring_hash: {by: {header: x-user}, max_load: 1.25}}";
+    let gate = Meshgate::chain("").cluster_of("one", &addresses(&refs(&all)), balancer).start().await;
+    let mut clients = JoinSet::new();
+    for sent in 1..=REQUESTS {
+        let mut client = gate.client().await;
+        clients.spawn(async move { client.call(Ask::get("/").header("x-user", "anna")).await.status });
+        // One after the other: each finds those before it under way.
+        until("it is there", || async {
+            (all.iter().map(Backend::requests).sum::<usize>() == sent).then_some(())
+        })
+        .await;
+    }
+    let shares: Vec<usize> = all.iter().map(Backend::requests).collect();
+    // 1.25 times a third of twelve, or thirteen.
+    assert!(shares.iter().all(|share| (1..=6).contains(share)), "{shares:?}");
+    gates.add_permits(REQUESTS);
+    assert!(clients.join_all().await.iter().all(|status| *status == 200));
 }

@@ -34,7 +34,7 @@ async fn requests_come_from_whom_a_proxy_names() {
     {
         let reply = client.call(passed_on(path)).await;
         assert_eq!(reply.header("x-client"), "192.0.2.7:0");
-        assert_eq!((reply.header("x-port"), reply.header("x-scheme")), ("0", "https"));
+        assert_eq!((reply.header("x-port"), reply.header("x-scheme")), ("0000000000000000", "https"));
         let seen = one.seen().pop().unwrap();
         assert_eq!(seen.header("x-forwarded-for"), "192.0.2.7, 10.0.0.3, 127.0.0.1");
         assert_eq!(seen.header("x-forwarded-proto"), "https");

@@ -1,6 +1,6 @@
 //! Bytes that are not HTTP, or HTTP that two servers would read differently: refused here, never forwarded.
 
-use meshgate_tests::{Backend, Client, Meshgate, Wire};
+use meshgate_tests::{Ask, Backend, Client, Meshgate, Wire};
 
 /// Requests, and the status each is refused with. Every connection ends after the answer.
 const REFUSED: &[(&str, u16)] = &[
@@ -94,6 +94,22 @@ async fn heads_are_bounded() {
 }
 
 #[tokio::test]
+async fn bounds_of_heads_are_the_listeners() {
+    let one = Backend::echo("one").await;
+    let gate = Meshgate::chain("")
+        .listener("max_headers: 10")
+        .listener("max_header_bytes: 8KiB")
+        .cluster("one", &[&one])
+        .start()
+        .await;
+    for (fields, length, expected) in [(8, 700, 200), (12, 1, 431), (2, 5_000, 431)] {
+        let with = |ask: Ask, number| ask.header(&format!("x-{number}"), &"x".repeat(length));
+        let ask = (0..fields).fold(Ask::get("/"), with);
+        assert_eq!(gate.call(ask).await.status, expected, "{fields} fields of {length} bytes");
+    }
+}
+
+#[tokio::test]
 async fn request_body_over_the_listeners_limit_is_413() {
     let one = Backend::echo("one").await;
     let gate = Meshgate::chain("").listener("max_request_body: 1KiB").cluster("one", &[&one]).start().await;
@@ -104,7 +120,7 @@ async fn request_body_over_the_listeners_limit_is_413() {
         assert_eq!(wire.read_reply().await.status(), 413, "{head}");
     }
     let mut client = gate.client().await;
-    assert_eq!(client.call(meshgate_tests::Ask::post("/", vec![b'x'; 1024])).await.status, 200);
+    assert_eq!(client.call(Ask::post("/", vec![b'x'; 1024])).await.status, 200);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! TLS that is passed through as it is, to a cluster by the server name that the client asks for.
 
 use meshgate_tests::{
-    Ask, Authority, Backend, Client, Meshgate, Says, Setup, Socket, SocketBackend, TlsClient, TlsFront,
+    Ask, Authority, Backend, Client, Meshgate, Says, Setup, Socket, SocketBackend, TlsClient, TlsFront, until,
 };
 
 use crate::tcp::entry;
@@ -164,6 +164,27 @@ async fn what_is_not_tls_is_closed_and_so_is_what_never_ends() {
     slow.end().await;
     assert_eq!(counted("meshgate_downstream_tls_handshakes_timed_out_total").await, 2.0);
     assert!(!backend.is_waited_for().await);
+}
+
+#[tokio::test]
+async fn with_too_many_that_do_not_say_whom_they_want_the_oldest_is_given_up() {
+    let listener = "tls_passthrough: {names: {shop.example.com: shop}, timeout: 1h, max_waiting: 2}";
+    let (gate, _backend) = raw(listener, "").await;
+    let mut silent = Vec::new();
+    for count in 1..=3 {
+        silent.push(Socket::connect(gate.address()).await);
+        until("it is there", || async {
+            let name = "meshgate_downstream_connections_total";
+            (gate.metrics().await.sum(name, &[("listener", "web")]) == f64::from(count)).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(silent.remove(0).end().await.bytes, b"");
+    until("the others go on", || async {
+        let name = "meshgate_downstream_connections_active";
+        (gate.metrics().await.sum(name, &[("listener", "web")]) == 2.0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
