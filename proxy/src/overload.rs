@@ -3,18 +3,21 @@
 //! is faster than any clock (`took`). There is one of it in the process, as there is one memory.
 //!
 //! The stages build on each other: first nothing is read for which there is no room elsewhere, then no new requests are
-//! served, then connections are closed.
+//! served, then connections are closed. In all of them sockets are read in small pieces, and only while there is room for
+//! those: see `intake`.
 
+mod intake;
 mod memory;
 
 use std::fmt::Write;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use meshgate_config::Overload;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+pub use self::intake::Intake;
 use self::memory::Group;
 use crate::telemetry::resident_memory;
 
@@ -23,26 +26,28 @@ static STAGE: AtomicU8 = AtomicU8::new(Stage::Calm as u8);
 /// Written by the main thread alone.
 static USED: AtomicU64 = AtomicU64::new(0);
 static CEILING: AtomicU64 = AtomicU64::new(0);
-/// Whether more than half of the ceiling is used.
+/// Whether more than half of the ceiling is used, or memory is short already.
 static WATCHED: AtomicBool = AtomicBool::new(false);
 /// Bytes of the process's own that the main thread saw when it saw `USED`.
 static OWN: AtomicU64 = AtomicU64::new(0);
 /// Bytes in use from which the stages after `Calm` begin.
 static LEVELS: [AtomicU64; 3] = [const { AtomicU64::new(u64::MAX) }; 3];
-/// Bytes taken in while `WATCHED`, more or less.
-static TAKEN: AtomicU64 = AtomicU64::new(0);
 /// Bytes in use when somebody looked last.
 static SEEN: AtomicU64 = AtomicU64::new(0);
-/// Bytes that those who have a `Reservation` may still bring.
-static PROMISED: AtomicU64 = AtomicU64::new(0);
-/// Somebody found no room since the main thread looked.
-static DENIED: AtomicBool = AtomicBool::new(false);
+/// Bytes taken in since then, more or less.
+static FRESH: AtomicU64 = AtomicU64::new(0);
+/// Bytes in use from which nothing is read at all.
+static BRINK: AtomicU64 = AtomicU64::new(u64::MAX);
+/// Bytes in use from which bodies of requests wait, those that have begun, too.
+static BODIES: AtomicU64 = AtomicU64::new(u64::MAX);
+/// Bodies of requests that may still go on until the main thread looks again, whatever else is read.
+static TURNS: AtomicU32 = AtomicU32::new(0);
 /// Added to by all threads, and only when memory is short.
 static HELD: AtomicU64 = AtomicU64::new(0);
 static REFUSED: AtomicU64 = AtomicU64::new(0);
 static CLOSED: AtomicU64 = AtomicU64::new(0);
 
-/// Told at each change of the stage, and when there may be room again.
+/// Told at each change of the stage.
 static CHANGED: Notify = Notify::const_new();
 
 /// A stage that was reached is left when so many percent below it are free: it should not come and go with every response.
@@ -53,10 +58,12 @@ const SELDOM: Duration = Duration::from_millis(100);
 const OFTEN: Duration = Duration::from_millis(10);
 /// While it is watched, somebody looks whenever so many bytes have been taken in.
 const STEP: u64 = 1 << 20;
-/// About what a connection or an exchange takes, apart from bodies.
-pub const EXCHANGE: usize = 16 << 10;
-/// What one piece of a body may bring: as much as is read from a connection at once.
-const PIECE: u64 = 128 << 10;
+/// What a connection or an exchange takes at most, apart from bodies: an exchange may need another connection, to the endpoint.
+pub const EXCHANGE: usize = 40 << 10;
+/// As much as is read from a socket at once when memory is short.
+const PIECE: usize = 16 << 10;
+/// When new requests are refused: bodies of requests that go on for a piece between two looks of the main thread.
+const TURNS_PER_LOOK: u32 = 2;
 /// How often is looked for a ceiling when there is none.
 const NO_CEILING: Duration = Duration::from_secs(1);
 
@@ -104,6 +111,19 @@ impl Stage {
     }
 }
 
+/// A quarter of the way from the last stage to the ceiling. What is beyond that is for what is not read from sockets, and for
+/// what comes of what was.
+fn brink(ceiling: u64, config: &Overload) -> u64 {
+    let close = Stage::Close.level(ceiling, config, 0).min(ceiling);
+    close + (ceiling - close) / 4
+}
+
+/// Halfway between the first two stages: what is beyond that is for new requests.
+fn bodies(ceiling: u64, config: &Overload) -> u64 {
+    let [hold, refuse] = [Stage::Hold, Stage::Refuse].map(|stage| stage.level(ceiling, config, 0));
+    hold + refuse.saturating_sub(hold) / 2
+}
+
 /// Whether nothing is to be read that would have to wait here.
 pub fn holds() -> bool {
     STAGE.load(Relaxed) >= Stage::Hold as u8
@@ -119,31 +139,36 @@ pub fn closes() -> bool {
     STAGE.load(Relaxed) >= Stage::Close as u8
 }
 
-/// Resolves when the stage, or the room, changes after this was called.
+/// Resolves when the stage changes after this was called.
 pub fn changed() -> Notified<'static> {
     CHANGED.notified()
 }
 
 /// So many bytes, or what takes about as many, have been taken in.
 pub fn took(bytes: usize) {
-    if WATCHED.load(Relaxed) {
-        took_watched(bytes as u64);
+    if is_watched() {
+        count(bytes as u64);
     }
 }
 
+/// Whether what is read from sockets is to be read by [`Intake`].
+pub fn is_watched() -> bool {
+    WATCHED.load(Relaxed)
+}
+
 #[cold]
-fn took_watched(bytes: u64) {
-    let before = TAKEN.fetch_add(bytes, Relaxed);
-    if before / STEP != before.wrapping_add(bytes) / STEP {
+fn count(bytes: u64) {
+    if FRESH.fetch_add(bytes, Relaxed).saturating_add(bytes) >= STEP {
         raise();
     }
 }
 
 /// Looks between two looks of the main thread: what the process itself has grown by since then is what counts.
 fn raise() {
+    let fresh = FRESH.load(Relaxed);
     let grown = resident_memory().unwrap_or(0).saturating_sub(OWN.load(Relaxed));
     let used = USED.load(Relaxed).saturating_add(grown);
-    SEEN.store(used, Relaxed);
+    saw(used, fresh);
     let stage = Stage::SHORT.into_iter().zip(&LEVELS).rfind(|(_, level)| used >= level.load(Relaxed));
     let Some((stage, _)) = stage else { return };
     if STAGE.fetch_max(stage as u8, Relaxed) < stage as u8 {
@@ -151,29 +176,36 @@ fn raise() {
     }
 }
 
-/// Room for one piece of a body that is about to be read while memory is short, for as long as nothing has come.
-#[derive(Debug)]
-pub struct Reservation(());
-
-impl Reservation {
-    /// None if everything below the stage where connections are closed is used, or promised to others. Whoever waits for room
-    /// is told by [`changed`].
-    pub fn make() -> Option<Reservation> {
-        let promised = PROMISED.fetch_add(PIECE, Relaxed).saturating_add(PIECE);
-        let reservation = Reservation(());
-        let [_, _, close] = &LEVELS;
-        if SEEN.load(Relaxed).saturating_add(promised) <= close.load(Relaxed) {
-            return Some(reservation);
-        }
-        DENIED.store(true, Relaxed);
-        None
-    }
+/// Notes what is in use, and that it includes what was taken in until then.
+fn saw(used: u64, fresh: u64) {
+    SEEN.store(used, Relaxed);
+    // Two may look at once; then a little is forgotten.
+    let _ = FRESH.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(fresh)));
 }
 
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        PROMISED.fetch_sub(PIECE, Relaxed);
-    }
+/// Whether another piece stays below so many bytes.
+fn has_room_below(level: u64) -> bool {
+    SEEN.load(Relaxed).saturating_add(FRESH.load(Relaxed)).saturating_add(PIECE as u64) <= level
+}
+
+fn has_room_below_close() -> bool {
+    let [_, _, close] = &LEVELS;
+    has_room_below(close.load(Relaxed))
+}
+
+fn has_room_below_brink() -> bool {
+    has_room_below(BRINK.load(Relaxed))
+}
+
+/// Whether the body of a request that has begun may go on while memory is short. It may be on its way to somebody who takes
+/// nothing, and must not be what has new requests refused.
+pub fn has_room_for_bodies() -> bool {
+    has_room_below(BODIES.load(Relaxed))
+}
+
+/// Whether the body of a request may go on for a piece where there is no room: few may, so that what was begun is finished.
+pub fn take_turn() -> bool {
+    refuses() && TURNS.fetch_update(Relaxed, Relaxed, |turns| turns.checked_sub(1)).is_ok()
 }
 
 /// A body waits.
@@ -223,6 +255,7 @@ impl Sampler {
         // A flood can outrun the stages by a few percent: what the kernel would end the process for is further away.
         let group = || self.group.as_ref().map(|group| group.limit() / 10 * 9);
         let ceiling = config.memory.or_else(group).unwrap_or(0);
+        let fresh = FRESH.load(Relaxed);
         let own = resident_memory().unwrap_or(0);
         let used = if ceiling == 0 { 0 } else { self.used(own, config) };
         let (before, raised) = (self.stage, STAGE.load(Relaxed));
@@ -230,18 +263,21 @@ impl Sampler {
         CEILING.store(ceiling, Relaxed);
         USED.store(used, Relaxed);
         OWN.store(own, Relaxed);
-        SEEN.store(used, Relaxed);
+        saw(used, fresh);
+        TURNS.store(TURNS_PER_LOOK, Relaxed);
         for (stage, level) in Stage::SHORT.into_iter().zip(&LEVELS) {
             level.store(if ceiling == 0 { u64::MAX } else { stage.level(ceiling, config, 0) }, Relaxed);
         }
-        WATCHED.store(ceiling > 0 && used > ceiling / 2, Relaxed);
-        let is_other = STAGE.swap(self.stage as u8, Relaxed) != self.stage as u8;
-        if DENIED.swap(false, Relaxed) || is_other {
+        BRINK.store(if ceiling == 0 { u64::MAX } else { brink(ceiling, config) }, Relaxed);
+        BODIES.store(if ceiling == 0 { u64::MAX } else { bodies(ceiling, config) }, Relaxed);
+        let watched = ceiling > 0 && (used > ceiling / 2 || self.stage > Stage::Calm);
+        WATCHED.store(watched, Relaxed);
+        if STAGE.swap(self.stage as u8, Relaxed) != self.stage as u8 {
             CHANGED.notify_waiters();
         }
         let again = match ceiling {
             0 => NO_CEILING,
-            _ if used > ceiling / 2 => OFTEN,
+            _ if watched => OFTEN,
             _ => SELDOM,
         };
         Look { stages: (before, self.stage), used, ceiling, again }
@@ -317,6 +353,15 @@ mod tests {
             stage = stage.next(used, 1_000, &config);
             assert_eq!(stage, expected, "{used}");
         }
+    }
+
+    #[test]
+    fn something_is_left_beyond_the_brink() {
+        let config = Overload::default();
+        assert_eq!((brink(1_000, &config), brink(0, &config), brink(1, &config)), (962, 0, 1));
+        let all = Overload { close_at: 100, ..config };
+        assert_eq!((brink(1_000, &all), brink(u64::MAX, &all)), (1_000, u64::MAX));
+        assert_eq!((bodies(1_000, &config), bodies(0, &config)), (850, 0));
     }
 
     #[test]

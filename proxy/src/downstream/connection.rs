@@ -26,7 +26,7 @@ use super::preface::{self, Beginning, Protocol};
 use super::slots::{InFlight, Order, Phase, Slot};
 use super::{ConnectionLimits, ListenerStats, Serve};
 use crate::message::{Body, BodyError, Duplex, Peer, Tunnel};
-use crate::overload::{self, Reservation};
+use crate::overload;
 use crate::socket::Socket as PlainSocket;
 use crate::tls::Transport;
 
@@ -340,13 +340,11 @@ struct ResponseBody {
     body: Body,
     /// None if something else lasts longer.
     in_flight: Option<InFlight>,
-    /// Kept for its next piece while memory is short.
-    room: Option<Reservation>,
 }
 
 impl ResponseBody {
     fn new(body: Body, in_flight: Option<InFlight>) -> ResponseBody {
-        ResponseBody { body, in_flight, room: None }
+        ResponseBody { body, in_flight }
     }
 
     /// Whether what is left of it takes next to no memory.
@@ -364,16 +362,12 @@ impl http_body::Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if !overload::holds() || self.is_small() {
-            self.room = None;
             return Pin::new(&mut self.body).poll_frame(cx);
         }
-        if self.room.is_none()
-            && let Some(in_flight) = &self.in_flight
-        {
-            self.room = ready!(in_flight.room(cx));
+        if let Some(in_flight) = &self.in_flight {
+            ready!(in_flight.poll_turn(cx));
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        self.room = None;
         if let (Some(in_flight), Some(Ok(_))) = (&self.in_flight, &frame) {
             in_flight.gave();
         }

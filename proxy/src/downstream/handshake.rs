@@ -66,7 +66,7 @@ impl Handshake<'_> {
                 self.slot.is_shaken();
                 // The client is to read why; it may be in the middle of sending, and must not meet a reset.
                 socket.end_writing();
-                linger(Transport::Plain(socket)).await;
+                linger(Transport::from(socket)).await;
                 None
             }
         }

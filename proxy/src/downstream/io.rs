@@ -59,7 +59,7 @@ impl Read for Socket {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         match &read {
             Poll::Ready(Err(error)) if TooManyFrames::is(error) => self.slot.set_flooding(),
-            Poll::Ready(_) => self.slot.has_read(),
+            Poll::Ready(_) => self.slot.has_read(self.stream.inner().last_read()),
             Poll::Pending => {}
         }
         read

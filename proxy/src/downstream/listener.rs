@@ -361,7 +361,7 @@ struct Begun {
 impl Begun {
     fn cleartext(stream: Socket, facts: Facts) -> Begun {
         let peer = Peer::cleartext(Rc::new(facts));
-        Begun { transport: Transport::Plain(stream), protocol: None, peer, ahead: Bytes::new() }
+        Begun { transport: Transport::from(stream), protocol: None, peer, ahead: Bytes::new() }
     }
 }
 

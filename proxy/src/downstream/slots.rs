@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use self::leaving::DRAIN_LINGER;
 use super::{ConnectionLimits, ListenerStats};
 use crate::message::Tunnel;
-use crate::overload::{self, Reservation};
+use crate::overload;
 
 /// The sweep looks this often within the shortest timeout.
 const SWEEPS_PER_TIMEOUT: u32 = 8;
@@ -31,6 +31,10 @@ const LONGEST_TICK: Duration = Duration::from_secs(1);
 const SHED_PERIOD: Duration = Duration::from_millis(20);
 const TURNS: usize = 8;
 const SHED_SHARE: usize = 8;
+/// When memory is short: a connection that has brought so much since it was busy, and then nothing in either direction for so
+/// long, holds what nobody takes.
+const MUCH: usize = 64 << 10;
+const STILL: Duration = Duration::from_secs(5);
 
 /// HTTP/2: a client that takes back so many requests, and at least half of all it makes, makes them to be taken back.
 /// Each costs us a whole exchange and the client a few bytes.
@@ -91,6 +95,10 @@ pub(super) struct Slot {
     unwritten: Cell<bool>,
     /// It was so when memory was found short last, and has taken nothing since.
     was_stuck: Cell<bool>,
+    /// Bytes that came since it is busy, and when the last went in either direction.
+    came: Cell<usize>,
+    moved: Cell<u32>,
+    still_ticks: u32,
     /// It was told to close for want of memory.
     shed: Cell<bool>,
     /// HTTP/2 has its own framing: bytes between exchanges need not be a head.
@@ -148,6 +156,9 @@ impl Slots {
             turn: Cell::new(false),
             unwritten: Cell::new(false),
             was_stuck: Cell::new(false),
+            came: Cell::new(0),
+            moved: Cell::new(self.tick.get()),
+            still_ticks: ticks(STILL, period),
             shed: Cell::new(false),
             multiplexed: Cell::new(false),
             shakes: Cell::new(false),
@@ -211,6 +222,9 @@ impl Slots {
         if overload::closes() {
             self.shed();
         }
+        if overload::holds() {
+            self.shed_still();
+        }
         let open = self.open.borrow();
         if overload::refuses() {
             open.values().filter(|slot| slot.give_turn()).take(TURNS).for_each(drop);
@@ -225,6 +239,14 @@ impl Slots {
         let most = open.len() / SHED_SHARE + 1;
         let (stuck, others) = open.values().partition::<Vec<_>, _>(|slot| slot.stuck.get());
         stuck.into_iter().chain(others).filter(|slot| slot.shed()).take(most).for_each(drop);
+    }
+
+    /// Closes a few connections that hold what they brought because nobody takes it: what waits for that will not go on by
+    /// itself.
+    fn shed_still(&self) {
+        let open = self.open.borrow();
+        let most = open.len() / SHED_SHARE + 1;
+        open.values().filter(|slot| slot.shed_still()).take(most).for_each(drop);
     }
 
     /// Breaks all connections off.
@@ -336,18 +358,28 @@ impl Slot {
         true
     }
 
-    /// Room for what the body of a response gives next, when memory is short. There is none while what it gave before has not
-    /// been written, and when memory is very short until it is its turn. The task is woken when that may have changed.
-    pub(super) fn room(&self, cx: &Context<'_>) -> Poll<Option<Reservation>> {
-        if overload::refuses() {
-            if self.turn.replace(false) {
-                return Poll::Ready(None);
-            }
-        } else if !self.stuck.get()
-            && !self.unwritten.get()
-            && let Some(room) = Reservation::make()
-        {
-            return Poll::Ready(Some(room));
+    /// Memory is short: closes the connection if what it brought has not moved for long. False if it has, or has been told.
+    fn shed_still(&self) -> bool {
+        let still = self.tick.get().wrapping_sub(self.moved.get()) > self.still_ticks;
+        let is_stuck = still && self.phase.get() == Phase::Busy && self.came.get() >= MUCH;
+        if !is_stuck || self.shed.replace(true) {
+            return false;
+        }
+        overload::count_closed();
+        self.give(Order::Late(Phase::Busy));
+        true
+    }
+
+    /// Ready when the body of a response may give what is next, when memory is short: not while what it gave before has not
+    /// been written, and when memory is very short only when it is its turn. The task is woken when that may have changed.
+    pub(super) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
+        let may = if overload::refuses() {
+            self.turn.replace(false)
+        } else {
+            !self.stuck.get() && !self.unwritten.get()
+        };
+        if may {
+            return Poll::Ready(());
         }
         let mut held = self.held.borrow_mut();
         if !held.iter().any(|waker| waker.will_wake(cx.waker())) {
@@ -464,8 +496,10 @@ impl Slot {
         self.since.set(self.tick.get());
     }
 
-    /// Bytes came from the client.
-    pub(super) fn has_read(&self) {
+    /// So many bytes came from the client.
+    pub(super) fn has_read(&self, bytes: usize) {
+        self.came.set(self.came.get().saturating_add(bytes));
+        self.moved.set(self.tick.get());
         if self.phase.get() == Phase::Idle && !self.multiplexed.get() {
             self.enter(Phase::Head);
         }
@@ -474,6 +508,7 @@ impl Slot {
     /// The client took bytes, or it took none.
     pub(super) fn has_written(&self, progress: bool) {
         if progress {
+            self.moved.set(self.tick.get());
             self.stuck.set(false);
             self.was_stuck.set(false);
             self.unwritten.set(false);
@@ -488,6 +523,10 @@ impl Slot {
 
     /// An exchange begins; it lasts until the value is dropped.
     pub(super) fn begin(self: &Rc<Self>) -> InFlight {
+        if self.in_flight.get() == 0 {
+            self.came.set(0);
+            self.moved.set(self.tick.get());
+        }
         self.in_flight.set(self.in_flight.get() + 1);
         self.begun.set(self.begun.get().saturating_add(1));
         self.phase.set(Phase::Busy);
@@ -521,9 +560,9 @@ impl InFlight {
         self.slot.gave();
     }
 
-    /// As [`Slot::room`].
-    pub(super) fn room(&self, cx: &Context<'_>) -> Poll<Option<Reservation>> {
-        self.slot.room(cx)
+    /// As [`Slot::poll_turn`].
+    pub(super) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
+        self.slot.poll_turn(cx)
     }
 }
 

@@ -23,7 +23,6 @@ use super::room::Room;
 use super::throttle::Throttle;
 use crate::filter::{Encoding, FilteredBody, First, Stream};
 use crate::message::{Body, BodyError, BodyFault, BodyReason, ResponseFlag, grpc};
-use crate::overload;
 
 /// What arrives from the client: counted, limited, watched for its pace, and its end told to the exchange.
 pub(super) struct Received {
@@ -68,7 +67,8 @@ impl http_body::Body for Received {
         let this = &mut *self;
         if this.room.is_short()
             && !this.body.is_end_stream()
-            && let Err(error) = ready!(this.room.poll(cx))
+            && let Err(error) =
+                ready!(this.room.poll(cx, this.pace.is_none() || this.stream.response_has_begun()))
         {
             return Poll::Ready(Some(Err(error)));
         }
@@ -78,7 +78,6 @@ impl http_body::Body for Received {
         };
         let frame = frame.transpose()?;
         if let Some(chunk) = frame.as_ref().and_then(Frame::data_ref) {
-            overload::took(chunk.len());
             let length = chunk.len() as u64;
             if let Some(pace) = &mut this.pace {
                 pace.received(length);

@@ -1,5 +1,6 @@
 //! Room for a request's body. When memory is short a body that has not begun is not read: what its client has sent waits in the
-//! kernel, and the client waits with the rest. When memory is very short, those that have begun go on slowly.
+//! kernel, and the client waits with the rest. One that has begun is read until what is left is for new requests, and then a
+//! few go on slowly.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Whether a body may be read.
 pub(super) struct Room {
-    /// It has been read from; only when memory is very short it waits, before each piece.
+    /// It has been read from; then it may wait before each piece.
     begun: bool,
     /// How long it may wait each time.
     patience: Duration,
@@ -32,7 +33,7 @@ impl Room {
 
     /// Whether there is none now.
     pub(super) fn is_short(&self) -> bool {
-        if self.begun { overload::refuses() } else { overload::holds() }
+        overload::holds() && !(self.begun && overload::has_room_for_bodies())
     }
 
     /// It is read from.
@@ -41,8 +42,9 @@ impl Room {
         self.awaited = None;
     }
 
-    /// Ready when it may be read; or may not, since there was no room for too long.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+    /// Ready when it may be read; or may not, since there was no room for too long. One that has begun and `may_pause` is not
+    /// given up: its client may have nothing to say.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, may_pause: bool) -> Poll<Result<(), BodyError>> {
         while self.is_short() {
             let patience = self.patience;
             let (timer, end) = self.awaited.get_or_insert_with(|| {
@@ -50,12 +52,11 @@ impl Room {
                 (Box::pin(sleep(LOOK)), Instant::now() + patience)
             });
             ready!(timer.as_mut().poll(cx));
-            if self.begun {
-                // What was begun goes on, if slowly.
+            if self.begun && overload::take_turn() {
                 break;
             }
             let now = Instant::now();
-            if now >= *end {
+            if now >= *end && !(self.begun && may_pause) {
                 let details = "memory was short for the listener's body_timeout";
                 let error = BodyError::new(BodyFault::Internal, BodyReason::Overload, details);
                 return Poll::Ready(Err(error));

@@ -130,17 +130,23 @@ impl TooManyFrames {
 pub struct Watched<T> {
     stream: T,
     budget: Option<Box<FrameBudget>>,
+    last_read: usize,
 }
 
 impl<T> Watched<T> {
     /// A connection on which HTTP/2 is spoken.
     pub fn new(stream: T, budget: FrameBudget) -> Watched<T> {
-        Watched { stream, budget: Some(Box::new(budget)) }
+        Watched { stream, budget: Some(Box::new(budget)), last_read: 0 }
     }
 
     /// A connection on which it is not.
     pub fn unwatched(stream: T) -> Watched<T> {
-        Watched { stream, budget: None }
+        Watched { stream, budget: None, last_read: 0 }
+    }
+
+    /// Bytes that the last read brought.
+    pub fn last_read(&self) -> usize {
+        self.last_read
     }
 
     /// What it stands before.
@@ -164,6 +170,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.last_read = buf.filled().len() - before;
         let kept = self.budget.as_mut().is_none_or(|budget| budget.received(&buf.filled()[before..]));
         Poll::Ready(if kept { Ok(()) } else { Err(io::Error::other(TooManyFrames)) })
     }

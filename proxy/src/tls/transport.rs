@@ -8,11 +8,18 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
+use crate::overload::{self, Intake};
 use crate::socket::Socket;
 
 /// A connection.
 #[derive(Debug)]
-pub enum Transport {
+pub struct Transport {
+    way: Way,
+    intake: Intake,
+}
+
+#[derive(Debug)]
+enum Way {
     /// In cleartext.
     Plain(Socket),
     /// Through TLS, whose state is large and is not to be moved about.
@@ -22,17 +29,17 @@ pub enum Transport {
 impl Transport {
     /// The socket below.
     pub fn socket(&self) -> &Socket {
-        match self {
-            Transport::Plain(socket) => socket,
-            Transport::Tls(stream) => stream.get_ref().0,
+        match &self.way {
+            Way::Plain(socket) => socket,
+            Way::Tls(stream) => stream.get_ref().0,
         }
     }
 
     /// The socket below alone: what is still under way in TLS is lost.
     pub fn into_socket(self) -> Socket {
-        match self {
-            Transport::Plain(socket) => socket,
-            Transport::Tls(stream) => match *stream {
+        match self.way {
+            Way::Plain(socket) => socket,
+            Way::Tls(stream) => match *stream {
                 TlsStream::Client(stream) => stream.into_inner().0,
                 TlsStream::Server(stream) => stream.into_inner().0,
             },
@@ -48,32 +55,51 @@ impl Transport {
     }
 }
 
+impl From<Way> for Transport {
+    fn from(way: Way) -> Transport {
+        Transport { way, intake: Intake::default() }
+    }
+}
+
+impl From<Socket> for Transport {
+    fn from(socket: Socket) -> Transport {
+        Way::Plain(socket).into()
+    }
+}
+
 impl From<tokio_rustls::server::TlsStream<Socket>> for Transport {
     fn from(stream: tokio_rustls::server::TlsStream<Socket>) -> Transport {
-        Transport::Tls(Box::new(TlsStream::Server(stream)))
+        Way::Tls(Box::new(TlsStream::Server(stream))).into()
     }
 }
 
 impl From<tokio_rustls::client::TlsStream<Socket>> for Transport {
     fn from(stream: tokio_rustls::client::TlsStream<Socket>) -> Transport {
-        Transport::Tls(Box::new(TlsStream::Client(stream)))
+        Way::Tls(Box::new(TlsStream::Client(stream))).into()
+    }
+}
+
+impl AsyncRead for Way {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Way::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Way::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
     }
 }
 
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Transport::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
+        let Transport { way, intake } = self.get_mut();
+        if overload::is_watched() { intake.poll_read(way, cx, buf) } else { Pin::new(way).poll_read(cx, buf) }
     }
 }
 
 impl AsyncWrite for Transport {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Transport::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        match &mut self.get_mut().way {
+            Way::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Way::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -82,9 +108,9 @@ impl AsyncWrite for Transport {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Transport::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, pieces),
-            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+        match &mut self.get_mut().way {
+            Way::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, pieces),
+            Way::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
         }
     }
 
@@ -93,16 +119,16 @@ impl AsyncWrite for Transport {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Transport::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().way {
+            Way::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Way::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Transport::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().way {
+            Way::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Way::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

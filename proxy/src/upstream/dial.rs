@@ -83,7 +83,7 @@ impl Dialer {
             socket.write_all(greeting).await.map_err(refused)?;
         }
         let Some(tls) = &self.tls else {
-            return Ok(Opened { transport: Transport::Plain(socket), local_address, tls: None });
+            return Ok(Opened { transport: Transport::from(socket), local_address, tls: None });
         };
         // Boxed: few requests open a connection, and all would carry the room for it.
         match Box::pin(tls.connect(socket, endpoint, speak)).await {

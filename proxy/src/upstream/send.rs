@@ -27,7 +27,6 @@ use super::upload::{Progress, RequestBody};
 use crate::message::body::describe;
 use crate::message::proxy_protocol::Addresses;
 use crate::message::{Body, BodyError, BodyFault, BodyReason};
-use crate::overload;
 
 /// Sends requests to clusters. One per worker.
 #[derive(Debug, Default)]
@@ -425,7 +424,6 @@ impl http_body::Body for UpstreamBody {
         };
         match frame {
             Some(Ok(frame)) => {
-                overload::took(frame.data_ref().map_or(0, Bytes::len));
                 // Whoever knows the length may not ask again after the last byte, and nobody does after trailers.
                 if frame.is_trailers() || this.is_end_stream() {
                     this.release();

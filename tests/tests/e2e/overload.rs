@@ -1,9 +1,11 @@
 //! A process that is short of memory: what it leaves undone, stage by stage, and that it is back to normal afterwards.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use http::{Method, Response};
 use meshgate_tests::{
-    Ask, Backend, Client, END, Frames, Meshgate, Setup, Wire, full, kind, streamed, until, within,
+    Ask, Backend, Client, END, Frames, Meshgate, Wire, full, kind, streamed, until, within,
 };
 use tokio::task::JoinSet;
 
@@ -188,31 +190,31 @@ async fn connections_are_closed_that_are_idle_or_take_nothing() {
 
 /// Bytes that the process may use. It has far less when it begins.
 const CEILING: u64 = 128 << 20;
+/// Connections of a flood, which together would need many times as much.
+const CLIENTS: usize = 600;
 
-/// Many clients that read nothing of endless responses, which together would need many times as much as there is.
-async fn endure(setup: Setup, large: &Backend) {
-    const CLIENTS: usize = 1200;
-    let gate = setup.start().await;
+/// Starts a proxy with that ceiling, and with short answers everywhere but at `/flood`, where there is this endpoint.
+async fn bounded(flood: SocketAddr, one: &Backend) -> Meshgate {
+    let routing = "- routing: {routes: [{name: flood, match: {path: /flood}, to: flood}, {name: one, match: {path: /**}, to: one}]}";
+    let gate = Meshgate::chain(routing)
+        .listener("body_timeout: 2s")
+        .cluster("one", &[one])
+        .cluster_of("flood", &[flood], "limits: {connections: 2000}")
+        .top("drain: {timeout: 1s}")
+        .top(&format!("overload: {{memory: {CEILING}B}}"))
+        .start()
+        .await;
     assert_eq!(gate.metrics().await.sum("meshgate_memory_ceiling_bytes", &[]), CEILING as f64);
-    let rest = gate.memory().0;
-    let mut deaf = JoinSet::new();
-    for number in 0..CLIENTS {
-        let address = gate.address();
-        deaf.spawn(async move {
-            let mut wire = Wire::connect(address).await;
-            wire.write(format!("GET /large?{number} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
-            wire
-        });
-        if number % 100 == 0 {
-            tokio::task::yield_now().await;
-        }
-    }
-    let deaf = within("all of them have asked", deaf.join_all()).await;
-    until("memory is short", || async { (count(&gate, "held_bodies").await > 100.0).then_some(()) }).await;
-    // Somebody who reads what comes is served, or told when to come again; or not let in, if it is as short as that.
+    gate
+}
+
+/// Somebody who reads what comes is served, or told when to come again; or not let in, if memory is as short as that. How many
+/// of a hundred.
+async fn others(gate: &Meshgate) -> (usize, usize, usize) {
     let (mut served, mut refused, mut closed) = (0, 0, 0);
     for _ in 0..100 {
-        match gate.client().await.try_call(Ask::get("/small")).await {
+        let answer = async { gate.client().await.try_call(Ask::get("/small")).await };
+        match within("an answer, or an end", answer).await {
             Ok(reply) if reply.status == 200 => served += 1,
             Ok(reply) if reply.header("retry-after") == "1" => refused += 1,
             Ok(reply) => panic!("{reply:?}"),
@@ -220,8 +222,11 @@ async fn endure(setup: Setup, large: &Backend) {
         }
         assert!([200, 503].contains(&gate.admin("/ready").await.status.as_u16()));
     }
-    assert!(large.requests() > CLIENTS / 10, "most of them were served at first");
-    drop(deaf);
+    (served, refused, closed)
+}
+
+/// The flood is over: memory is there again, and there was never too little.
+async fn over(gate: Meshgate, rest: u64, (served, refused, closed): (usize, usize, usize)) {
     until("memory is there again", || async {
         (gate.metrics().await.sum("meshgate_overload_stage", &[]) == 0.0).then_some(())
     })
@@ -233,17 +238,106 @@ async fn endure(setup: Setup, large: &Backend) {
     println!(
         "of {CEILING} bytes: {rest} at first, {most} at most, {now} afterwards; {served} served, {refused} refused, {closed} closed"
     );
+    // What comes of what was read, and what is not read, has little room beyond the ceiling.
+    assert!(most <= CEILING / 100 * 103, "{most} bytes in use");
 }
 
-/// A proxy with one route to endless responses, and one to short ones.
-fn endless(large: &Backend, one: &Backend) -> Setup {
-    let routing = "- routing: {routes: [{name: large, match: {path: /large}, to: large}, {name: one, match: {path: /**}, to: one}]}";
-    Meshgate::chain(routing).cluster("one", &[one]).cluster("large", &[large]).top("drain: {timeout: 1s}")
+/// Many clients that read nothing of endless responses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clients_that_read_nothing() {
+    let (large, one) = (large(usize::MAX).await, Backend::echo("one").await);
+    let gate = bounded(large.address(), &one).await;
+    let rest = gate.memory().0;
+    let mut deaf = JoinSet::new();
+    for number in 0..CLIENTS {
+        let address = gate.address();
+        deaf.spawn(async move {
+            let mut wire = Wire::connect(address).await;
+            wire.write(format!("GET /flood?{number} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+            wire
+        });
+        if number % 100 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let deaf = within("all of them have asked", deaf.join_all()).await;
+    until("memory is short", || async { (count(&gate, "held_bodies").await > 100.0).then_some(()) }).await;
+    let others = others(&gate).await;
+    assert!(large.requests() > CLIENTS / 10, "most of them were served at first");
+    drop(deaf);
+    over(gate, rest, others).await;
+}
+
+/// An endpoint that takes nothing of what is sent to it.
+async fn deaf() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    address
+}
+
+/// A body without an end, for as long as somebody takes it.
+fn endless() -> meshgate_tests::Body {
+    let (mut sender, body) = streamed();
+    tokio::spawn(async move {
+        let chunk = Bytes::from(vec![b'x'; 64 * 1024]);
+        while sender.send_data(chunk.clone()).await.is_ok() {}
+    });
+    body
+}
+
+/// Many clients that send what nobody takes, so many bodies on each connection.
+async fn endure_uploads(http2: bool, on_each: usize) {
+    let one = Backend::echo("one").await;
+    let gate = bounded(deaf().await, &one).await;
+    let rest = gate.memory().0;
+    let (mut clients, mut answers) = (Vec::new(), JoinSet::new());
+    for number in 0..CLIENTS {
+        let client = if http2 {
+            Ok(Client::http2(gate.address()).await)
+        } else {
+            Client::try_http1(gate.address()).await
+        };
+        // When memory is as short as that, they are not let in.
+        let Ok(mut client) = client else { continue };
+        for _ in 0..on_each {
+            let ask = Ask::new(Method::POST, &format!("/flood?{number}"), endless());
+            match client.begin(ask).await {
+                Ok(answer) => drop(answers.spawn(answer)),
+                Err(_) => break,
+            }
+        }
+        clients.push(client);
+    }
+    until("memory is short", || async { (count(&gate, "held_bodies").await > 100.0).then_some(()) }).await;
+    let others = others(&gate).await;
+    // Those that find no room in time are told so, and their memory is there for others.
+    let mut given_up = 0;
+    while given_up < 50 {
+        let ended = within("an answer", answers.join_next()).await.expect("more are under way").unwrap();
+        if let Ok(answer) = ended {
+            assert_eq!(
+                (answer.status().as_u16(), &answer.headers()["retry-after"]),
+                (503, &"1".parse().unwrap())
+            );
+            given_up += 1;
+        }
+    }
+    drop((clients, answers));
+    over(gate, rest, others).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures how far a flood overshoots the ceiling; docs/operations.md has the figures"]
-async fn many_clients_that_read_nothing() {
-    let (large, one) = (large(usize::MAX).await, Backend::echo("one").await);
-    endure(endless(&large, &one).top(&format!("overload: {{memory: {CEILING}B}}")), &large).await;
+async fn many_clients_that_send_what_nobody_takes() {
+    endure_uploads(false, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clients_that_send_what_nobody_takes_over_http2() {
+    endure_uploads(true, 4).await;
 }
