@@ -1,4 +1,4 @@
-//! Unary gRPC calls that a filter makes.
+//! Unary gRPC calls that a filter makes. Streams are in `grpc_stream.rs`.
 
 use std::fmt;
 use std::time::Duration;
@@ -73,7 +73,7 @@ impl GrpcCall {
         self
     }
 
-    /// Makes the call with this message and waits for the answer.
+    /// Makes the call with this message and waits for the answer. Whoever waits no longer has cancelled it.
     ///
     /// # Errors
     /// The call ended with a status other than OK, or with a message of another type; [`GrpcError`] says which.
@@ -126,12 +126,18 @@ pub struct GrpcError {
 }
 
 impl GrpcError {
+    /// Somebody gave it up.
+    pub const CANCELLED: u32 = 1;
     /// It took longer than its timeout.
     pub const DEADLINE_EXCEEDED: u32 = 4;
     /// What was asked for does not exist.
     pub const NOT_FOUND: u32 = 5;
     /// The caller may not do that.
     pub const PERMISSION_DENIED: u32 = 7;
+    /// There is too much of something.
+    pub const RESOURCE_EXHAUSTED: u32 = 8;
+    /// It is too late for that, or too early.
+    pub const FAILED_PRECONDITION: u32 = 9;
     /// There is no such method.
     pub const UNIMPLEMENTED: u32 = 12;
     /// Something is broken: also an answer that cannot be decoded.
@@ -142,7 +148,12 @@ impl GrpcError {
     pub const UNAUTHENTICATED: u32 = 16;
 
     #[cold]
-    fn refused(status: Status) -> Self {
+    pub(crate) fn new(status: u32, message: &str) -> Self {
+        Self { status, message: message.to_owned() }
+    }
+
+    #[cold]
+    pub(crate) fn refused(status: Status) -> Self {
         Self { status: Self::UNAVAILABLE, message: format!("the host did not make the call: {status}") }
     }
 

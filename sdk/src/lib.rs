@@ -35,7 +35,7 @@
 //! ```
 //!
 //! Where to go from here: [`Filter`] has the callbacks, [`Exchange`] what they see ([`TcpFilter`] and
-//! [`Connection`] of TCP), [`Call`] and [`GrpcCall`] ask others,
+//! [`Connection`] of TCP), [`Call`], [`GrpcCall`] and [`GrpcStream`] ask others,
 //! [`Body`] reads and changes bodies, [`SharedMap`] is seen by all workers, [`metric`] counts, and `testing` runs a filter in
 //! `cargo test`. The guide is `docs/writing-filters.md`.
 #![deny(missing_docs)]
@@ -62,6 +62,7 @@ mod error;
 mod exchange;
 mod filter;
 mod grpc;
+mod grpc_stream;
 mod headers;
 mod hold;
 mod host;
@@ -88,6 +89,7 @@ pub use error::{Outcome, Refused, Stop};
 pub use exchange::Exchange;
 pub use filter::Filter;
 pub use grpc::{GrpcCall, GrpcError};
+pub use grpc_stream::{GrpcStream, OpenGrpcStream};
 pub use headers::{Headers, Pairs};
 pub use host::Status;
 /// Makes `impl Filter for T` or `impl TcpFilter for T` the module's filter.

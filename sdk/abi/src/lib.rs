@@ -10,6 +10,7 @@
 use prost::Message;
 
 mod callbacks;
+mod cancel;
 mod encode;
 mod kv;
 mod log;
@@ -17,6 +18,7 @@ mod throttle;
 mod verify;
 
 pub use callbacks::Callbacks;
+pub use cancel::Cancel;
 pub use encode::Encode;
 pub use kv::{KvAdd, KvAnswer, KvGet, KvOperation, KvRemove, KvRequest, KvSet};
 pub use log::{CLAIMABLE_FLAGS, LogEntry, LogField, is_log_field_name};
@@ -90,6 +92,12 @@ pub mod function {
     /// The answer is one byte: 1 if the signature is the key's, else 0. `BAD_ARGUMENT` (2): the message does not decode, or
     /// the key is none for this algorithm. `UNIMPLEMENTED` (12): the host does not know the algorithm.
     pub const VERIFY: &str = "meshgate.verify";
+
+    /// Ends a gRPC call or stream as `proxy_grpc_cancel` does, but its end is told: `proxy_on_grpc_close` with the status 1
+    /// (CANCELLED) comes soon, and nothing before it. Argument: [`Cancel`](crate::Cancel); the answer is empty.
+    ///
+    /// `BAD_ARGUMENT` (2): the message does not decode, or there is no such call or stream of this plugin.
+    pub const CANCEL: &str = "meshgate.cancel";
 }
 
 /// Ids of the events that a host tells by `proxy_on_foreign_function`. Their messages are the buffer 8.

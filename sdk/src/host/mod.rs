@@ -114,6 +114,15 @@ pub(crate) struct GrpcCall<'a> {
     pub(crate) timeout: Duration,
 }
 
+/// A gRPC stream.
+#[derive(Clone, Debug)]
+pub(crate) struct GrpcOpening<'a> {
+    pub(crate) cluster: &'a str,
+    pub(crate) service: &'a str,
+    pub(crate) method: &'a str,
+    pub(crate) metadata: Vec<(&'a str, &'a [u8])>,
+}
+
 /// A local response, in the ABI's form.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LocalResponse<'a> {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    BufferType, Direction, GrpcCall, HttpCall, LocalResponse, LogLevel, MapType, MetricType, Status,
+    BufferType, Direction, GrpcCall, GrpcOpening, HttpCall, LocalResponse, LogLevel, MapType, MetricType, Status,
 };
 use crate::testing::world::{World, current};
 
@@ -146,6 +146,22 @@ pub(crate) fn http_call(call: HttpCall<'_>) -> Result<u32, Status> {
 
 pub(crate) fn grpc_call(call: GrpcCall<'_>) -> Result<u32, Status> {
     current(|world| world.grpc_call(call)).unwrap_or(Err(Status::new(4)))
+}
+
+pub(crate) fn grpc_stream(opening: GrpcOpening<'_>) -> Result<u32, Status> {
+    current(|world| world.grpc_stream(opening)).unwrap_or(Err(Status::new(4)))
+}
+
+pub(crate) fn grpc_send(id: u32, message: &[u8]) -> Result<(), Status> {
+    read(|world| world.grpc_send(id, message))
+}
+
+pub(crate) fn grpc_close(id: u32) -> Result<(), Status> {
+    read(|world| world.grpc_close(id))
+}
+
+pub(crate) fn grpc_cancel(id: u32) -> Result<(), Status> {
+    read(|world| world.grpc_cancel(id))
 }
 
 pub(crate) fn status_message() -> Result<Vec<u8>, Status> {

@@ -15,7 +15,7 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::Status as Known;
 
 use super::{
-    BufferType, Direction, GrpcCall, HttpCall, LocalResponse, LogLevel, MapType, MetricType, Status,
+    BufferType, Direction, GrpcCall, GrpcOpening, HttpCall, LocalResponse, LogLevel, MapType, MetricType, Status,
 };
 
 #[link(wasm_import_module = "env")]
@@ -104,6 +104,13 @@ unsafe extern "C" {
     fn proxy_enqueue_shared_queue(id: u32, item: *const u8, item_size: usize) -> u32;
     /// To the crate an empty item and none are one.
     fn proxy_dequeue_shared_queue(id: u32, item: *mut *mut u8, item_size: *mut usize) -> u32;
+    /// The crate panics about all but what hosts answer to a sound id, and a stream may be let go of when its plugin is no
+    /// longer there.
+    fn proxy_grpc_send(id: u32, message: *const u8, message_size: usize, end: u32) -> u32;
+    /// As for sending.
+    fn proxy_grpc_close(id: u32) -> u32;
+    /// As for sending.
+    fn proxy_grpc_cancel(id: u32) -> u32;
     /// The crate panics about words that are not UTF-8, and they are the called server's.
     fn proxy_get_status(code: *mut u32, message: *mut *mut u8, size: *mut usize) -> u32;
 }
@@ -315,6 +322,30 @@ pub(crate) fn grpc_call(call: GrpcCall<'_>) -> Result<u32, Status> {
     let GrpcCall { cluster, service, method, metadata, message, timeout } = call;
     hostcalls::dispatch_grpc_call(cluster, service, method, metadata, Some(message), timeout)
         .map_err(numbered)
+}
+
+/// The stream's id. The crate notes which context it belongs to.
+pub(crate) fn grpc_stream(opening: GrpcOpening<'_>) -> Result<u32, Status> {
+    let GrpcOpening { cluster, service, method, metadata } = opening;
+    hostcalls::open_grpc_stream(cluster, service, method, metadata).map_err(numbered)
+}
+
+/// BAD_ARGUMENT: too much waits to be sent, or our side has ended. NOT_FOUND: there is no such stream any more.
+pub(crate) fn grpc_send(id: u32, message: &[u8]) -> Result<(), Status> {
+    // SAFETY: pointer and size are those of `message`.
+    check(unsafe { proxy_grpc_send(id, message.as_ptr(), message.len(), 0) })
+}
+
+/// Our side of a stream ends.
+pub(crate) fn grpc_close(id: u32) -> Result<(), Status> {
+    // SAFETY: it takes no pointers.
+    check(unsafe { proxy_grpc_close(id) })
+}
+
+/// Nothing more comes of a call or stream.
+pub(crate) fn grpc_cancel(id: u32) -> Result<(), Status> {
+    // SAFETY: it takes no pointers.
+    check(unsafe { proxy_grpc_cancel(id) })
 }
 
 /// The words beside the status with which a gRPC call ended.

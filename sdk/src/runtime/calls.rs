@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ids::{self, IdMap};
 use super::slot::Slot;
-use super::{current, timers};
+use super::{current, grpc_streams, timers};
 use crate::host::{self, BufferType, MapType, Status};
 
 /// What came back from an HTTP call, as the host gave it: no pairs at all mean that there was no response.
@@ -51,12 +51,16 @@ pub(crate) fn http(token: u32) -> impl Future<Output = HttpReply> {
     wait(slot, Entry { token, forget: |token| drop(HTTP.with_borrow_mut(|calls| calls.remove(&token))) })
 }
 
-/// As [`http`], for a gRPC call. One that nobody waits for any more runs on until its timeout: were it cancelled, the crate
-/// would keep its token for ever.
+/// As [`http`], for a gRPC call, which is cancelled when nobody waits for it any more.
 pub(crate) fn grpc(token: u32) -> impl Future<Output = GrpcReply> {
     let (slot, waiting) = Waiting::new();
     GRPC.with_borrow_mut(|calls| calls.insert(token, waiting));
-    wait(slot, Entry { token, forget: |token| drop(GRPC.with_borrow_mut(|calls| calls.remove(&token))) })
+    let forget = |token| {
+        if GRPC.with_borrow_mut(|calls| calls.remove(&token)).is_some() {
+            grpc_streams::cancel_call(token);
+        }
+    };
+    wait(slot, Entry { token, forget })
 }
 
 async fn wait<T>(slot: Slot<T>, entry: Entry) -> T {

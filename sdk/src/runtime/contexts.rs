@@ -4,6 +4,7 @@
 use proxy_wasm::traits::{Context, HttpContext, RootContext, StreamContext};
 use proxy_wasm::types::{Action, ContextType, PeerType};
 
+use super::grpc_streams::Part;
 use super::kind::{Both, Http, Kind, Tcp};
 use super::{Root, Session, Stream};
 use crate::filter::Filter;
@@ -35,18 +36,41 @@ fn report_panics() {
     std::panic::set_hook(Box::new(|panic| line(Level::Critical, &panic.to_string())));
 }
 
+/// The callbacks in which calls and streams are answered, which the crate makes on the context that began them.
+macro_rules! answers {
+    () => {
+        fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, trailers: usize) {
+            self.http_call_response(token, headers, body, trailers);
+        }
+
+        fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
+            self.grpc_call_response(token, status, size);
+        }
+
+        fn on_grpc_stream_initial_metadata(&mut self, id: u32, count: u32) {
+            self.grpc_stream(id, Part::Metadata(count as usize));
+        }
+
+        fn on_grpc_stream_message(&mut self, id: u32, size: usize) {
+            self.grpc_stream(id, Part::Message(size));
+        }
+
+        fn on_grpc_stream_trailing_metadata(&mut self, id: u32, count: u32) {
+            self.grpc_stream(id, Part::Trailers(count as usize));
+        }
+
+        fn on_grpc_stream_close(&mut self, id: u32, status: u32) {
+            self.grpc_stream(id, Part::Closed(status));
+        }
+    };
+}
+
 impl<K: Kind> Context for Root<K> {
     fn on_done(&mut self) -> bool {
         self.end()
     }
 
-    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, trailers: usize) {
-        self.http_call_response(token, headers, body, trailers);
-    }
-
-    fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
-        self.grpc_call_response(token, status, size);
-    }
+    answers!();
 }
 
 impl<F: Filter> RootContext for Root<Http<F>> {
@@ -128,13 +152,7 @@ fn is_http() -> bool {
 }
 
 impl<F: Filter> Context for Stream<F> {
-    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, trailers: usize) {
-        self.http_call_response(token, headers, body, trailers);
-    }
-
-    fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
-        self.grpc_call_response(token, status, size);
-    }
+    answers!();
 
     fn on_foreign_function(&mut self, function: u32, size: usize) {
         self.foreign_function(function, size);
@@ -172,13 +190,7 @@ impl<F: Filter> HttpContext for Stream<F> {
 }
 
 impl<F: TcpFilter> Context for Session<F> {
-    fn on_http_call_response(&mut self, token: u32, headers: usize, body: usize, trailers: usize) {
-        self.http_call_response(token, headers, body, trailers);
-    }
-
-    fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
-        self.grpc_call_response(token, status, size);
-    }
+    answers!();
 }
 
 impl<F: TcpFilter> StreamContext for Session<F> {

@@ -7,6 +7,7 @@ pub(crate) mod calls;
 #[cfg(target_arch = "wasm32")]
 mod contexts;
 pub(crate) mod current;
+pub(crate) mod grpc_streams;
 pub(crate) mod half;
 mod ids;
 pub(crate) mod kind;

@@ -12,7 +12,7 @@ use super::half::{Half, Stage};
 use super::ids::{self, IdMap};
 use super::kind::{Kind, Subject};
 use super::task::{self, Task, Wakeup};
-use super::{calls, current, timers};
+use super::{calls, current, grpc_streams, timers};
 use crate::body::{Body, Carries, Wants};
 use crate::config::{self, ConfigError};
 use crate::error::{Outcome, Stop};
@@ -158,6 +158,13 @@ impl<K: Kind> Root<K> {
         self.0.settle(self.0.context);
     }
 
+    /// `proxy_on_grpc_receive` and its like, of a stream that was opened in a callback of this context.
+    pub(crate) fn grpc_stream(&self, id: u32, part: grpc_streams::Part) {
+        self.enter();
+        grpc_streams::received(id, part);
+        self.0.settle(self.0.context);
+    }
+
     fn enter(&self) {
         current::enter(self.0.context, self.0.context);
     }
@@ -256,6 +263,13 @@ impl<F> Plugin<F> {
         next.last().filter(|_| next.len() == ROUND).map(|(context, _)| *context)
     }
 
+    /// `proxy_on_grpc_receive` and its like, of a stream that was opened in a callback of this stream context.
+    pub(super) fn grpc_stream(&self, subject: &impl Subject, id: u32, part: grpc_streams::Part) {
+        self.enter(subject);
+        grpc_streams::received(id, part);
+        self.settle(subject.context());
+    }
+
     /// A callback that nobody waits for.
     pub(super) fn tell(&self, subject: &impl Subject, tell: impl FnOnce()) {
         self.enter(subject);
@@ -271,6 +285,7 @@ impl<F> Plugin<F> {
             self.waiting.borrow_mut().remove(&context);
             calls::abandon(context);
         }
+        grpc_streams::abandon(context);
         current::leave(self.context, context);
         self.settle(context);
     }

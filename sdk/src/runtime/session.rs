@@ -7,8 +7,8 @@ use std::task::Poll;
 use super::half::{Half, Stage};
 use super::kind::{Kind, Subject};
 use super::plugin::{Plugin, Root, Ticks, meanwhile};
-use super::run;
 use super::task::has;
+use super::{grpc_streams, run};
 use crate::error::{Outcome, Stop};
 use crate::host::{self, Action, Direction, Status};
 use crate::log::{Level, line};
@@ -94,6 +94,11 @@ impl<F: TcpFilter> Session<F> {
     /// `proxy_on_grpc_receive` and `proxy_on_grpc_close`, of such a call.
     pub(crate) fn grpc_call_response(&self, token: u32, status: u32, size: usize) {
         self.plugin.grpc_call_response(&*self.connection, token, status, size);
+    }
+
+    /// `proxy_on_grpc_receive` and its like, of a stream that was opened in a callback of this context.
+    pub(crate) fn grpc_stream(&self, id: u32, part: grpc_streams::Part) {
+        self.plugin.grpc_stream(&*self.connection, id, part);
     }
 
     /// `proxy_on_log`

@@ -10,7 +10,7 @@ use std::task::Poll;
 use super::half::{Half, Stage};
 use super::kind::{Kind, Subject};
 use super::plugin::{Plugin, Root, meanwhile};
-use super::run;
+use super::{grpc_streams, run};
 use super::task::has;
 use crate::attempts;
 use crate::error::{Outcome, Stop};
@@ -123,6 +123,11 @@ impl<F: Filter> Stream<F> {
     /// `proxy_on_grpc_receive` and `proxy_on_grpc_close`, of such a call.
     pub(crate) fn grpc_call_response(&self, token: u32, status: u32, size: usize) {
         self.plugin.grpc_call_response(&*self.exchange, token, status, size);
+    }
+
+    /// `proxy_on_grpc_receive` and its like, of a stream that was opened in a callback of this context.
+    pub(crate) fn grpc_stream(&self, id: u32, part: grpc_streams::Part) {
+        self.plugin.grpc_stream(&*self.exchange, id, part);
     }
 
     /// `proxy_on_foreign_function`

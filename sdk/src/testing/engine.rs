@@ -62,6 +62,12 @@ pub trait Engine {
     /// Delivers what became of a call.
     fn answer(&mut self, call: u32, response: &Response);
 
+    /// What the filter has done with gRPC streams since it was asked last, in order, and with which.
+    fn streams(&mut self) -> Vec<(u32, StreamDid)>;
+
+    /// Delivers what comes on a gRPC stream.
+    fn receive(&mut self, stream: u32, part: &StreamPart);
+
     /// How often the filter wants to be woken from now on, if at all; `None` if it has not said so since it was asked last.
     fn timer(&mut self) -> Option<Option<Duration>>;
 
@@ -188,4 +194,35 @@ pub struct StartedCall {
     pub request: Request,
     /// How long it may take.
     pub timeout: Option<Duration>,
+}
+
+/// What a filter did with a gRPC stream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StreamDid {
+    /// It opened it.
+    Opened {
+        /// Where to.
+        cluster: String,
+        /// With this request, which has no body.
+        request: Request,
+    },
+    /// It sent a message.
+    Sent(Vec<u8>),
+    /// It ended its side.
+    Ended,
+    /// It cancelled it.
+    Cancelled,
+}
+
+/// What comes on a gRPC stream. The host tells of it in this order, and of metadata even where there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StreamPart {
+    /// Before the first message.
+    Metadata(Fields),
+    /// A message.
+    Message(Vec<u8>),
+    /// After the last message.
+    Trailers(Fields),
+    /// The end: a status, and words beside it.
+    Closed(u32, String),
 }

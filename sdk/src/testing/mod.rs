@@ -41,12 +41,15 @@
 //! that host: [`Proxy::with`] takes any [`Engine`].
 #![expect(clippy::panic, reason = "a test fails by a panic")]
 
+mod calls;
 mod connected;
+mod done;
 mod engine;
 mod message;
 mod native;
 mod shared;
 mod simulated;
+mod streams;
 mod tries;
 pub(crate) mod world;
 
@@ -55,9 +58,12 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use self::connected::Connected;
-pub use self::engine::{Engine, Part, Said, StartedCall, Verdict, Way};
+pub use self::done::{Begun, Done};
+pub use self::engine::{Engine, Part, Said, StartedCall, StreamDid, StreamPart, Verdict, Way};
 pub use self::message::{Client, Failure, Fields, Request, Response};
 use self::native::Native;
+use self::streams::{Side, StreamServer};
+pub use self::streams::{ServerStream, StreamEvent};
 use crate::filter::Filter;
 use crate::runtime::{Http, Tcp};
 use crate::tcp::TcpFilter;
@@ -75,13 +81,24 @@ pub struct Proxy {
     engine: Box<dyn Engine>,
     configuration: String,
     servers: HashMap<String, Server>,
+    stream_servers: HashMap<String, StreamServer>,
     endpoint: Server,
     now: SystemTime,
     /// When the filter is to be woken next, and how often.
     timer: Option<(SystemTime, Duration)>,
-    /// Calls whose outcome is decided, and when it is there.
-    waiting: Vec<(SystemTime, u32, Response)>,
+    /// What calls and streams are answered, and when it is there.
+    waiting: Vec<(SystemTime, u32, Due)>,
     calls: Vec<(String, Request)>,
+    /// The servers' sides of streams under way.
+    streams: HashMap<u32, Side>,
+}
+
+/// What is to come for a filter.
+enum Due {
+    /// Of a call.
+    Answer(Response),
+    /// Of a stream.
+    Part(StreamPart),
 }
 
 impl Proxy {
@@ -161,11 +178,13 @@ impl Proxy {
             engine: Box::new(engine),
             configuration: configuration.to_owned(),
             servers: HashMap::new(),
+            stream_servers: HashMap::new(),
             endpoint: Box::new(|_| Response::new(200)),
             now: UNIX_EPOCH + START,
             timer: None,
             waiting: Vec::new(),
             calls: Vec::new(),
+            streams: HashMap::new(),
         };
         proxy.engine.set_time(proxy.now);
         proxy.engine.start(configuration)?;
@@ -178,6 +197,7 @@ impl Proxy {
     /// The filter refuses its configuration now.
     pub fn restart(&mut self) {
         self.waiting.clear();
+        self.streams.clear();
         if let Err(reason) = self.engine.start(&self.configuration) {
             panic!("the filter does not start again: {reason}");
         }
@@ -198,8 +218,13 @@ impl Proxy {
     /// Says how a cluster answers, both the filter's calls and requests that the filter routes there.
     pub fn upstream(&mut self, cluster: &str, server: impl FnMut(&Request) -> Response + 'static) {
         self.servers.insert(cluster.to_owned(), Box::new(server));
-        let mut names: Vec<_> = self.servers.keys().cloned().collect();
+        self.tell_clusters();
+    }
+
+    fn tell_clusters(&mut self) {
+        let mut names: Vec<_> = self.servers.keys().chain(self.stream_servers.keys()).cloned().collect();
         names.sort();
+        names.dedup();
         self.engine.set_clusters(names);
     }
 
@@ -411,8 +436,9 @@ impl Proxy {
                 response = Response::timeout().after(timeout.unwrap_or_default());
             }
             self.calls.push((cluster, request));
-            self.waiting.push((self.now + response.after, id, response));
+            self.waiting.push((self.now + response.after, id, Due::Answer(response)));
         }
+        self.look_at_streams();
     }
 
     /// When something happens next.
@@ -434,8 +460,16 @@ impl Proxy {
     fn run(&mut self, time: SystemTime) {
         self.set_time(time);
         if let Some(position) = self.waiting.iter().position(|(at, ..)| *at <= time) {
-            let (_, call, response) = self.waiting.remove(position);
-            self.engine.answer(call, &response);
+            let (_, id, due) = self.waiting.remove(position);
+            match due {
+                Due::Answer(response) => self.engine.answer(id, &response),
+                Due::Part(part) => {
+                    self.engine.receive(id, &part);
+                    if matches!(part, StreamPart::Closed(..)) {
+                        self.streams.remove(&id);
+                    }
+                }
+            }
         } else if let Some((at, period)) = self.timer
             && at <= time
         {
@@ -453,83 +487,5 @@ impl Proxy {
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy").field("now", &self.now).finish_non_exhaustive()
-    }
-}
-
-/// A request whose head went into the filter: see [`Proxy::begin`].
-#[must_use = "it waits to be finished or given up"]
-#[derive(Debug)]
-pub struct Begun {
-    exchange: u32,
-    request: Request,
-    verdict: Verdict,
-    began: SystemTime,
-}
-
-/// What became of a request: see [`Proxy::send`].
-#[derive(Clone, Debug)]
-pub struct Done {
-    response: Response,
-    upstream: Option<Request>,
-    took: Duration,
-    said: Said,
-}
-
-impl Done {
-    /// The status that the client got.
-    pub fn status(&self) -> u16 {
-        self.response.status()
-    }
-
-    /// The first value of a field of the response that the client got.
-    pub fn header(&self, name: &str) -> Option<String> {
-        self.response.field(name)
-    }
-
-    /// The body that the client got, as text.
-    pub fn text(&self) -> String {
-        self.response.text()
-    }
-
-    /// Whether the client got no response, since the filter has broken the exchange off.
-    pub fn was_reset(&self) -> bool {
-        self.response.failure() == Some(Failure::Reset)
-    }
-
-    /// The response that the client got.
-    pub fn response(&self) -> &Response {
-        &self.response
-    }
-
-    /// The request as the endpoint got it; `None` if the filter answered.
-    pub fn upstream(&self) -> Option<&Request> {
-        self.upstream.as_ref()
-    }
-
-    /// How long it took, by the filter's clock.
-    pub fn took(&self) -> Duration {
-        self.took
-    }
-
-    /// The letters of the response flags that the filter set, in their order.
-    pub fn flags(&self) -> Vec<&str> {
-        self.said.flags.iter().map(String::as_str).collect()
-    }
-
-    /// The coding that the filter chose for the response's body, and its level; the body itself is as it was.
-    pub fn encoding(&self) -> Option<(String, u32)> {
-        self.said.encoding.clone()
-    }
-
-    /// The speed that the filter chose for the response's body, in bytes per second; 0 if it chose none. The body itself takes
-    /// no time.
-    pub fn throttle(&self) -> u64 {
-        self.said.throttle
-    }
-
-    /// A field that the filter added to the exchange's entry in the access log.
-    pub fn log_field(&self, name: &str) -> Option<String> {
-        let found = self.said.fields.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| crate::headers::text(value.clone()))
     }
 }

@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use meshgate_abi::{Attempt, Attempts, Retry, event};
 use prost::Message;
 
-use super::engine::{Engine, Part, Said, StartedCall, Verdict, Way};
+use super::engine::{Engine, Part, Said, StartedCall, StreamDid, StreamPart, Verdict, Way};
 use super::message::{Client, Failure, Fields, Request, Response};
 use super::simulated::{Callback, Simulated};
 use super::world::{Stream, World, next_id, within};
 use crate::host::{Action, Direction, MapType};
-use crate::runtime::Root;
+use crate::runtime::{Root, grpc_streams};
 
 /// One worker with one filter.
 pub(crate) struct Native<K: Simulated> {
@@ -261,6 +261,39 @@ impl<K: Simulated> Engine for Native<K> {
         self.world.borrow_mut().reply = None;
     }
 
+    fn streams(&mut self) -> Vec<(u32, StreamDid)> {
+        self.world.borrow_mut().take_streams()
+    }
+
+    fn receive(&mut self, stream: u32, part: &StreamPart) {
+        let (reply, part) = match part {
+            StreamPart::Metadata(fields) => {
+                (Response::received(fields.clone(), Vec::new(), Fields::new()), grpc_streams::Part::Metadata(fields.len()))
+            }
+            StreamPart::Message(message) => (
+                Response::received(Fields::new(), message.clone(), Fields::new()),
+                grpc_streams::Part::Message(message.len()),
+            ),
+            StreamPart::Trailers(fields) => (
+                Response::received(Fields::new(), Vec::new(), fields.clone()),
+                grpc_streams::Part::Trailers(fields.len()),
+            ),
+            StreamPart::Closed(status, words) => {
+                (Response::grpc_status(*status, words), grpc_streams::Part::Closed(*status))
+            }
+        };
+        let mut world = self.world.borrow_mut();
+        let Some(made_by) = world.receives(stream, matches!(part, grpc_streams::Part::Closed(_))) else { return };
+        world.reply = Some(reply);
+        drop(world);
+        self.delivered_to(
+            made_by,
+            |context| K::grpc_stream(context, stream, part),
+            |root| root.grpc_stream(stream, part),
+        );
+        self.world.borrow_mut().reply = None;
+    }
+
     fn timer(&mut self) -> Option<Option<Duration>> {
         self.world.borrow_mut().timer.take()
     }
@@ -324,6 +357,10 @@ impl<K: Simulated> Native<K> {
     /// As the `proxy-wasm` crate does: to the context in whose callback the call was made, if it is still there.
     fn delivered(&self, call: u32, stream: impl FnOnce(&K::Context), root: impl FnOnce(&Root<K>)) {
         let Some(made_by) = self.world.borrow_mut().made_by.remove(&call) else { return };
+        self.delivered_to(made_by, stream, root);
+    }
+
+    fn delivered_to(&self, made_by: u32, stream: impl FnOnce(&K::Context), root: impl FnOnce(&Root<K>)) {
         match (self.streams.get(&made_by), &self.root) {
             (Some(known), _) => self.callback(made_by, || stream(known)),
             (None, Some(known)) if made_by == self.plugin => self.callback(made_by, || root(known)),

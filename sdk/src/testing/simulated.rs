@@ -3,6 +3,7 @@
 use super::engine::Way;
 use crate::filter::Filter;
 use crate::host::Action;
+use crate::runtime::grpc_streams::Part;
 use crate::runtime::{Http, Kind, Root, Session, Stream, Tcp};
 use crate::tcp::{ClosedBy, TcpFilter};
 
@@ -59,6 +60,8 @@ pub(crate) trait Simulated: Kind {
     fn http_call_response(context: &Self::Context, token: u32, headers: usize, body: usize, trailers: usize);
 
     fn grpc_call_response(context: &Self::Context, token: u32, status: u32, size: usize);
+
+    fn grpc_stream(context: &Self::Context, id: u32, part: Part);
 }
 
 impl<F: Filter> Simulated for Http<F> {
@@ -89,6 +92,10 @@ impl<F: Filter> Simulated for Http<F> {
 
     fn grpc_call_response(context: &Stream<F>, token: u32, status: u32, size: usize) {
         context.grpc_call_response(token, status, size);
+    }
+
+    fn grpc_stream(context: &Stream<F>, id: u32, part: Part) {
+        context.grpc_stream(id, part);
     }
 }
 
@@ -121,5 +128,9 @@ impl<F: TcpFilter> Simulated for Tcp<F> {
 
     fn grpc_call_response(context: &Session<F>, token: u32, status: u32, size: usize) {
         context.grpc_call_response(token, status, size);
+    }
+
+    fn grpc_stream(context: &Session<F>, id: u32, part: Part) {
+        context.grpc_stream(id, part);
     }
 }

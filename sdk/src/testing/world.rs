@@ -8,15 +8,16 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use meshgate_abi::{
-    Attempts, Encode, LogEntry, MetricType, Retry, RouteDecision, Series, Throttle, function,
+    Attempts, Cancel, Encode, LogEntry, MetricType, Retry, RouteDecision, Series, Throttle, function,
 };
 use prost::Message;
 
-use super::engine::{Said, StartedCall};
-use super::message::{Fields, Request, Response};
+use super::calls::OpenStream;
+use super::engine::{Said, StartedCall, StreamDid};
+use super::message::{Fields, Response};
 use super::shared::{Hold, SharedValues};
 use crate::headers::Pairs;
-use crate::host::{BufferType, Direction, GrpcCall, HttpCall, LocalResponse, MapType, Status};
+use crate::host::{BufferType, Direction, LocalResponse, MapType, Status};
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<RefCell<World>>>> = const { RefCell::new(None) };
@@ -96,6 +97,9 @@ pub(crate) struct World {
     pub(crate) calls: Vec<StartedCall>,
     /// Which of all calls are gRPC's.
     pub(crate) grpc_calls: HashSet<u32>,
+    pub(super) grpc_streams: HashMap<u32, OpenStream>,
+    /// What was done with them since somebody looked.
+    pub(super) streams_did: Vec<(u32, StreamDid)>,
     /// The message of the event that is being delivered.
     pub(crate) event: Vec<u8>,
     /// The call's response that is being delivered.
@@ -191,8 +195,8 @@ impl World {
 
     pub(crate) fn map(&mut self, map: MapType) -> Option<&Fields> {
         match map {
-            MapType::HttpCallResponseHeaders => self.reply.as_ref().map(|reply| &reply.head),
-            MapType::HttpCallResponseTrailers => self.reply.as_ref().map(|reply| &reply.tail),
+            MapType::HttpCallResponseHeaders | MapType::GrpcReceiveInitialMetadata => self.reply.as_ref().map(|reply| &reply.head),
+            MapType::HttpCallResponseTrailers | MapType::GrpcReceiveTrailingMetadata => self.reply.as_ref().map(|reply| &reply.tail),
             map => self.stream()?.maps.get(map as usize)?.as_ref(),
         }
     }
@@ -369,6 +373,10 @@ impl World {
                 self.stream().ok_or(Status::BAD_ARGUMENT)?.said.throttle = throttle.bytes_per_second;
                 Ok(Vec::new())
             }
+            function::CANCEL => {
+                let Cancel { call } = Cancel::decode(argument).map_err(|_| Status::BAD_ARGUMENT)?;
+                self.cancel(call).map(|()| Vec::new())
+            }
             function::LOG => {
                 let entry = LogEntry::decode(argument).map_err(|_| Status::BAD_ARGUMENT)?;
                 let stream = self.stream().ok_or(Status::BAD_ARGUMENT)?;
@@ -464,45 +472,9 @@ impl World {
         let index = (id as usize).checked_sub(1).ok_or(Status::NOT_FOUND)?;
         self.queues.get_mut(index).map(|(_, items)| items).ok_or(Status::NOT_FOUND)
     }
-
-    pub(crate) fn http_call(&mut self, call: HttpCall<'_>) -> Result<u32, Status> {
-        let head: Fields =
-            call.headers.iter().map(|(name, value)| (canonical(name), value.as_bytes().to_vec())).collect();
-        let complete =
-            [":method", ":path", ":authority"].iter().all(|name| head.iter().any(|(known, _)| known == name));
-        if !complete || !self.clusters.iter().any(|name| name == call.cluster) {
-            return Err(Status::BAD_ARGUMENT);
-        }
-        Ok(self.begin(call.cluster, Request::received(head, call.body.to_vec(), Vec::new()), call.timeout))
-    }
-
-    pub(crate) fn grpc_call(&mut self, call: GrpcCall<'_>) -> Result<u32, Status> {
-        if !self.clusters.iter().any(|name| name == call.cluster) {
-            return Err(Status::new(4));
-        }
-        let path = format!("/{}/{}", call.service, call.method);
-        let mut request = Request::post(&path, call.message).header(":authority", call.cluster);
-        request = request.header("content-type", "application/grpc");
-        request.head.extend(call.metadata.iter().map(|(name, value)| (canonical(name), value.to_vec())));
-        let id = self.begin(call.cluster, request, call.timeout);
-        self.grpc_calls.insert(id);
-        Ok(id)
-    }
-
-    fn begin(&mut self, cluster: &str, request: Request, timeout: Duration) -> u32 {
-        let id = next_id();
-        self.made_by.insert(id, self.active);
-        self.calls.push(StartedCall { id, cluster: cluster.to_owned(), request, timeout: Some(timeout) });
-        id
-    }
-
-    pub(crate) fn status_message(&self) -> Vec<u8> {
-        let message = self.reply.as_ref().and_then(|reply| reply.field("grpc-message"));
-        message.unwrap_or_default().into_bytes()
-    }
 }
 
-fn canonical(name: &str) -> String {
+pub(super) fn canonical(name: &str) -> String {
     let name = name.to_ascii_lowercase();
     if name == "host" { ":authority".to_owned() } else { name }
 }

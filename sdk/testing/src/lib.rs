@@ -16,6 +16,7 @@
 
 mod convert;
 mod exchange;
+mod grpc;
 mod worker;
 
 use std::cell::RefCell;
@@ -28,7 +29,8 @@ use std::time::{Duration, SystemTime};
 use meshgate_abi::{Attempt, Attempts, Retry, event};
 use meshgate_sdk::ClosedBy;
 use meshgate_sdk::testing::{
-    Client, Engine, Failure, Fields, Part, Request, Response, Said, StartedCall, Verdict, Way,
+    Client, Engine, Failure, Fields, Part, Request, Response, Said, StartedCall, StreamDid, StreamPart,
+    Verdict, Way,
 };
 use meshgate_wasm::{
     BodyAction, CallFailure, EngineError, EngineOptions, GrpcStatus, HeadersAction, HttpStream, Module,
@@ -326,11 +328,13 @@ impl Engine for RealHost {
     }
 
     fn calls(&mut self) -> Vec<StartedCall> {
+        grpc::tell_cancelled(self.worker.grpc());
         self.worker.take_calls()
     }
 
     fn answer(&mut self, call: u32, response: &Response) {
-        if let Some(events) = self.worker.take_grpc(call) {
+        let events = self.worker.grpc().borrow_mut().take(call);
+        if let Some(events) = events {
             let status = |(code, words): (u32, String)| GrpcStatus { code, message: words.into() };
             events.answer(response.grpc_outcome().map(Into::into).map_err(status));
             return;
@@ -344,6 +348,14 @@ impl Engine for RealHost {
         if let Some(reply) = self.worker.take_reply(call) {
             reply.deliver(outcome);
         }
+    }
+
+    fn streams(&mut self) -> Vec<(u32, StreamDid)> {
+        self.worker.grpc().borrow_mut().take_did()
+    }
+
+    fn receive(&mut self, stream: u32, part: &StreamPart) {
+        grpc::receive(self.worker.grpc(), stream, part);
     }
 
     fn timer(&mut self) -> Option<Option<Duration>> {

@@ -10,21 +10,21 @@ use meshgate_abi::{
 };
 use meshgate_sdk::testing::{Request, StartedCall};
 use meshgate_wasm::{
-    CallError, ForeignCaller, GrpcEvents, GrpcKind, GrpcRequest, GrpcSendError, GrpcSender, Host, HttpCall,
-    HttpCallReply, LogLevel, MetricKind, PluginSpec, SeriesSpec, Status, TickHandle, VmError,
+    CallError, ForeignCaller, GrpcEvents, GrpcRequest, GrpcSender, Host, HttpCall, HttpCallReply, LogLevel, MetricKind, PluginSpec, SeriesSpec, Status, TickHandle, VmError,
 };
 use prost::Message;
 
 use crate::convert;
 use crate::exchange::Running;
+use crate::grpc::{Begun, Grpc};
 
 /// One worker.
 pub(crate) struct Worker {
     clusters: RefCell<Vec<String>>,
     calls: RefCell<Vec<StartedCall>>,
     replies: RefCell<HashMap<u32, HttpCallReply>>,
-    /// The gRPC calls under way; shared with what cancels them.
-    grpc: Rc<RefCell<HashMap<u32, GrpcEvents>>>,
+    /// The gRPC calls and streams under way; shared with what sends on them.
+    grpc: Rc<RefCell<Grpc>>,
     last: Cell<u32>,
     logs: RefCell<Vec<String>>,
     timer: RefCell<Option<TickHandle>>,
@@ -70,8 +70,8 @@ impl Worker {
         self.replies.borrow_mut().remove(&call)
     }
 
-    pub(crate) fn take_grpc(&self, call: u32) -> Option<GrpcEvents> {
-        self.grpc.borrow_mut().remove(&call)
+    pub(crate) fn grpc(&self) -> &RefCell<Grpc> {
+        &self.grpc
     }
 
     fn next(&self) -> u32 {
@@ -92,7 +92,7 @@ impl Worker {
         self.timer.replace(None);
         self.period.set(Some(None));
         self.replies.borrow_mut().clear();
-        self.grpc.borrow_mut().clear();
+        *self.grpc.borrow_mut() = Grpc::default();
     }
 
     /// Lets an old plugin go, which stops its timer: not the new one's.
@@ -143,17 +143,11 @@ impl Host for Worker {
         if !self.clusters.borrow().contains(&request.cluster) {
             return Err(CallError::UnknownCluster);
         }
-        // Filters on the SDK open no streams.
-        let GrpcKind::Call { message, timeout } = request.kind else { return Err(CallError::CannotStart) };
-        let id = self.next();
-        let mut call = Request::post(request.path.as_str(), message).header(":authority", request.authority);
-        call = call.header("content-type", "application/grpc");
-        for (name, value) in &request.metadata {
-            call = call.header(name.as_str(), value);
+        let (begun, sender) = Grpc::begin(&self.grpc, self.next(), request, events);
+        if let Begun::Call(call) = begun {
+            self.calls.borrow_mut().push(call);
         }
-        self.calls.borrow_mut().push(StartedCall { id, cluster: request.cluster, request: call, timeout });
-        self.grpc.borrow_mut().insert(id, events);
-        Ok(Box::new(Cancel { id, calls: Rc::clone(&self.grpc) }))
+        Ok(sender)
     }
 
     fn tick(&self, plugin: TickHandle, period: Option<Duration>) {
@@ -250,27 +244,6 @@ impl Host for Worker {
 /// The exchange that a foreign function is called for.
 fn running<'a>(caller: &ForeignCaller<'a>) -> Result<&'a Running, Status> {
     caller.exchange().and_then(|exchange| exchange.as_any().downcast_ref()).ok_or(Status::BadArgument)
-}
-
-/// Cancels a gRPC call when it is dropped.
-struct Cancel {
-    id: u32,
-    calls: Rc<RefCell<HashMap<u32, GrpcEvents>>>,
-}
-
-impl GrpcSender for Cancel {
-    fn send(&self, _: Option<bytes::Bytes>, _: bool) -> Result<(), GrpcSendError> {
-        Err(GrpcSendError::Ended)
-    }
-}
-
-impl Drop for Cancel {
-    fn drop(&mut self) {
-        // Borrowed where the call is over by itself.
-        if let Ok(mut calls) = self.calls.try_borrow_mut() {
-            calls.remove(&self.id);
-        }
-    }
 }
 
 impl std::fmt::Debug for Worker {

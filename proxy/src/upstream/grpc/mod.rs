@@ -68,22 +68,30 @@ pub fn start(
         GrpcKind::Call { message, timeout } => {
             head.headers.extend(timeout.map(|timeout| (GRPC_TIMEOUT, timeout_value(timeout))));
             let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
+            let outbox = Rc::clone(&outbox);
             tokio::task::spawn_local(async move {
                 let message = prefixed(&message);
-                let call = callee.call(&head, &message, &events);
-                let outcome = tokio::time::timeout(timeout, call).await.unwrap_or_else(|_| {
-                    callee.attempt.is_late(&callee.cluster);
-                    Err(status::deadline_exceeded())
-                });
+                let call = tokio::time::timeout(timeout, callee.call(&head, &message, &events));
+                let outcome = tokio::select! {
+                    outcome = call => outcome.unwrap_or_else(|_| {
+                        callee.attempt.is_late(&callee.cluster);
+                        Err(status::deadline_exceeded())
+                    }),
+                    () = outbox.cancelled() => Err(GrpcStatus::cancelled()),
+                };
                 drop(counted);
                 events.answer(outcome);
             })
         }
         GrpcKind::Stream => {
-            let body = outbox.body();
+            let outbox = Rc::clone(&outbox);
             tokio::task::spawn_local(async move {
                 let _counted = counted;
-                callee.stream(&head, body, events).await;
+                let end = tokio::select! {
+                    end = callee.stream(&head, outbox.body(), &events) => end,
+                    () = outbox.cancelled() => None,
+                };
+                events.close(end.unwrap_or_else(GrpcStatus::cancelled));
             })
         }
     };
@@ -145,9 +153,9 @@ impl Callee {
         self.upstream.send_over(ClusterProtocol::Http2, &self.cluster, request, &self.attempt).await
     }
 
-    /// Messages both ways. Whatever happens, the filter gets initial metadata, messages, trailing metadata and the end, in
-    /// this order.
-    async fn stream(&self, head: &RequestHead, body: Body, events: GrpcEvents) {
+    /// Messages both ways. Whatever happens, the filter gets initial metadata, messages and trailing metadata in this order; then
+    /// comes the end, with the status that this says. None if nobody listens any more.
+    async fn stream(&self, head: &RequestHead, body: Body, events: &GrpcEvents) -> Option<GrpcStatus> {
         let none = || GrpcMetadata::Fields(HeaderMap::new());
         let opened = match self.send(head, body).await {
             Ok(response) => Opened::of(response, self.max_message).map_err(|status| (none(), status)),
@@ -161,21 +169,18 @@ impl Callee {
             _ => none(),
         };
         if !events.initial_metadata(initial) {
-            return;
+            return None;
         }
         let end = match opened {
-            Ok(Opened { incoming: Some(incoming), .. }) => receive(incoming, &events).await,
+            Ok(Opened { incoming: Some(incoming), .. }) => receive(incoming, events).await,
             Ok(Opened { head, incoming: None }) => {
                 let status = status::of_fields(&head.headers);
                 Some((GrpcMetadata::Head(head), status))
             }
             Err(failed) => Some(failed),
         };
-        if let Some((trailers, status)) = end
-            && events.trailing_metadata(trailers)
-        {
-            events.close(status);
-        }
+        let (trailers, status) = end?;
+        events.trailing_metadata(trailers).then_some(status)
     }
 }
 

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body::Frame;
 use meshgate_wasm::{GrpcSendError, GrpcSender};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::framing::prefixed;
@@ -23,6 +24,7 @@ pub(super) struct Outbox {
     limit: u64,
     ended: Cell<bool>,
     reader: RefCell<Option<Waker>>,
+    cancelled: Notify,
 }
 
 impl Outbox {
@@ -33,7 +35,13 @@ impl Outbox {
             limit,
             ended: Cell::new(false),
             reader: RefCell::default(),
+            cancelled: Notify::new(),
         })
+    }
+
+    /// Waits until the filter gives the call or stream up.
+    pub(super) async fn cancelled(&self) {
+        self.cancelled.notified().await;
     }
 
     /// The body of the stream's request. There is one.
@@ -113,6 +121,10 @@ impl GrpcSender for Sender {
             reader.wake();
         }
         Ok(())
+    }
+
+    fn cancel(&self) {
+        self.outbox.cancelled.notify_one();
     }
 }
 

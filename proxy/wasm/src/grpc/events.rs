@@ -32,7 +32,9 @@ impl GrpcEvents {
         debug_assert!(Class::GrpcCall.is_of(self.id), "a stream is closed, not answered");
         match outcome {
             // The guest forgets the call as soon as it has the message.
-            Ok(message) => self.deliver(true, GrpcEvent::Message(message)),
+            Ok(message) if self.is_listened_to() => self.deliver(true, GrpcEvent::Message(message)),
+            // It came while the guest gave it up.
+            Ok(_) => self.deliver(true, GrpcEvent::Closed(GrpcStatus::cancelled())),
             Err(status) => self.deliver(true, GrpcEvent::Closed(status)),
         };
     }
@@ -64,13 +66,19 @@ impl GrpcEvents {
         }
     }
 
+    fn is_listened_to(&self) -> bool {
+        let vm = self.root.upgrade().and_then(|root| root.vm.upgrade());
+        vm.and_then(|vm| vm.with_state(|state| state.grpc.is_listened_to(self.id))) == Some(true)
+    }
+
     /// Tells the guest, if the call or stream is still under way, and says whether it is afterwards. After the last
     /// event it is over: the id names nothing any more, in the callback already.
     fn deliver(&self, last: bool, event: GrpcEvent) -> bool {
         let Some(root) = self.root.upgrade() else { return false };
         let Some(vm) = root.vm.upgrade() else { return false };
         let taken = vm.with_state(|state| {
-            let known = state.contexts.find(root.id).is_some() && state.grpc.contains(self.id);
+            let listens = if last { state.grpc.contains(self.id) } else { state.grpc.is_listened_to(self.id) };
+            let known = state.contexts.find(root.id).is_some() && listens;
             let over = if last { state.grpc.remove(self.id) } else { None };
             if known {
                 state.running.grpc = Some(event.clone());
@@ -85,7 +93,7 @@ impl GrpcEvents {
             let _ = enter(&vm, root, self.id, &event);
             drop(vm.with_state(|state| state.running.grpc.take()));
         }
-        let under_way = vm.with_state(|state| state.grpc.contains(self.id));
+        let under_way = vm.with_state(|state| state.grpc.is_listened_to(self.id));
         under_way == Some(true)
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct GrpcTable {
 pub(crate) struct UnderWay {
     pub(crate) root: Weak<Root>,
     pub(crate) sender: Box<dyn GrpcSender>,
+    /// The guest waits for nothing but its end.
+    pub(crate) cancelled: Cell<bool>,
     pub(crate) _counted: Counted,
 }
 
@@ -65,6 +67,11 @@ impl GrpcTable {
         self.open.contains_key(&id)
     }
 
+    /// Whether the guest is to hear more of it than its end.
+    pub(crate) fn is_listened_to(&self, id: u32) -> bool {
+        self.open.get(&id).is_some_and(|under_way| !under_way.cancelled.get())
+    }
+
     pub(crate) fn remove(&mut self, id: u32) -> Option<UnderWay> {
         self.open.remove(&id)
     }
@@ -84,6 +91,13 @@ impl GrpcTable {
 }
 
 impl UnderWay {
+    /// Ends it; the guest hears of that later.
+    pub(crate) fn cancel(&self) {
+        if !self.cancelled.replace(true) {
+            self.sender.cancel();
+        }
+    }
+
     fn is_of(&self, root: &Rc<Root>) -> bool {
         std::ptr::eq(self.root.as_ptr(), Rc::as_ptr(root))
     }

@@ -3,6 +3,7 @@
 //! The Rust SDK panics on statuses it does not expect: PARSE_FAILURE and INTERNAL_FAILURE are all that may be answered
 //! to what opens a call or stream, so what cannot be parsed and what does not exist are one.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -100,7 +101,9 @@ fn start(call: &mut Call<'_>, wanted: &Wanted, kind: GrpcKind, id_at: u32) -> Ou
     match host.grpc(&core.spec, request, GrpcEvents::new(id, &root)) {
         Ok(sender) => {
             let counted = Counted::new(&root, stream.as_ref());
-            state.grpc.insert(id, UnderWay { root: Rc::downgrade(&root), sender, _counted: counted });
+            let cancelled = Cell::new(false);
+            let under_way = UnderWay { root: Rc::downgrade(&root), sender, cancelled, _counted: counted };
+            state.grpc.insert(id, under_way);
             call.write_u32(id_at, id)
         }
         Err(CallError::UnknownCluster) => Err(Status::ParseFailure.into()),

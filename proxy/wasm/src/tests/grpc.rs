@@ -208,6 +208,39 @@ fn a_stream_goes_both_ways_to_its_end() {
     assert_eq!(world.take()[1..], after);
 }
 
+/// `meshgate.cancel`: nothing more comes but the end, which does.
+#[test]
+fn a_cancellation_whose_end_is_told() {
+    let cancel = |id: u8| {
+        let mut scratch = Scratch::default();
+        let (name, size) = scratch.put("meshgate.cancel");
+        let (argument, length) = scratch.put(&[8, id]);
+        let arguments = [name, size, argument, length, OUT, OUT + 4];
+        vec![scratch.step(), call("proxy_call_foreign_function", arguments)]
+    };
+    for (id, stream) in [(6, true), (5, false)] {
+        let world = World::new();
+        let plugin = world.plugin();
+        let open = if stream { to("known").stream() } else { to("known").call(0) };
+        let (context, events) = opened(&world, &plugin, open);
+        world.script("proxy_on_request_body", [cancel(id), cancel(id), cancel(77)].concat());
+        context.on_request_body(true).unwrap();
+        assert_eq!(world.statuses(), [0, 0, 2]);
+        assert_eq!(world.host.grpc_sent.take(), [Some((None, false))], "once");
+        world.take();
+        if stream {
+            assert!(!events.initial_metadata(GrpcMetadata::Fields(HeaderMap::new())));
+            assert!(!events.message("late".into()));
+            events.close(GrpcStatus::cancelled());
+        } else {
+            events.answer(Ok("late".into()));
+        }
+        let closed = Event::Callback("proxy_on_grpc_close", vec![1, id.into(), 1]);
+        assert_eq!(world.take(), [closed]);
+        assert_eq!(world.host.grpc_sent.take(), [None], "let go of at the end");
+    }
+}
+
 #[test]
 fn the_statuses_that_guests_expect() {
     let world = World::new();

@@ -189,6 +189,10 @@ impl GrpcSender for FakeSender {
         self.0.borrow_mut().push(Some((message, last)));
         Ok(())
     }
+
+    fn cancel(&self) {
+        self.0.borrow_mut().push(Some((None, false)));
+    }
 }
 
 impl Drop for FakeSender {

@@ -1,6 +1,7 @@
 //! The SDK's own suite: everything natively, in the simulated host, and compiled, in the real one. Both must agree.
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod streams;
 mod tcp;
 
 use std::path::Path;
@@ -41,6 +42,7 @@ fn both(configuration: &str, test: impl Fn(&mut Proxy)) {
                 .header("x-authority", call.field(":authority").unwrap_or_default());
             response.body(call.bytes()).trailer("x-end", "yes")
         });
+        proxy.grpc_streams("talk", streams::talk);
         test(&mut proxy);
     }
 }
@@ -98,6 +100,47 @@ fn a_filter_answers() {
         assert_eq!((done.status(), done.text().as_str(), done.upstream().is_some()), (410, "gone", true));
         assert_eq!(proxy.send(asked("fail")).status(), 500);
         assert_eq!(proxy.logs(), ["on_request failed: asked to"]);
+    });
+}
+
+#[test]
+fn a_filter_breaks_the_exchange_off() {
+    both("", |proxy| {
+        let done = proxy.send(asked("break"));
+        assert!(done.was_reset() && done.upstream().is_none(), "{done:?}");
+        let done = proxy.send(asked("break-late"));
+        assert!(done.was_reset() && done.upstream().is_some(), "{done:?}");
+        assert_eq!(proxy.send(asked("nothing")).status(), 200);
+    });
+}
+
+#[test]
+fn tries_are_judged() {
+    both("", |proxy| {
+        let mut left = 2;
+        proxy.endpoint(move |_| {
+            left -= 1;
+            if left >= 0 { Response::new(503) } else { Response::new(200).body("at last") }
+        });
+        let done = proxy.send(asked("attempts"));
+        assert_eq!((done.status(), done.text().as_str()), (200, "at last"));
+        assert_eq!(done.took(), Duration::from_millis(20));
+        assert_eq!(proxy.logs(), ["try 1: Response 503", "try 2: Response 503"]);
+        // What failed a third time is delivered.
+        proxy.endpoint(|_| Response::refused());
+        assert_eq!(proxy.send(asked("attempts")).status(), 503);
+        assert_eq!(proxy.logs()[2..].len(), 3);
+    });
+}
+
+#[test]
+fn responses_are_encoded_and_throttled() {
+    both("", |proxy| {
+        let done = proxy.send(asked("encode"));
+        assert_eq!(done.header("x-said").as_deref(), Some("Some(bad argument)"));
+        assert_eq!((done.encoding(), done.throttle()), (Some(("gzip".to_owned(), 9)), 1_000));
+        let done = proxy.send(asked("nothing"));
+        assert_eq!((done.encoding(), done.throttle()), (None, 0));
     });
 }
 

@@ -10,6 +10,7 @@ use meshgate_sdk::testing::{Client, Proxy, Response};
 fn both(test: impl Fn(&mut Proxy)) {
     for mut proxy in [Proxy::tcp::<Suite>(""), super::compiled("suite-tcp", "").unwrap()] {
         proxy.upstream("slow", |_| Response::new(200).body("slow").after(Duration::from_millis(30)));
+        proxy.grpc_streams("talk", super::streams::talk);
         proxy.upstream("gate", |call| match call.target().as_str() {
             "/spiffe://mesh/ann" => Response::new(204).after(Duration::from_millis(5)),
             _ => Response::new(403),
@@ -80,6 +81,20 @@ fn data_wait_for_calls_and_time() {
         assert_eq!(connection.to_endpoint(), b"waited");
         let took = connection.proxy().now().duration_since(began).unwrap();
         assert!(took >= Duration::from_millis(20), "{took:?}");
+    });
+}
+
+#[test]
+fn data_through_a_stream() {
+    both(|proxy| {
+        let mut connection = proxy.connect(&Client::new());
+        assert_eq!(connection.client_sends("TALK"), b"TALK");
+        for word in ["one", "two"] {
+            assert_eq!(connection.client_sends(word), b"");
+            assert_eq!(connection.to_endpoint(), format!("echo {word}").as_bytes());
+        }
+        drop(connection);
+        assert_eq!(proxy.calls("talk").len(), 1);
     });
 }
 

@@ -57,6 +57,14 @@ impl TcpFilter for Suite {
                 let answer = Cluster::from("slow").get("/").send().await?.success()?;
                 data.replace(answer.body())?;
             }
+            // Each part goes through a stream.
+            b"TALK" => {
+                let mut stream = Cluster::from("talk").grpc_stream("example.Talk", "Talk").open().await?;
+                while let Some(part) = data.next().await? {
+                    stream.send_bytes(part)?;
+                    data.replace(stream.message_bytes().await?.unwrap_or_default())?;
+                }
+            }
             b"WAIT" => {
                 sleep(Duration::from_millis(20)).await?;
                 data.replace("waited")?;

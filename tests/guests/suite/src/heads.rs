@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use meshgate_sdk::attempts::Attempts;
 use meshgate_sdk::prelude::*;
 use meshgate_sdk::route::Decision;
 use meshgate_sdk::{
@@ -10,7 +11,7 @@ use meshgate_sdk::{
     sleep, timeout,
 };
 
-use crate::Suite;
+use crate::{Suite, streams};
 
 /// Says when it is dropped before it is told that all went well.
 struct Guard(bool);
@@ -104,6 +105,21 @@ impl Suite {
             "counted" => self.counted()?,
             "hold" => format!("{:?}", exchange.hold(&SharedCounter::new("places"), 2)?),
             "log" => log(exchange)?,
+            "break" => return Err(Stop::Reset),
+            "attempts" => {
+                exchange.attempts(&Attempts::judge().from_status(500).build())?;
+                String::new()
+            }
+            "lend" => {
+                self.lent.replace(Some(streams::opened("Talk").await?));
+                sleep(Duration::from_millis(50)).await?;
+                String::new()
+            }
+            "borrow" => {
+                let mut lent = self.lent.take().ok_or_else(|| Stop::failed("nothing lent"))?;
+                streams::outcome(lent.message_bytes().await)
+            }
+            what if what.starts_with("stream") => streams::talk(what).await?,
             "fetched" => self.fetched.get().to_string(),
             _ => return Ok(()),
         };
@@ -115,6 +131,13 @@ impl Suite {
         let response = exchange.response();
         match exchange.request().header("x-do").unwrap_or_default().as_str() {
             "response" => response.headers().set("x-said", slow().await?)?,
+            "break-late" => return Err(Stop::Reset),
+            "encode" => {
+                let refused = exchange.encode_response("br", 4).err().map(|refused| refused.status());
+                exchange.encode_response("gzip", 9)?;
+                exchange.throttle_response(1_000)?;
+                response.headers().set("x-said", format!("{refused:?}"))?;
+            }
             "replace" => return Reply::new(410).body("gone").into(),
             "status" | "timeout" => response.set_status(599)?,
             _ => {}

@@ -6,12 +6,14 @@
 mod bodies;
 mod heads;
 mod others;
+mod streams;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
+use meshgate_sdk::attempts::{Attempt, Retry, Verdict};
 use meshgate_sdk::metric::{Counter, Family, Histogram};
 use meshgate_sdk::prelude::*;
-use meshgate_sdk::{SharedCounter, SharedCounters, SharedQueue, tick_every};
+use meshgate_sdk::{GrpcStream, SharedCounter, SharedCounters, SharedQueue, tick_every};
 
 use self::others::{Asked, Bell};
 
@@ -21,12 +23,17 @@ use self::others::{Asked, Bell};
 pub struct Config {
     /// How often it asks the cluster `keys`.
     tick: Option<meshgate_sdk::config::Duration>,
+    /// It reads a stream of the cluster `talk` instead.
+    #[serde(default)]
+    follow: bool,
 }
 
 /// The filter.
 #[derive(Debug)]
 pub struct Suite {
     fetched: Cell<u32>,
+    follow: bool,
+    lent: RefCell<Option<GrpcStream>>,
     notes: SharedMap<String>,
     visits: SharedCounter,
     bell: Bell,
@@ -56,6 +63,8 @@ impl Filter for Suite {
         }
         Ok(Self {
             fetched: Cell::new(0),
+            follow: config.follow,
+            lent: RefCell::default(),
             notes: SharedMap::new("notes"),
             visits: SharedCounter::new("visits"),
             bell: Bell::default(),
@@ -95,6 +104,11 @@ impl Filter for Suite {
         Ok(())
     }
 
+    fn on_attempt(&self, _: &Exchange<Self>, attempt: &Attempt) -> Verdict {
+        meshgate_sdk::info!("try {}: {:?} {}", attempt.number(), attempt.ending(), attempt.status());
+        if attempt.number() < 3 { Retry::after(Duration::from_millis(10)).into() } else { Verdict::Deliver }
+    }
+
     fn on_log(&self, exchange: &Exchange<Self>) {
         let code = exchange.response_code().unwrap_or(0).to_string();
         self.done.with([&exchange.request().method(), &code]).add(1);
@@ -111,6 +125,9 @@ impl Filter for Suite {
     }
 
     async fn on_tick(&self) -> Outcome {
+        if self.follow {
+            return streams::follow(&self.fetched).await;
+        }
         Cluster::from("keys").get("/").send().await?.success()?;
         self.fetched.set(self.fetched.get() + 1);
         Ok(())

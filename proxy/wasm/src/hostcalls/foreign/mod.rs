@@ -1,6 +1,7 @@
 //! Foreign functions: the way to everything the ABI has no words for. Answered here are those that need nothing but their
 //! argument and what the VMs share; all others are the embedder's.
 
+mod cancel;
 mod compression;
 mod declaration;
 mod kv;
@@ -47,12 +48,13 @@ fn foreign(call: &mut Call<'_>, name: Span, argument: Span, address_at: u32, siz
     state.running.charge_bytes(name.len() + argument.len())?;
     let name =
         std::str::from_utf8(name).ok().filter(|name| name.len() <= MAX_NAME).ok_or(Status::NotFound)?;
-    let VmState { shared, metrics, running, namespace, .. } = state;
+    let VmState { shared, metrics, running, namespace, grpc, .. } = state;
     let answer = match name {
         "compress" => compression::compress(argument, running)?,
         "uncompress" => compression::uncompress(argument, running)?,
         "verify_signature" => signatures::verify(argument)?,
         "sign" => signatures::sign(argument)?,
+        cancel::FUNCTION => cancel::cancel(argument, grpc, &root)?,
         kv::FUNCTION => kv::answer(argument, namespace, &root.core, stream.as_deref())?,
         "declare_property" => root.declarations.declare(argument).map(|()| Vec::new())?,
         // A route is decided after the request's filters, so there is nothing to forget.

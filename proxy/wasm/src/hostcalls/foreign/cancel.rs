@@ -1,0 +1,20 @@
+//! `meshgate.cancel`: a gRPC call or stream ends, and the guest is told so. For SDKs that keep what they know of one until its
+//! end.
+
+use std::rc::Rc;
+
+use meshgate_abi::{Cancel, function};
+use prost::Message;
+
+use crate::contexts::Root;
+use crate::grpc::GrpcTable;
+use crate::status::Status;
+
+/// The foreign function's name.
+pub(super) const FUNCTION: &str = function::CANCEL;
+
+pub(super) fn cancel(argument: &[u8], calls: &GrpcTable, root: &Rc<Root>) -> Result<Vec<u8>, Status> {
+    let Cancel { call } = Cancel::decode(argument).map_err(|_| Status::BadArgument)?;
+    calls.find(call, root).ok_or(Status::BadArgument)?.cancel();
+    Ok(Vec::new())
+}

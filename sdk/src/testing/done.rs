@@ -1,0 +1,84 @@
+//! What became of a request in a test.
+
+use std::time::{Duration, SystemTime};
+
+use super::engine::{Said, Verdict};
+use super::message::{Failure, Request, Response};
+
+/// A request whose head went into the filter: see [`Proxy::begin`].
+#[must_use = "it waits to be finished or given up"]
+#[derive(Debug)]
+pub struct Begun {
+    pub(super) exchange: u32,
+    pub(super) request: Request,
+    pub(super) verdict: Verdict,
+    pub(super) began: SystemTime,
+}
+
+/// What became of a request: see [`Proxy::send`].
+#[derive(Clone, Debug)]
+pub struct Done {
+    pub(super) response: Response,
+    pub(super) upstream: Option<Request>,
+    pub(super) took: Duration,
+    pub(super) said: Said,
+}
+
+impl Done {
+    /// The status that the client got.
+    pub fn status(&self) -> u16 {
+        self.response.status()
+    }
+
+    /// The first value of a field of the response that the client got.
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.response.field(name)
+    }
+
+    /// The body that the client got, as text.
+    pub fn text(&self) -> String {
+        self.response.text()
+    }
+
+    /// Whether the client got no response, since the filter has broken the exchange off.
+    pub fn was_reset(&self) -> bool {
+        self.response.failure() == Some(Failure::Reset)
+    }
+
+    /// The response that the client got.
+    pub fn response(&self) -> &Response {
+        &self.response
+    }
+
+    /// The request as the endpoint got it; `None` if the filter answered.
+    pub fn upstream(&self) -> Option<&Request> {
+        self.upstream.as_ref()
+    }
+
+    /// How long it took, by the filter's clock.
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// The letters of the response flags that the filter set, in their order.
+    pub fn flags(&self) -> Vec<&str> {
+        self.said.flags.iter().map(String::as_str).collect()
+    }
+
+    /// The coding that the filter chose for the response's body, and its level; the body itself is as it was.
+    pub fn encoding(&self) -> Option<(String, u32)> {
+        self.said.encoding.clone()
+    }
+
+    /// The speed that the filter chose for the response's body, in bytes per second; 0 if it chose none. The body itself takes
+    /// no time.
+    pub fn throttle(&self) -> u64 {
+        self.said.throttle
+    }
+
+    /// A field that the filter added to the exchange's entry in the access log.
+    pub fn log_field(&self, name: &str) -> Option<String> {
+        let found = self.said.fields.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| crate::headers::text(value.clone()))
+    }
+}
