@@ -10,13 +10,21 @@ use crate::shared::SharedCounter;
 
 /// A place that the host does not take back by itself. Dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Held(SharedCounter);
+pub(crate) struct Held {
+    places: SharedCounter,
+    /// Behind a pointer, so that a module whose filter holds nothing does not have what this takes.
+    give_back: fn(&SharedCounter),
+}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Err(refused) = self.0.add(-1) {
-            crate::warn!("{refused}");
-        }
+        (self.give_back)(&self.places);
+    }
+}
+
+fn give_back(places: &SharedCounter) {
+    if let Err(refused) = places.add(-1) {
+        crate::warn!("{refused}");
     }
 }
 
@@ -56,7 +64,7 @@ impl<F: Filter> Exchange<F> {
         }
         let taken = places.add_within(1, most)?;
         if taken.is_some() {
-            self.held.borrow_mut().push(Held(places.clone()));
+            self.held.borrow_mut().push(Held { places: places.clone(), give_back });
         }
         Ok(taken)
     }

@@ -27,7 +27,14 @@ thread_local! {
     static GRPC: RefCell<IdMap<Waiting<GrpcReply>>> = const { RefCell::new(ids::map()) };
     /// Somebody waits, or has waited, for a call that another context made.
     static SHARED: Cell<bool> = const { Cell::new(false) };
+    /// What the callbacks do. Whoever makes a call sets it, so that a module whose filter makes none does not have the code.
+    static ON_HTTP: Cell<OnHttp> = const { Cell::new(|_, _, _, _| {}) };
+    static ON_GRPC: Cell<OnGrpc> = const { Cell::new(|_, _, _| {}) };
+    static ON_OVER: Cell<fn(u32)> = const { Cell::new(|_| {}) };
 }
+
+type OnHttp = fn(u32, usize, usize, usize);
+type OnGrpc = fn(u32, u32, usize);
 
 /// A call under way.
 struct Waiting<T> {
@@ -46,6 +53,8 @@ pub(crate) async fn place() -> Result<(), Status> {
 
 /// Waits for the response to this call, which was made right now. Whoever drops the future is told nothing any more.
 pub(crate) fn http(token: u32) -> impl Future<Output = HttpReply> {
+    ON_HTTP.set(take_http);
+    ON_OVER.set(give_up);
     let (slot, waiting) = Waiting::new();
     HTTP.with_borrow_mut(|calls| calls.insert(token, waiting));
     wait(slot, Entry { token, forget: |token| drop(HTTP.with_borrow_mut(|calls| calls.remove(&token))) })
@@ -53,6 +62,8 @@ pub(crate) fn http(token: u32) -> impl Future<Output = HttpReply> {
 
 /// As [`http`], for a gRPC call, which is cancelled when nobody waits for it any more.
 pub(crate) fn grpc(token: u32) -> impl Future<Output = GrpcReply> {
+    ON_GRPC.set(take_grpc);
+    ON_OVER.set(give_up);
     let (slot, waiting) = Waiting::new();
     GRPC.with_borrow_mut(|calls| calls.insert(token, waiting));
     let forget = |token| {
@@ -99,6 +110,10 @@ impl Drop for Entry {
 
 /// The callback `proxy_on_http_call_response`.
 pub(crate) fn http_answered(token: u32, headers: usize, body: usize, trailers: usize) {
+    ON_HTTP.get()(token, headers, body, trailers);
+}
+
+fn take_http(token: u32, headers: usize, body: usize, trailers: usize) {
     let Some(waiting) = HTTP.with_borrow_mut(|calls| calls.remove(&token)) else { return };
     let pairs = |map, count| if count == 0 { Vec::new() } else { host::pairs(map).unwrap_or_default() };
     let reason = || host::header(MapType::HttpCallResponseHeaders, ":dispatch_status").ok();
@@ -112,6 +127,10 @@ pub(crate) fn http_answered(token: u32, headers: usize, body: usize, trailers: u
 
 /// The callbacks `proxy_on_grpc_receive` (with a status of 0) and `proxy_on_grpc_close`, of a call.
 pub(crate) fn grpc_answered(token: u32, status: u32, size: usize) {
+    ON_GRPC.get()(token, status, size);
+}
+
+fn take_grpc(token: u32, status: u32, size: usize) {
     let Some(waiting) = GRPC.with_borrow_mut(|calls| calls.remove(&token)) else { return };
     waiting.slot.fill(match status {
         0 => Ok(buffer(BufferType::GrpcReceiveBuffer, size)),
@@ -121,19 +140,23 @@ pub(crate) fn grpc_answered(token: u32, status: u32, size: usize) {
 
 /// The context is over: what it made and others still wait for has failed, since nobody will be told the response.
 pub(crate) fn abandon(context: u32) {
+    ON_OVER.get()(context);
+}
+
+fn give_up(context: u32) {
     const UNAVAILABLE: u32 = 14;
     if !SHARED.get() {
         return;
     }
-    for waiting in take(&HTTP, context) {
+    for waiting in take_all(&HTTP, context) {
         waiting.slot.fill(HttpReply::default());
     }
-    for waiting in take(&GRPC, context) {
+    for waiting in take_all(&GRPC, context) {
         waiting.slot.fill(Err((UNAVAILABLE, b"the exchange that made the call is over".to_vec())));
     }
 }
 
-fn take<T>(
+fn take_all<T>(
     calls: &'static std::thread::LocalKey<RefCell<IdMap<Waiting<T>>>>,
     context: u32,
 ) -> Vec<Waiting<T>> {

@@ -1,6 +1,6 @@
 //! gRPC streams under way: what has come on each, and who waits for it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -14,6 +14,9 @@ use crate::host::{self, BufferType, MapType, Status};
 
 thread_local! {
     static OPEN: RefCell<IdMap<Open>> = const { RefCell::new(ids::map()) };
+    /// What the callbacks do. Whoever opens a stream sets it, so that a module whose filter opens none does not have the code.
+    static ON_PART: Cell<fn(u32, Part)> = const { Cell::new(|_, _| {}) };
+    static ON_OVER: Cell<fn(u32)> = const { Cell::new(|_| {}) };
 }
 
 /// A stream that has not ended.
@@ -63,6 +66,8 @@ pub(crate) struct Handle {
 impl Handle {
     /// Of a stream that was opened right now.
     pub(crate) fn new(id: u32, most_unread: usize) -> Self {
+        ON_PART.set(take);
+        ON_OVER.set(give_up);
         let incoming = Rc::new(RefCell::new(Incoming { most_unread, ..Incoming::default() }));
         let open = Open { incoming: Rc::clone(&incoming), made_by: current::get().callback };
         OPEN.with_borrow_mut(|streams| streams.insert(id, open));
@@ -153,6 +158,10 @@ pub(crate) enum Part {
 /// The callbacks `proxy_on_grpc_receive_initial_metadata`, `proxy_on_grpc_receive`,
 /// `proxy_on_grpc_receive_trailing_metadata` and `proxy_on_grpc_close`, of a stream.
 pub(crate) fn received(id: u32, part: Part) {
+    ON_PART.get()(id, part);
+}
+
+fn take(id: u32, part: Part) {
     let Some(incoming) = find(id, part) else { return };
     let mut incoming = incoming.borrow_mut();
     let pairs = |map, count| if count == 0 { Vec::new() } else { host::pairs(map).unwrap_or_default() };
@@ -192,12 +201,16 @@ fn find(id: u32, part: Part) -> Option<Rc<RefCell<Incoming>>> {
 
 /// The context is over: nobody would be told what comes on the streams that it opened, and that others may still have.
 pub(crate) fn abandon(context: u32) {
+    ON_OVER.get()(context);
+}
+
+fn give_up(context: u32) {
     const UNAVAILABLE: u32 = 14;
     if OPEN.with_borrow(IdMap::is_empty) {
         return;
     }
-    let of_context: Vec<_> = OPEN
-        .with_borrow_mut(|streams| streams.extract_if(|_, open| open.made_by == context).collect());
+    let of_context: Vec<_> =
+        OPEN.with_borrow_mut(|streams| streams.extract_if(|_, open| open.made_by == context).collect());
     for (id, open) in of_context {
         cancel(id);
         let words = b"the exchange that opened the stream is over".to_vec();

@@ -1,7 +1,7 @@
 //! What waits for time to pass: sleeping futures, and the filter's own tick. All of it runs on the one timer that a host
 //! gives each plugin (`proxy_set_tick_period_milliseconds`), so that it works on every host.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ type Moment = u64;
 
 thread_local! {
     static TIMERS: RefCell<IdMap<Timer>> = const { RefCell::new(ids::map()) };
+    /// What the callback does. Whoever sets a timer sets it, so that a module whose filter waits for nothing does not have the code.
+    static ON_TICK: Cell<fn(u32) -> bool> = const { Cell::new(|_| false) };
+    static ON_OVER: Cell<fn(u32)> = const { Cell::new(|_| {}) };
 }
 
 /// One plugin's timer.
@@ -52,6 +55,7 @@ impl Timer {
 
 /// Lets the filter's own tick come this often; zero stops it.
 pub(crate) fn tick_every(period: Duration) -> Result<(), Status> {
+    set_up();
     let now = host::now_nanoseconds();
     TIMERS.with_borrow_mut(|timers| {
         let timer = timers.entry(current::get().plugin).or_default();
@@ -74,7 +78,13 @@ pub(crate) fn sleep(duration: Duration) -> impl Future<Output = Result<(), Statu
     }
 }
 
+fn set_up() {
+    ON_TICK.set(wake);
+    ON_OVER.set(drop_timer);
+}
+
 fn register(plugin: u32, duration: Duration, slot: Slot<()>) -> (u64, Result<(), Status>) {
+    set_up();
     let now = host::now_nanoseconds();
     TIMERS.with_borrow_mut(|timers| {
         let timer = timers.entry(plugin).or_default();
@@ -101,6 +111,10 @@ impl Drop for Sleeper {
 
 /// The callback `proxy_on_tick`: wakes who has slept long enough, and says whether the filter's own tick is due.
 pub(crate) fn fire(plugin: u32) -> bool {
+    ON_TICK.get()(plugin)
+}
+
+fn wake(plugin: u32) -> bool {
     let now = host::now_nanoseconds();
     let (due, woken) = TIMERS.with_borrow_mut(|timers| {
         let Some(timer) = timers.get_mut(&plugin) else { return (false, Vec::new()) };
@@ -124,6 +138,10 @@ pub(crate) fn fire(plugin: u32) -> bool {
 
 /// The plugin is gone.
 pub(crate) fn forget(plugin: u32) {
+    ON_OVER.get()(plugin);
+}
+
+fn drop_timer(plugin: u32) {
     drop(TIMERS.with_borrow_mut(|timers| timers.remove(&plugin)));
 }
 
