@@ -114,6 +114,19 @@ impl Builder {
 
 /// How a try ended. In [`on_attempt`](Filter::on_attempt), the fields of its response can be read as in
 /// [`on_response`](Filter::on_response).
+///
+/// ```
+/// use meshgate_sdk::attempts::{Attempt, Ending, Retry, Verdict};
+///
+/// fn judge(attempt: &Attempt) -> Verdict {
+///     let passing = matches!(attempt.ending(), Ending::ConnectFailure | Ending::Timeout);
+///     // Only what can be sent again, and only while nine of ten requests are first tries.
+///     if passing && attempt.can_retry() && attempt.retries() * 10 < attempt.active() {
+///         return Retry::now().elsewhere().into();
+///     }
+///     Verdict::Deliver
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Attempt(meshgate_abi::Attempt);
 
@@ -193,6 +206,15 @@ pub enum Verdict {
 }
 
 /// Another try.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use meshgate_sdk::attempts::{Retry, Verdict};
+///
+/// let again: Verdict = Retry::after(Duration::from_millis(20)).elsewhere().if_at_most(10).into();
+/// # assert!(matches!(again, Verdict::Retry(retry) if retry.delay() == Duration::from_millis(20)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
     delay: Duration,

@@ -9,6 +9,10 @@
 //! ```
 
 /// Reads base64 with the letters `+` and `/`, padded with `=`. `None` if it is anything else.
+///
+/// ```
+/// assert_eq!(meshgate_sdk::encoding::base64(b"aGk="), Some(b"hi".to_vec()));
+/// ```
 pub fn base64(text: &[u8]) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(4) {
         return None;
@@ -18,6 +22,10 @@ pub fn base64(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Reads base64 with the letters `-` and `_`, without padding, as in tokens. `None` if it is anything else.
+///
+/// ```
+/// assert_eq!(meshgate_sdk::encoding::base64_url(b"aGk"), Some(b"hi".to_vec()));
+/// ```
 pub fn base64_url(text: &[u8]) -> Option<Vec<u8>> {
     decode(text, [b'-', b'_'])
 }
@@ -54,6 +62,10 @@ fn decode(text: &[u8], last: [u8; 2]) -> Option<Vec<u8>> {
 }
 
 /// Reads pairs of hexadecimal digits, in any case. `None` if it is anything else.
+///
+/// ```
+/// assert_eq!(meshgate_sdk::encoding::hexadecimal(b"6869"), Some(b"hi".to_vec()));
+/// ```
 pub fn hexadecimal(text: &[u8]) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     text.chunks(2)

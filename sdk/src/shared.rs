@@ -271,6 +271,19 @@ impl SharedCounters {
 }
 
 /// A change of a number, for [`SharedCounters::change`].
+///
+/// ```
+/// # use meshgate_sdk::Refused;
+/// use std::time::Duration;
+///
+/// use meshgate_sdk::{Change, SharedCounters};
+///
+/// /// One of three seats, which is free again when it was not used for ten seconds.
+/// fn seat(seats: &SharedCounters, guest: &str) -> Result<bool, Refused> {
+///     let one = Change::add(1).at_most(3).lasting(Duration::from_secs(10));
+///     Ok(seats.change(guest, &one)?.done)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change(KvAdd);
 

@@ -129,7 +129,15 @@ impl From<TimedOut> for Stop {
     }
 }
 
-/// Waits for two futures at once, such as two calls. See [`timeout`] for an example.
+/// Waits for two futures at once, such as two calls.
+///
+/// ```
+/// # use meshgate_sdk::{CallError, Cluster, join};
+/// async fn both(users: &Cluster, plans: &Cluster) -> Result<(String, String), CallError> {
+///     let (user, plan) = join(users.get("/me").send(), plans.get("/plan").send()).await;
+///     Ok((user?.success()?.text().into_owned(), plan?.success()?.text().into_owned()))
+/// }
+/// ```
 pub async fn join<A: Future, B: Future>(one: A, other: B) -> (A::Output, B::Output) {
     let (mut one, mut other) = (pin!(one), pin!(other));
     let (mut first, mut second) = (None, None);

@@ -7,6 +7,16 @@ use crate::tcp::ClosedBy;
 /// A TCP connection through a filter: see [`Proxy::connect`].
 ///
 /// When it is dropped, the filter is told that both sides are over.
+///
+/// ```
+/// # use meshgate_sdk::testing::{Client, Proxy};
+/// fn passes_greetings_on(proxy: &mut Proxy) {
+///     let mut connection = proxy.connect(&Client::new());
+///     assert_eq!(connection.client_sends("HELLO"), b"HELLO");
+///     assert_eq!(connection.endpoint_sends("hello"), b"hello");
+///     assert!(!connection.is_closed());
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Connected<'a> {
     proxy: &'a mut Proxy,
