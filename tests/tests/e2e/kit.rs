@@ -199,6 +199,66 @@ async fn bench_answers_calls_and_lets_time_pass() {
     assert_eq!(often(&finished, "tick"), "2.00", "{finished:?}");
 }
 
+/// Calls and streams of gRPC, answered by a case; both by sockets and without.
+#[tokio::test]
+async fn grpc_is_answered_as_the_case_says() {
+    let folder = TempDir::new().unwrap();
+    let cases = r#"
+config: {}
+cases:
+  - name: calls
+    clusters: {policy: {grpc: {messages: [{1: "yes", 4: 46}]}}}
+    request: {headers: {x-do: grpc-ask}}
+    expect:
+      clusters: {policy: {path: /example.Policy/Check, headers: {x-a: "1"}, messages: [question]}}
+      response: {status: 200}
+  - name: a status
+    clusters: {policy: {grpc: {status: 7, words: not you}}}
+    request: {headers: {x-do: grpc-ask}}
+    expect: {response: {status: 502}, log: ["gRPC status 7: not you"]}
+  - name: a stream
+    clusters: {talk: {grpc: {messages: [one, two]}}}
+    request: {headers: {x-do: stream}}
+    expect:
+      clusters: {talk: {path: /example.Talk/Talk, messages: [one, two]}}
+      upstream: {headers: {x-said: '9 :status,content-type,date None 0 [one, two, end] None end'}}
+  - name: message by message
+    clusters: {talk: {grpc: {messages: [a, b, c], each: true}}}
+    request: {headers: {x-do: stream-lockstep}}
+    expect: {upstream: {headers: {x-said: a|b|c}}}
+"#;
+    std::fs::write(folder.path().join("some.yaml"), cases).unwrap();
+    let module = repository().join("target/guests/suite.wasm").display().to_string();
+    let test = ["test", "some.yaml", "--module", &module];
+    let finished = run(filter(&test, folder.path())).await;
+    assert!(finished.stdout.ends_with("4 passed\n"), "{finished:?}");
+    for (case, often_called) in [("calls", "1.00"), ("a stream", "4.00"), ("message by message", "4.00")] {
+        let arguments = ["bench", &module, "--seconds", "1", "--cases", "some.yaml", "--case", case];
+        let finished = run(filter(&arguments, folder.path())).await;
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        assert_eq!(often(&finished, "grpc"), often_called, "{case}: {finished:?}");
+    }
+    std::fs::write(folder.path().join("some.yaml"), cases.replace("[question]", "[{1: a}]")).unwrap();
+    let finished = run(filter(&test, folder.path())).await;
+    let difference = r#"the messages {1: "a"} were expected, "question" came"#;
+    assert!(finished.stdout.contains(difference), "{finished:?}");
+    std::fs::write(folder.path().join("some.yaml"), cases.replace("{1: \"yes\"", "{one: \"yes\"")).unwrap();
+    let finished = run(filter(&test, folder.path())).await;
+    assert!(
+        finished.code == Some(1) && finished.stderr.contains("\"one\" is no field's number"),
+        "{finished:?}"
+    );
+}
+
+#[tokio::test]
+async fn bench_says_how_a_filter_gets_its_configuration() {
+    let folder = TempDir::new().unwrap();
+    let arguments = ["bench", &repository().join("target/examples/caching-auth.wasm").display().to_string()];
+    let finished = run(filter(&arguments, folder.path())).await;
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("--cases PATH"), "{finished:?}");
+}
+
 #[tokio::test]
 async fn bench_tells_programs_in_json() {
     let module = standard("headers");
@@ -241,18 +301,24 @@ fn often<'a>(finished: &'a Finished, callback: &str) -> &'a str {
     line.and_then(|line| line.split_whitespace().next()).unwrap_or_default()
 }
 
+fn cargo(verb: &str) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.arg(verb);
+    command
+}
+
 /// A crate outside of this repository's workspace. What was compiled for it is kept for the next run.
 struct Author {
     folder: PathBuf,
 }
 
 impl Author {
-    async fn begin() -> Author {
+    async fn begin(name: &str) -> Author {
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kit");
-        let folder = home.join("greeter");
+        let folder = home.join(name);
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&home).unwrap();
-        let finished = run(filter(&["new", "greeter"], &home)).await;
+        let finished = run(filter(&["new", name], &home)).await;
         assert_eq!(finished.code, Some(0), "{finished:?}");
         // The versions that this repository was tested with, and that lie on this machine.
         std::fs::copy(repository().join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
@@ -291,10 +357,8 @@ impl Author {
 #[tokio::test]
 #[ignore = "compiles a crate for minutes: `cargo xtask test` runs it by itself"]
 async fn from_nothing_to_a_change_that_is_live() {
-    let author = Author::begin().await;
-    let mut test = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    test.arg("test");
-    let finished = author.run(test).await;
+    let author = Author::begin("greeter").await;
+    let finished = author.run(cargo("test")).await;
     assert!(finished.stdout.contains("it_greets_and_signs ... ok"), "{finished:?}");
 
     author.filter(&["build"]).await;
@@ -322,17 +386,60 @@ async fn from_nothing_to_a_change_that_is_live() {
     author.edit("src/lib.rs", "{nobody}!", "good {name}!");
     until("the mended one is live", || async { (greeted().await == "Hello, good world!\n").then_some(()) })
         .await;
-    // The one that serves ends, and so the other.
+    // Told to end, it lets Meshgate drain, and ends with it.
     let id = dev.id().unwrap();
     let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
-    let serving = children.split_whitespace().next().unwrap().parse().unwrap();
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(serving).unwrap(),
-        rustix::process::Signal::TERM,
-    )
-    .unwrap();
+    let serving: i32 = children.split_whitespace().next().unwrap().parse().unwrap();
+    let id = rustix::process::Pid::from_raw(id.cast_signed()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
     assert_eq!(
         tokio::time::timeout(Duration::from_secs(60), dev.wait()).await.unwrap().unwrap().code(),
         Some(0)
     );
+    assert!(!Path::new(&format!("/proc/{serving}")).exists(), "Meshgate is left");
+}
+
+/// What the compiler says about mistakes that are easily made: where it is, and what was meant.
+#[tokio::test]
+#[ignore = "compiles a crate for minutes: `cargo xtask test` runs it by itself"]
+async fn mistakes_in_a_filter_are_said_clearly() {
+    let author = Author::begin("mistaken").await;
+    let whole = std::fs::read_to_string(author.folder.join("src/lib.rs")).unwrap();
+    let mistakes = [
+        (
+            "fn on_request(",
+            "fn on_http_request_headers(",
+            "a filter has no `on_http_request_headers`; write `on_request`",
+        ),
+        (
+            "fn on_request(",
+            "fn on_requests(",
+            "a filter has no `on_requests`; its callbacks are `on_request`,",
+        ),
+        (
+            "fn on_response(&self, exchange: &Exchange<Self>) -> Outcome",
+            "async fn on_log(&self, exchange: &Exchange<Self>)",
+            "`on_log` cannot be `async`: nobody waits for it",
+        ),
+        (
+            "#[filter]\nimpl Filter for",
+            "#[filter]\nimpl",
+            "#[filter] stands before `impl Filter for Type { … }`",
+        ),
+        ("#[filter]\n", "#[filter(http)]\n", "#[filter] takes no arguments, but for a filter of both"),
+        (
+            "#[derive(Deserialize, JsonSchema)]",
+            "#[derive(Deserialize)]",
+            "the trait bound `Config: JsonSchema` is not satisfied",
+        ),
+        ("greeting: config.greeting }", "greting: config.greeting }", "has no field named `greting`"),
+        ("fn configure(config: Config)", "fn configured(config: Config)", "missing: `configure`"),
+    ];
+    for (from, to, expected) in mistakes {
+        std::fs::write(author.folder.join("src/lib.rs"), &whole).unwrap();
+        author.edit("src/lib.rs", from, to);
+        let finished = author.run(cargo("check")).await;
+        assert!(finished.code != Some(0) && finished.stderr.contains(expected), "{to}: {}", finished.stderr);
+        assert!(finished.stderr.contains("--> src/lib.rs:"), "{to}: {}", finished.stderr);
+    }
 }

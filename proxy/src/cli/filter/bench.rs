@@ -4,6 +4,7 @@
 //! reads jumps to its next tick when nothing else is left to wait for.
 
 mod exchange;
+mod grpc;
 mod host;
 mod report;
 
@@ -106,7 +107,17 @@ impl Starting<'_> {
         let host = Rc::new(Bench::new());
         let vms =
             Vms::new(self.engine.clone(), Rc::clone(&host) as Rc<dyn meshgate_wasm::Host>, Shared::new());
-        let plugin = vms.plugin(Arc::clone(&self.spec)).map_err(|error| host.explained(&error))?;
+        let plugin = vms.plugin(Arc::clone(&self.spec)).map_err(|error| {
+            let error = host.explained(&error);
+            if self.spec.configuration.is_empty() {
+                // Most likely that is why.
+                error.context(
+                    "without a configuration it does not start; the cases of --cases PATH give it one",
+                )
+            } else {
+                error
+            }
+        })?;
         Ok((host, plugin, vms))
     }
 }

@@ -2,7 +2,9 @@
 
 mod form;
 mod gate;
+mod grpc;
 mod judge;
+mod message;
 mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +17,7 @@ use bytes::Bytes;
 pub(super) use form::{Answer, Case};
 use form::{Expected, File, Request, Several};
 use gate::{Around, Gate, Started};
+pub(super) use grpc::GrpcAnswering;
 use http_body_util::Full;
 use judge::Differences;
 use serde_json::Value;
@@ -220,7 +223,8 @@ pub(super) fn answering(answer: &Answer) -> Result<Answering> {
     let response = response.body(Bytes::from(answer.body.clone())).context("the answer cannot be sent")?;
     let delay =
         answer.delay.as_deref().map(meshgate_config::parse_duration).transpose().context("`delay`")?;
-    Ok(Answering { response, delay: delay.unwrap_or_default(), fails: answer.fails })
+    let grpc = answer.grpc.as_ref().map(GrpcAnswering::of).transpose().map_err(anyhow::Error::msg)?;
+    Ok(Answering { response, delay: delay.unwrap_or_default(), fails: answer.fails, grpc })
 }
 
 fn fields(fields: &BTreeMap<String, Several>) -> impl Iterator<Item = (&str, &str)> {

@@ -2,15 +2,19 @@
 //!
 //! Meshgate runs as a process of its own and follows the module's file as always; here the sources are watched.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use meshgate_kit::package::Package;
 use meshgate_kit::say;
 use notify::{Event, EventKind, RecursiveMode, Watcher};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// An editor writes several files, or one several times: what comes within this time is one change.
 const QUIET: Duration = Duration::from_millis(100);
@@ -32,10 +36,12 @@ pub(super) fn dev(package: &Package, config: Option<PathBuf>) -> Result<ExitCode
     })?;
     watcher.watch(&package.folder, RecursiveMode::NonRecursive)?;
     watcher.watch(&package.folder.join("src"), RecursiveMode::Recursive)?;
+    let serving = Serving::default();
+    serving.forward_signals()?;
     let mut running = None;
     loop {
         if rebuild(package) && running.is_none() {
-            running = Some(start(&config)?);
+            running = Some(serving.start(&config)?);
         }
         if let Some(code) = next_change(package, &changes, &mut running)? {
             return Ok(code);
@@ -62,9 +68,49 @@ fn rebuild(package: &Package) -> bool {
     }
 }
 
-fn start(config: &Path) -> Result<Child> {
-    let program = std::env::current_exe().context("where this program lies is not known")?;
-    Command::new(program).arg("run").arg(config).spawn().context("cannot start Meshgate")
+/// The Meshgate that runs, as signals find it.
+#[derive(Clone, Default)]
+struct Serving(Arc<Mutex<Option<Pid>>>);
+
+impl Serving {
+    fn start(&self, config: &Path) -> Result<Child> {
+        let program = std::env::current_exe().context("where this program lies is not known")?;
+        let mut command = Command::new(program);
+        // In a group of its own, so that it gets a signal of the terminal from here, and once.
+        command.arg("run").arg(config).process_group(0);
+        let child = command.spawn().context("cannot start Meshgate")?;
+        let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = id;
+        Ok(child)
+    }
+
+    /// Whoever ends this program means Meshgate: it drains, and this program ends with it. Before there is one, this ends at once.
+    fn forward_signals(&self) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let entered = runtime.enter();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        drop(entered);
+        let serving = self.clone();
+        std::thread::spawn(move || {
+            runtime.block_on(async move {
+                loop {
+                    let signal = tokio::select! {
+                        _ = terminate.recv() => Signal::TERM,
+                        _ = interrupt.recv() => Signal::INT,
+                        _ = hang_up.recv() => Signal::HUP,
+                    };
+                    match *serving.0.lock().unwrap_or_else(PoisonError::into_inner) {
+                        // One that has ended by itself is noticed in a moment.
+                        Some(id) => drop(kill_process(id, Signal::TERM)),
+                        None => std::process::exit(128 + signal.as_raw()),
+                    }
+                }
+            });
+        });
+        Ok(())
+    }
 }
 
 /// Waits for a change to the sources. `Some`: Meshgate has ended instead.

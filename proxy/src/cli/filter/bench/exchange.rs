@@ -11,13 +11,13 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, Version};
 use meshgate::filter::{Chain, Stream, StreamParts, Target, Targets};
 use meshgate_wasm::{
-    Attributes, BodyAction, CallFailure, Callbacks, Connection, HeadersAction, HttpCallResponse, HttpStream,
-    Plugin, RequestHead, ResponseHead, StreamContext, VmError,
+    Attributes, BodyAction, CallFailure, Callbacks, Connection, GrpcStatus, HeadersAction, HttpCallResponse,
+    HttpStream, Plugin, RequestHead, ResponseHead, StreamContext, VmError,
 };
 
 use super::host::{Bench, Waiting};
 use super::report::{Measurements, Part};
-use crate::cli::filter::cases::{self, Answer, Case};
+use crate::cli::filter::cases::{self, Answer, Case, GrpcAnswering};
 
 /// How long the exchange is run before it is measured, so that caches are warm and memory has grown to what it will be.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -74,6 +74,42 @@ impl Sample {
         }
         answered.response.clone().ok_or(CallFailure::Reset)
     }
+
+    /// As for calls.
+    fn grpc(&self, cluster: &str) -> GrpcAnswered {
+        let answered = self.clusters.get(cluster);
+        GrpcAnswered {
+            answer: answered.and_then(|answered| answered.grpc.clone()),
+            delay: answered.map_or(Duration::ZERO, |answered| answered.delay),
+        }
+    }
+}
+
+/// What comes of gRPC to a cluster.
+pub(super) struct GrpcAnswered {
+    /// None: nobody is there, or it closes the connection.
+    pub(super) answer: Option<Rc<GrpcAnswering>>,
+    delay: Duration,
+}
+
+impl GrpcAnswered {
+    pub(super) fn of_call(&self, timeout: Option<Duration>) -> Result<Bytes, GrpcStatus> {
+        const DEADLINE_EXCEEDED: u32 = 4;
+        if timeout.is_some_and(|timeout| self.delay >= timeout) {
+            return Err(GrpcStatus::new(DEADLINE_EXCEEDED, "upstream request timeout"));
+        }
+        let answer = self.answer.as_ref().ok_or_else(|| self.status())?;
+        answer.of_call().map_err(|(code, words)| GrpcStatus { code, message: words.into() })
+    }
+
+    /// The status of a stream.
+    pub(super) fn status(&self) -> GrpcStatus {
+        const UNAVAILABLE: u32 = 14;
+        match &self.answer {
+            Some(answer) => GrpcStatus { code: answer.status, message: answer.words.clone().into() },
+            None => GrpcStatus::new(UNAVAILABLE, "no healthy upstream"),
+        }
+    }
 }
 
 fn request(case: &Case) -> Result<(RequestHead, Bytes)> {
@@ -96,15 +132,16 @@ fn request(case: &Case) -> Result<(RequestHead, Bytes)> {
 struct Answered {
     /// None: it closes the connection.
     response: Option<HttpCallResponse>,
+    grpc: Option<Rc<GrpcAnswering>>,
     delay: Duration,
 }
 
 fn answered(answer: &Answer) -> Result<Answered> {
-    let cases::Answering { response, delay, fails } = cases::answering(answer)?;
+    let cases::Answering { response, delay, fails, grpc } = cases::answering(answer)?;
     let (head, body) = response.into_parts();
     let head = ResponseHead { status: head.status, headers: head.headers };
     let response = (!fails).then_some(HttpCallResponse { head, body, trailers: None });
-    Ok(Answered { response, delay })
+    Ok(Answered { response, grpc: grpc.filter(|_| !fails).map(Rc::new), delay })
 }
 
 /// Runs the sample's exchange through a plugin.
@@ -231,6 +268,11 @@ impl<'a> Exchanges<'a> {
                 let begun = Instant::now();
                 call.reply.deliver(outcome);
                 self.measured.add(Part::CallResponse, begun, run.context.copied());
+                continue;
+            }
+            let begun = Instant::now();
+            if self.host.grpc.deliver(|cluster| self.sample.grpc(cluster)) {
+                self.measured.add(Part::Grpc, begun, run.context.copied());
                 continue;
             }
             let timer = self.host.next_tick().filter(|_| ticks < MOST_TICKS);

@@ -6,9 +6,11 @@ use std::time::{Duration, SystemTime};
 
 use meshgate::filter::foreign_function;
 use meshgate_wasm::{
-    CallError, ForeignCaller, Host, HttpCall, HttpCallReply, LogLevel, PluginSpec, StartError, Status,
-    TickHandle, VmError,
+    CallError, ForeignCaller, GrpcEvents, GrpcRequest, GrpcSender, Host, HttpCall, HttpCallReply, LogLevel,
+    PluginSpec, StartError, Status, TickHandle, VmError,
 };
+
+use super::grpc::Grpc;
 
 /// A call that waits for its answer.
 pub(super) struct Waiting {
@@ -20,6 +22,7 @@ pub(super) struct Waiting {
 /// The worker's side.
 pub(super) struct Bench {
     calls: RefCell<Vec<Waiting>>,
+    pub(super) grpc: Grpc,
     timer: RefCell<Option<(TickHandle, Duration)>>,
     /// How far the filter's clock is ahead of the machine's.
     ahead: Cell<Duration>,
@@ -32,6 +35,7 @@ impl Bench {
     pub(super) fn new() -> Self {
         Self {
             calls: RefCell::default(),
+            grpc: Grpc::default(),
             timer: RefCell::default(),
             ahead: Cell::new(Duration::ZERO),
             said: RefCell::default(),
@@ -70,6 +74,15 @@ impl Host for Bench {
     fn http_call(&self, _: &PluginSpec, call: HttpCall, reply: HttpCallReply) -> Result<(), CallError> {
         self.calls.borrow_mut().push(Waiting { cluster: call.cluster, timeout: call.timeout, reply });
         Ok(())
+    }
+
+    fn grpc(
+        &self,
+        _: &PluginSpec,
+        request: GrpcRequest,
+        events: GrpcEvents,
+    ) -> Result<Box<dyn GrpcSender>, CallError> {
+        Ok(self.grpc.begin(request, events))
     }
 
     fn tick(&self, plugin: TickHandle, period: Option<Duration>) {

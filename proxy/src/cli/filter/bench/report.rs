@@ -12,6 +12,7 @@ pub(super) enum Part {
     RequestHead,
     RequestBody,
     CallResponse,
+    Grpc,
     Tick,
     ResponseHead,
     ResponseBody,
@@ -19,11 +20,12 @@ pub(super) enum Part {
 }
 
 impl Part {
-    const ALL: [(Part, &'static str); 8] = [
+    const ALL: [(Part, &'static str); 9] = [
         (Part::Create, "context_create"),
         (Part::RequestHead, "request_headers"),
         (Part::RequestBody, "request_body"),
         (Part::CallResponse, "http_call_response"),
+        (Part::Grpc, "grpc"),
         (Part::Tick, "tick"),
         (Part::ResponseHead, "response_headers"),
         (Part::ResponseBody, "response_body"),

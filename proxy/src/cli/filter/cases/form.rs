@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::message::ProtoMessage;
+
 /// A file of cases.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -96,12 +98,38 @@ pub(crate) struct Answer {
     pub(crate) delay: Option<String>,
     /// It closes the connection instead of answering.
     pub(crate) fails: bool,
+    /// What it answers to calls and streams of gRPC. Default: UNIMPLEMENTED.
+    #[schemars(with = "Grpc")]
+    pub(crate) grpc: Option<Grpc>,
 }
 
 impl Default for Answer {
     fn default() -> Self {
-        Self { status: 200, headers: BTreeMap::new(), body: String::new(), delay: None, fails: false }
+        Self {
+            status: 200,
+            headers: BTreeMap::new(),
+            body: String::new(),
+            delay: None,
+            fails: false,
+            grpc: None,
+        }
     }
+}
+
+/// What a server answers to a call or a stream of gRPC.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Grpc {
+    /// The messages: of a call one. Default: none.
+    pub(crate) messages: Vec<ProtoMessage>,
+    /// The status at the end. Default: 0, OK.
+    #[schemars(range(max = 16))]
+    pub(crate) status: u32,
+    /// The words beside it. Default: none.
+    pub(crate) words: String,
+    /// Of a stream: a message is answered when one has come, and the stream ends after the last answer. Default: all is
+    /// answered when the filter has sent all.
+    pub(crate) each: bool,
 }
 
 /// A field's value, or several for the same field.
@@ -207,4 +235,7 @@ pub(crate) struct ExpectedRequest {
     /// A part of the body.
     #[schemars(with = "String")]
     pub(crate) body_contains: Option<String>,
+    /// The messages of a call or stream of gRPC, all of them.
+    #[schemars(with = "Vec<ProtoMessage>")]
+    pub(crate) messages: Option<Vec<ProtoMessage>>,
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::form::{Calls, ExpectedRequest, ExpectedResponse, Several};
+use super::message::{self, ProtoMessage};
 use super::servers::Message;
 
 /// Longest part of a body that is shown, in characters.
@@ -53,6 +54,22 @@ impl Differences {
         }
         self.fields(place, &expected.headers, &came.headers);
         self.body(place, expected.body.as_deref(), expected.body_contains.as_deref(), &came.body);
+        if let Some(messages) = &expected.messages {
+            self.messages(place, messages, &came.messages.borrow());
+        }
+    }
+
+    /// A message that cannot be encoded was told when the case began.
+    fn messages(&mut self, place: &str, expected: &[ProtoMessage], came: &[Bytes]) {
+        let expected: Vec<_> = expected.iter().map(|message| message.encoded().unwrap_or_default()).collect();
+        if expected != came {
+            let list = |messages: Vec<String>| {
+                if messages.is_empty() { "none".to_owned() } else { messages.join(", ") }
+            };
+            let expected = list(expected.iter().map(|message| message::shown(message)).collect());
+            let came = list(came.iter().map(|message| message::shown(message)).collect());
+            self.0.push(format!("{place}: the messages {expected} were expected, {came} came"));
+        }
     }
 
     fn equal<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, expected: &T, came: &T) {
@@ -122,6 +139,7 @@ mod tests {
             status: 200,
             headers,
             body: Bytes::from_static(body.as_bytes()),
+            ..Message::default()
         }
     }
 
@@ -153,6 +171,18 @@ mod tests {
             assert!(found.iter().any(|line| line.contains(part)), "{part}: {found:#?}");
         }
         assert_eq!(found.len(), 6);
+    }
+
+    #[test]
+    fn messages_are_compared_byte_by_byte() {
+        let came = message(&[], "");
+        came.messages.borrow_mut().push(Bytes::from_static(b"\x0a\x01a"));
+        assert!(
+            differences(serde_json::json!({"messages": [{"1": "a"}]}), std::slice::from_ref(&came))
+                .is_empty()
+        );
+        let found = differences(serde_json::json!({"messages": [{"1": "b"}, "x"]}), &[came]);
+        assert_eq!(found, [r#"upstream: the messages {1: "b"}, "x" were expected, {1: "a"} came"#]);
     }
 
     #[test]

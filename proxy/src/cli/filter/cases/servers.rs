@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
+
+use super::grpc::{self, Came, Conversation, GrpcAnswering};
 
 /// A request or a response, whole.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +28,8 @@ pub(super) struct Message {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// Those of a call or stream of gRPC.
+    pub(super) messages: Came,
 }
 
 /// What a server does with the next requests.
@@ -32,6 +38,7 @@ pub(crate) struct Answering {
     pub(crate) response: Response<Bytes>,
     pub(crate) delay: Duration,
     pub(crate) fails: bool,
+    pub(crate) grpc: Option<GrpcAnswering>,
 }
 
 /// A server; it ends with its runtime.
@@ -75,27 +82,56 @@ async fn accept(listener: TcpListener, state: Rc<State>) {
     while let Ok((stream, _)) = listener.accept().await {
         let state = Rc::clone(&state);
         let service = service_fn(move |request| answer(request, Rc::clone(&state)));
+        let mut builder = auto::Builder::new(OnThisThread);
         // One request each: a connection that fails is none that was used before, which would be tried again.
-        let mut builder = hyper::server::conn::http1::Builder::new();
-        let connection = builder.keep_alive(false).serve_connection(TokioIo::new(stream), service);
-        // How a connection ends is for the proxy to say.
-        tokio::task::spawn_local(async move { drop(connection.await) });
+        builder.http1().keep_alive(false);
+        tokio::task::spawn_local(async move {
+            // How a connection ends is for the proxy to say.
+            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// Runs what belongs to a connection of HTTP/2 beside it.
+#[derive(Clone, Copy)]
+struct OnThisThread;
+
+impl<F: Future + 'static> Executor<F> for OnThisThread {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
     }
 }
 
 /// Why a connection is closed without an answer.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-async fn answer(request: Request<Incoming>, state: Rc<State>) -> Result<Response<Full<Bytes>>, Failure> {
+type Answered = Response<Either<Full<Bytes>, Conversation>>;
+
+async fn answer(request: Request<Incoming>, state: Rc<State>) -> Result<Answered, Failure> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
     let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
-    let message = Message { method: head.method.to_string(), path, status: 0, headers: head.headers, body };
+    let (mut headers, mut body) = (head.headers, Some(body));
+    if let Some(authority) = head.uri.authority() {
+        // As HTTP/1.1 has it, which cases are written for.
+        headers.insert(http::header::HOST, authority.as_str().parse()?);
+    }
+    let is_grpc = grpc::is_grpc(&headers);
+    let mut message = Message { method: head.method.to_string(), path, headers, ..Message::default() };
+    if let Some(body) = body.take_if(|_| !is_grpc) {
+        message.body = body.collect().await?.to_bytes();
+    }
+    let came = Rc::clone(&message.messages);
     state.asked.borrow_mut().push(message);
     let answering = state.answering.borrow().clone();
     let answering = answering.filter(|answering| !answering.fails).ok_or("it is to fail")?;
     tokio::time::sleep(answering.delay).await;
-    Ok(answering.response.map(Full::new))
+    Ok(match (body, answering.grpc) {
+        (None, _) => answering.response.map(|body| Either::Left(Full::new(body))),
+        (Some(body), Some(answering)) => grpc::respond(answering, body, came).map(Either::Right),
+        (Some(_), None) => grpc::unimplemented().map(Either::Left),
+    })
 }
 
 /// Asks the proxy, on a connection of its own.
