@@ -13,6 +13,7 @@ use crate::headers::Pairs;
 use crate::host::{self, HttpCall, Status};
 use crate::reply::Reply;
 use crate::runtime::calls::{self, HttpReply};
+use crate::trace;
 
 /// A request of the filter's own, to one of the host's clusters. It begins with [`Cluster::get`] and its like, and
 /// [`send`](Self::send) makes it.
@@ -100,6 +101,15 @@ impl Call {
     /// Adds the field `authorization: Bearer …`.
     pub fn bearer_token(self, token: impl fmt::Display) -> Self {
         self.header("authorization", format!("Bearer {token}"))
+    }
+
+    /// Carries a trace on: of the exchange ([`trace_context`](crate::Exchange::trace_context)), or of a span
+    /// ([`context`](crate::trace::Span::context)). Without one, nothing is added.
+    pub fn trace(self, context: Option<trace::Context>) -> Self {
+        context
+            .iter()
+            .flat_map(trace::Context::fields)
+            .fold(self, |call, (name, value)| call.header(name, value))
     }
 
     /// Sets the body.

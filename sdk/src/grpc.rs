@@ -12,6 +12,7 @@ use crate::headers::text;
 use crate::host::{self, GrpcCall as Wire, Status};
 use crate::reply::Reply;
 use crate::runtime::calls;
+use crate::trace;
 
 /// A unary gRPC call, to one of the host's clusters. It begins with [`Cluster::grpc`].
 ///
@@ -65,6 +66,14 @@ impl GrpcCall {
     pub fn metadata(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.push((name.into(), value.into()));
         self
+    }
+
+    /// Carries a trace on, as [`Call::trace`](crate::Call::trace).
+    pub fn trace(self, context: Option<trace::Context>) -> Self {
+        context
+            .iter()
+            .flat_map(trace::Context::fields)
+            .fold(self, |call, (name, value)| call.metadata(name, value))
     }
 
     /// Bounds the time until the answer is there.

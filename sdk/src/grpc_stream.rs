@@ -11,6 +11,7 @@ use crate::headers::{Pairs, text};
 use crate::host::{self, GrpcOpening, Status};
 use crate::runtime::calls;
 use crate::runtime::grpc_streams::{End, Handle};
+use crate::trace;
 
 /// Bytes of messages that may wait to be read, unless the filter says otherwise.
 const MOST_UNREAD: usize = 1 << 20;
@@ -53,6 +54,14 @@ impl OpenGrpcStream {
     pub fn metadata(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.push((name.into(), value.into()));
         self
+    }
+
+    /// Carries a trace on, as [`Call::trace`](crate::Call::trace).
+    pub fn trace(self, context: Option<trace::Context>) -> Self {
+        context
+            .iter()
+            .flat_map(trace::Context::fields)
+            .fold(self, |call, (name, value)| call.metadata(name, value))
     }
 
     /// Bounds the bytes of messages that have come and that the filter has not read yet: 1 MiB, if it says nothing. Hosts hold
@@ -148,7 +157,9 @@ impl GrpcStream {
     pub fn send_bytes(&self, message: impl AsRef<[u8]>) -> Result<(), GrpcError> {
         self.check()?;
         host::grpc_send(self.handle.id(), message.as_ref()).map_err(|status| match status {
-            Status::BAD_ARGUMENT => GrpcError::new(GrpcError::RESOURCE_EXHAUSTED, "too much waits to be sent"),
+            Status::BAD_ARGUMENT => {
+                GrpcError::new(GrpcError::RESOURCE_EXHAUSTED, "too much waits to be sent")
+            }
             status => GrpcError::refused(status),
         })
     }

@@ -51,6 +51,7 @@ pub mod route;
 pub mod signature;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+pub mod trace;
 
 mod access_log;
 mod body;

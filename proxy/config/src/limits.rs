@@ -43,6 +43,10 @@ pub struct FilterLimits {
     pub log_lines: u32,
     /// Bytes of fields in one exchange's entry in the access log.
     pub log_bytes: u64,
+    /// Spans added to one exchange's trace.
+    pub spans: u32,
+    /// Bytes of them.
+    pub span_bytes: u64,
     /// HTTP calls under way, of the filter on one worker.
     pub http_calls: u32,
     /// HTTP calls under way, of one exchange.
@@ -98,6 +102,8 @@ impl Default for FilterLimits {
             copied: 8 << 20,
             log_lines: 100,
             log_bytes: 4 << 10,
+            spans: 32,
+            span_bytes: 16 << 10,
             http_calls: 256,
             stream_http_calls: 8,
             grpc_calls: 256,
@@ -169,6 +175,12 @@ pub(crate) struct LimitsEntry {
     /// Bytes of fields that the filter adds to one exchange's entry in the access log. Default: 4KiB.
     #[schemars(with = "SizeText")]
     log_bytes: Option<SizeText>,
+    /// Spans that the filter adds to one exchange's trace. Default: 32.
+    #[schemars(with = "u32", range(max = 10_000))]
+    spans: Option<u32>,
+    /// Bytes of these spans. Default: 16KiB.
+    #[schemars(with = "SizeText")]
+    span_bytes: Option<SizeText>,
     /// HTTP calls under way, of the filter on one worker. Default: 256.
     #[schemars(with = "u32", range(max = 100_000))]
     http_calls: Option<u32>,
@@ -243,6 +255,8 @@ impl LimitsEntry {
             copied: bytes(self.copied, default.copied),
             log_lines: self.log_lines.unwrap_or(default.log_lines),
             log_bytes: bytes(self.log_bytes, default.log_bytes),
+            spans: self.spans.unwrap_or(default.spans),
+            span_bytes: bytes(self.span_bytes, default.span_bytes),
             http_calls: self.http_calls.unwrap_or(default.http_calls),
             stream_http_calls: self.stream_http_calls.unwrap_or(default.stream_http_calls),
             grpc_calls: self.grpc_calls.unwrap_or(default.grpc_calls),
@@ -346,6 +360,7 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
         size(limits, "body", 0, 1 << 30, report);
         size(limits, "copied", 64 << 10, 1 << 40, report);
         size(limits, "log_bytes", 0, 1 << 20, report);
+        size(limits, "span_bytes", 0, 1 << 20, report);
         for key in ["call_body", "grpc_queue", "shared_bytes", "queue_bytes"] {
             size(limits, key, 0, 1 << 40, report);
         }
@@ -365,12 +380,13 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
 }
 
 /// Limits that are whole numbers.
-const WHOLE: [&str; 16] = [
+const WHOLE: [&str; 17] = [
     "cpu_percent",
     "contexts",
     "crashes",
     "hostcalls",
     "log_lines",
+    "spans",
     "http_calls",
     "stream_http_calls",
     "grpc_calls",

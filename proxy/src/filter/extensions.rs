@@ -16,6 +16,7 @@ use super::encoding;
 use super::filter_state;
 use super::log_entry;
 use super::session::Session;
+use super::spans;
 use super::stream::{Decision, Extras, Mirror, Stream, Target, TimeLimit};
 use super::verify;
 
@@ -48,6 +49,9 @@ pub fn foreign_function(
         function::VERIFY => verify::verify(argument),
         function::LOG => log_entry::add(caller, argument),
         function::THROTTLE => throttle(caller, argument),
+        function::TRACE => spans::trace(caller, argument),
+        function::SPAN => spans::add(caller, argument),
+        function::SPANS => spans::take(caller),
         function::ENCODE => encoding::set(caller, argument),
         filter_state::FUNCTION => filter_state::set(caller, argument),
         _ => Err(Status::NotFound),

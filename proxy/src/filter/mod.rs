@@ -13,6 +13,7 @@ pub mod guest_log;
 mod log_entry;
 mod run;
 mod session;
+mod spans;
 mod stream;
 mod verify;
 

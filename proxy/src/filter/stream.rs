@@ -21,6 +21,7 @@ use super::failure::{FilterFailure, FilterFault, Interrupted, Stop};
 use super::filter_state;
 use super::log_entry::Noted;
 use super::run::{Direction, Run};
+use super::spans::Spans;
 use super::{Chain, Filter};
 use crate::message::BodyError;
 use crate::telemetry::LogFields;
@@ -132,6 +133,8 @@ pub struct Stream {
     log_fields: RefCell<LogFields>,
     encoding: Cell<Option<Encoding>>,
     throttle: Cell<Option<NonZeroU64>>,
+    /// The recorded trace, if there is one.
+    pub(super) spans: RefCell<Option<Box<Spans>>>,
 }
 
 impl Stream {
@@ -156,6 +159,7 @@ impl Stream {
             log_fields: RefCell::default(),
             encoding: Cell::new(None),
             throttle: Cell::new(None),
+            spans: RefCell::default(),
         })
     }
 
@@ -398,12 +402,12 @@ impl Stream {
         }
     }
 
-    /// Ends every filter's part: done, log, delete, first to last.
+    /// Ends every filter's part: done, log, delete; last to first, as responses pass, so that a filter sees what those behind it
+    /// say of the exchange at its end.
     pub fn finish(self: &Rc<Self>) {
-        let mut index = 0;
-        while let Some(run) = self.run(index) {
+        let all = self.runs.len() + self.routed.get().map_or(0, |routed| routed.len());
+        for run in (0..all).rev().filter_map(|index| self.run(index)) {
             run.finish(self);
-            index += 1;
         }
         self.finished.set(true);
     }

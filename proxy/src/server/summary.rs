@@ -229,6 +229,8 @@ fn limits(limits: &FilterLimits) -> Value {
         "copied": limits.copied,
         "log_lines": limits.log_lines,
         "log_bytes": limits.log_bytes,
+        "spans": limits.spans,
+        "span_bytes": limits.span_bytes,
         "http_calls": limits.http_calls,
         "stream_http_calls": limits.stream_http_calls,
         "grpc_calls": limits.grpc_calls,

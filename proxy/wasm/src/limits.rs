@@ -41,6 +41,10 @@ pub struct Limits {
     /// Bytes of fields that a filter adds to one exchange's entry in the access log. Default 4 KiB. The embedder's to
     /// enforce.
     pub log_bytes: u64,
+    /// Spans that a filter adds to one exchange's trace. Default 32. The embedder's to enforce.
+    pub spans: u32,
+    /// Bytes of them. Default 16 KiB. The embedder's to enforce.
+    pub span_bytes: u64,
     /// HTTP calls under way, of the plugin on one worker. Default 256.
     pub http_calls: u32,
     /// HTTP calls under way, of one stream. Default 8.
@@ -95,6 +99,8 @@ impl Default for Limits {
             copied: 8 << 20,
             log_lines: 100,
             log_bytes: 4 << 10,
+            spans: 32,
+            span_bytes: 16 << 10,
             http_calls: 256,
             stream_http_calls: 8,
             call_time: Duration::from_secs(30),
@@ -181,6 +187,10 @@ limits! {
     LogLines => "log_lines",
     /// Too many bytes for an exchange's entry in the access log.
     LogBytes => "log_bytes",
+    /// Too many spans for an exchange's trace.
+    Spans => "spans",
+    /// Too many bytes of spans for an exchange's trace.
+    SpanBytes => "span_bytes",
     /// Too many calls of the plugin under way.
     HttpCalls => "http_calls",
     /// Too many calls of one stream under way.

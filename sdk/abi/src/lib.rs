@@ -14,6 +14,7 @@ mod cancel;
 mod encode;
 mod kv;
 mod log;
+mod span;
 mod throttle;
 mod verify;
 
@@ -22,6 +23,7 @@ pub use cancel::Cancel;
 pub use encode::Encode;
 pub use kv::{KvAdd, KvAnswer, KvGet, KvOperation, KvRemove, KvRequest, KvSet};
 pub use log::{CLAIMABLE_FLAGS, LogEntry, LogField, is_log_field_name};
+pub use span::{AnyValue, KeyValue, Span, SpanEvent, SpanStatus, Spans, TraceContext, Value};
 pub use throttle::Throttle;
 pub use verify::Verification;
 
@@ -98,6 +100,26 @@ pub mod function {
     ///
     /// `BAD_ARGUMENT` (2): the message does not decode, or there is no such call or stream of this plugin.
     pub const CANCEL: &str = "meshgate.cancel";
+
+    /// With a [`TraceContext`](crate::TraceContext): the current exchange's trace is recorded, and the caller takes what filters
+    /// add to it; the answer is empty. Without an argument: the answer is that trace, with an id for a span of the caller's, or
+    /// empty if none is recorded.
+    ///
+    /// `BAD_ARGUMENT` (2): not called for an exchange of HTTP; the message does not decode, or an id is none.
+    pub const TRACE: &str = "meshgate.trace";
+
+    /// Adds a finished span to the current exchange's trace. Argument: [`Span`](crate::Span); the answer is empty. Where none is
+    /// recorded, nothing is kept.
+    ///
+    /// `BAD_ARGUMENT` (2): not called for an exchange of HTTP; the message does not decode, an id is none, the span has no name,
+    /// or ends before it begins. `INTERNAL_FAILURE` (10): the filter has said too much of this exchange.
+    pub const SPAN: &str = "meshgate.span";
+
+    /// Takes the spans that were added to the current exchange's trace since they were taken last. Without an argument; the
+    /// answer is [`Spans`](crate::Spans).
+    ///
+    /// `BAD_ARGUMENT` (2): it is not this filter that records the exchange's trace.
+    pub const SPANS: &str = "meshgate.spans";
 }
 
 /// Ids of the events that a host tells by `proxy_on_foreign_function`. Their messages are the buffer 8.

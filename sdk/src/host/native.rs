@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::{
-    BufferType, Direction, GrpcCall, GrpcOpening, HttpCall, LocalResponse, LogLevel, MapType, MetricType, Status,
+    BufferType, Direction, GrpcCall, GrpcOpening, HttpCall, LocalResponse, LogLevel, MapType, MetricType,
+    Status,
 };
 use crate::testing::world::{World, current};
 

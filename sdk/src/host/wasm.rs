@@ -15,7 +15,8 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::Status as Known;
 
 use super::{
-    BufferType, Direction, GrpcCall, GrpcOpening, HttpCall, LocalResponse, LogLevel, MapType, MetricType, Status,
+    BufferType, Direction, GrpcCall, GrpcOpening, HttpCall, LocalResponse, LogLevel, MapType, MetricType,
+    Status,
 };
 
 #[link(wasm_import_module = "env")]

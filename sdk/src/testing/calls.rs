@@ -33,7 +33,8 @@ impl World {
             return Err(Status::BAD_ARGUMENT);
         }
         let of_http = |id: &u32| !self.grpc_calls.contains(id);
-        if self.made_by.iter().filter(|(id, by)| of_http(id) && self.is_of_active(**by)).count() >= MOST_CALLS {
+        if self.made_by.iter().filter(|(id, by)| of_http(id) && self.is_of_active(**by)).count() >= MOST_CALLS
+        {
             return Err(Status::INTERNAL_FAILURE);
         }
         Ok(self.begin(call.cluster, Request::received(head, call.body.to_vec(), Vec::new()), call.timeout))
@@ -44,7 +45,8 @@ impl World {
             return Err(Status::new(4));
         }
         self.check_grpc()?;
-        let request = grpc_request(call.cluster, call.service, call.method, &call.metadata).body(call.message);
+        let request =
+            grpc_request(call.cluster, call.service, call.method, &call.metadata).body(call.message);
         let id = self.begin(call.cluster, request, call.timeout);
         self.grpc_calls.insert(id);
         Ok(id)

@@ -4,8 +4,18 @@ use std::time::{Duration, SystemTime};
 
 use super::engine::{Said, Verdict};
 use super::message::{Failure, Request, Response};
+use super::span::Span;
 
-/// A request whose head went into the filter: see [`Proxy::begin`].
+/// A request whose head went into the filter: see [`Proxy::begin`](super::Proxy::begin).
+///
+/// ```
+/// # use meshgate_sdk::testing::{Proxy, Request};
+/// fn one_at_a_time(proxy: &mut Proxy) {
+///     let first = proxy.begin(Request::get("/slow"));
+///     assert_eq!(proxy.send(Request::get("/slow")).status(), 503);
+///     assert_eq!(proxy.finish(first).status(), 200);
+/// }
+/// ```
 #[must_use = "it waits to be finished or given up"]
 #[derive(Debug)]
 pub struct Begun {
@@ -15,7 +25,16 @@ pub struct Begun {
     pub(super) began: SystemTime,
 }
 
-/// What became of a request: see [`Proxy::send`].
+/// What became of a request: see [`Proxy::send`](super::Proxy::send).
+///
+/// ```
+/// # use meshgate_sdk::testing::{Proxy, Request};
+/// fn answers_by_itself(proxy: &mut Proxy) {
+///     let done = proxy.send(Request::get("/hello"));
+///     assert_eq!((done.status(), done.text().as_str()), (200, "Hi!\n"));
+///     assert!(done.upstream().is_none() && done.took().is_zero());
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Done {
     pub(super) response: Response,
@@ -74,6 +93,12 @@ impl Done {
     /// no time.
     pub fn throttle(&self) -> u64 {
         self.said.throttle
+    }
+
+    /// The spans that the filter added to the exchange's trace, in the order in which they ended; none, unless the request was
+    /// [`recorded`](Request::recorded).
+    pub fn spans(&self) -> Vec<Span> {
+        self.said.spans.iter().map(Span::of).collect()
     }
 
     /// A field that the filter added to the exchange's entry in the access log.

@@ -3,10 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use meshgate_abi::{
-    Attempt, Attempts, CLAIMABLE_FLAGS, Encode, LogEntry, LogField, Retry, is_log_field_name,
+    Attempt, Attempts, CLAIMABLE_FLAGS, Encode, LogEntry, LogField, Retry, Span, Spans, TraceContext,
+    function, is_log_field_name,
 };
+use prost::Message;
 
 use super::message::{Client, Fields, Request, Response};
+use crate::host::Status;
 use crate::tcp::ClosedBy;
 
 /// A host that runs one filter on one worker, as [`Proxy`](super::Proxy) drives it. Filters' authors need not know it.
@@ -104,7 +107,20 @@ pub struct Said {
     pub encoding: Option<(String, u32)>,
     /// The speed of the response's body in bytes per second; 0: as fast as it can.
     pub throttle: u64,
+    /// The trace that is recorded, if one is.
+    pub trace: Option<TraceContext>,
+    /// Spans that were added to it.
+    pub spans: Vec<Span>,
+    /// What they take.
+    span_bytes: usize,
+    /// Ids that were given out.
+    last_id: u64,
 }
+
+/// Spans of an exchange and their bytes, and what each counts beside its own, as in Meshgate's defaults.
+const MOST_SPANS: usize = 32;
+const MOST_SPAN_BYTES: usize = 16 << 10;
+const SPAN_COST: usize = 64;
 
 impl Said {
     /// Adds what `meshgate.log` was called with. False, and nothing is added, if a flag is not a filter's to set, or a name no
@@ -127,6 +143,48 @@ impl Said {
             }
         }
         true
+    }
+
+    /// Answers `meshgate.trace`, `meshgate.span` and `meshgate.spans`; `None` for other functions.
+    pub fn tracing(&mut self, name: &str, argument: &[u8]) -> Option<Result<Vec<u8>, Status>> {
+        match name {
+            function::TRACE => Some(self.tell_trace(argument)),
+            function::SPAN => Some(self.add_span(argument).map(|()| Vec::new())),
+            function::SPANS => Some(Ok(Spans { spans: self.spans.clone() }.encode_to_vec())),
+            _ => None,
+        }
+    }
+
+    fn tell_trace(&mut self, argument: &[u8]) -> Result<Vec<u8>, Status> {
+        if argument.is_empty() {
+            self.last_id += 1;
+            let new_id = self.last_id.to_be_bytes().to_vec();
+            let answer = self.trace.clone().map(|trace| TraceContext { new_id, ..trace });
+            return Ok(answer.map(|answer| answer.encode_to_vec()).unwrap_or_default());
+        }
+        let trace = TraceContext::decode(argument).map_err(|_| Status::BAD_ARGUMENT)?;
+        let is_id = |id: &[u8], size| id.len() == size && id.iter().any(|byte| *byte != 0);
+        if !is_id(&trace.trace_id, 16) || !is_id(&trace.span_id, 8) {
+            return Err(Status::BAD_ARGUMENT);
+        }
+        self.trace = Some(trace);
+        Ok(Vec::new())
+    }
+
+    fn add_span(&mut self, argument: &[u8]) -> Result<(), Status> {
+        let span = Span::decode(argument).map_err(|_| Status::BAD_ARGUMENT)?;
+        let Some(trace) = &self.trace else { return Ok(()) };
+        let sound = span.trace_id == trace.trace_id && !span.name.is_empty();
+        if !sound || span.end_time_unix_nano < span.start_time_unix_nano {
+            return Err(Status::BAD_ARGUMENT);
+        }
+        let bytes = self.span_bytes + argument.len() + SPAN_COST;
+        if self.spans.len() >= MOST_SPANS || bytes > MOST_SPAN_BYTES {
+            return Err(Status::INTERNAL_FAILURE);
+        }
+        self.span_bytes = bytes;
+        self.spans.push(span);
+        Ok(())
     }
 
     /// Takes what `meshgate.encode` was called with. False if there is no such coding.

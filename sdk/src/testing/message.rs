@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use meshgate_abi::TraceContext;
 use serde::Serialize;
 
 /// Name and value of each field.
@@ -63,6 +64,7 @@ pub struct Request {
     pub(crate) parts: Vec<Vec<u8>>,
     pub(crate) tail: Fields,
     pub(crate) facts: Vec<(String, Vec<u8>)>,
+    pub(crate) recorded: bool,
 }
 
 impl Request {
@@ -92,7 +94,7 @@ impl Request {
     /// A request as it arrived somewhere.
     pub fn received(head: Fields, body: Vec<u8>, tail: Fields) -> Self {
         let parts = if body.is_empty() { Vec::new() } else { vec![body] };
-        Self { head, parts, tail, facts: Vec::new() }
+        Self { head, parts, tail, ..Self::default() }
     }
 
     /// Adds a field; a pseudo-header is set.
@@ -139,6 +141,23 @@ impl Request {
     pub fn peer_identity(mut self, uri: &str) -> Self {
         self.facts.push(("connection/mtls".to_owned(), vec![1]));
         self.property("connection/uri_san_peer_certificate", uri)
+    }
+
+    /// Lets its trace be recorded, as if the filter `telemetry` stood before this one: see
+    /// [`Done::spans`](super::Done::spans).
+    #[must_use]
+    pub fn recorded(mut self) -> Self {
+        self.recorded = true;
+        self
+    }
+
+    /// The trace that is recorded.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.recorded.then(|| TraceContext {
+            trace_id: vec![0xab; 16],
+            span_id: vec![0xcd; 8],
+            ..TraceContext::default()
+        })
     }
 
     /// The method.

@@ -49,6 +49,7 @@ mod message;
 mod native;
 mod shared;
 mod simulated;
+mod span;
 mod streams;
 mod tries;
 pub(crate) mod world;
@@ -62,8 +63,9 @@ pub use self::done::{Begun, Done};
 pub use self::engine::{Engine, Part, Said, StartedCall, StreamDid, StreamPart, Verdict, Way};
 pub use self::message::{Client, Failure, Fields, Request, Response};
 use self::native::Native;
-use self::streams::{Side, StreamServer};
+pub use self::span::Span;
 pub use self::streams::{ServerStream, StreamEvent};
+use self::streams::{Side, StreamServer};
 use crate::filter::Filter;
 use crate::runtime::{Http, Tcp};
 use crate::tcp::TcpFilter;
@@ -319,7 +321,7 @@ impl Proxy {
                     head: self.engine.head(exchange, Way::Request),
                     parts: body,
                     tail,
-                    facts: Vec::new(),
+                    ..Request::default()
                 };
                 let response = self.serve(exchange, &sent);
                 (Some(sent), response)

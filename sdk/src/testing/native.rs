@@ -120,6 +120,7 @@ impl<K: Simulated> Engine for Native<K> {
     fn open(&mut self, request: &Request) -> u32 {
         let mut stream = Stream::default();
         stream.maps[MapType::HttpRequestHeaders as usize] = Some(request.head.clone());
+        stream.said.trace = request.trace();
         let (exchange, context) = self.begin(&request.facts, stream);
         self.streams.extend(context.map(|context| (exchange, context)));
         exchange
@@ -267,9 +268,10 @@ impl<K: Simulated> Engine for Native<K> {
 
     fn receive(&mut self, stream: u32, part: &StreamPart) {
         let (reply, part) = match part {
-            StreamPart::Metadata(fields) => {
-                (Response::received(fields.clone(), Vec::new(), Fields::new()), grpc_streams::Part::Metadata(fields.len()))
-            }
+            StreamPart::Metadata(fields) => (
+                Response::received(fields.clone(), Vec::new(), Fields::new()),
+                grpc_streams::Part::Metadata(fields.len()),
+            ),
             StreamPart::Message(message) => (
                 Response::received(Fields::new(), message.clone(), Fields::new()),
                 grpc_streams::Part::Message(message.len()),
@@ -283,7 +285,9 @@ impl<K: Simulated> Engine for Native<K> {
             }
         };
         let mut world = self.world.borrow_mut();
-        let Some(made_by) = world.receives(stream, matches!(part, grpc_streams::Part::Closed(_))) else { return };
+        let Some(made_by) = world.receives(stream, matches!(part, grpc_streams::Part::Closed(_))) else {
+            return;
+        };
         world.reply = Some(reply);
         drop(world);
         self.delivered_to(

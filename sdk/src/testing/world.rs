@@ -195,8 +195,12 @@ impl World {
 
     pub(crate) fn map(&mut self, map: MapType) -> Option<&Fields> {
         match map {
-            MapType::HttpCallResponseHeaders | MapType::GrpcReceiveInitialMetadata => self.reply.as_ref().map(|reply| &reply.head),
-            MapType::HttpCallResponseTrailers | MapType::GrpcReceiveTrailingMetadata => self.reply.as_ref().map(|reply| &reply.tail),
+            MapType::HttpCallResponseHeaders | MapType::GrpcReceiveInitialMetadata => {
+                self.reply.as_ref().map(|reply| &reply.head)
+            }
+            MapType::HttpCallResponseTrailers | MapType::GrpcReceiveTrailingMetadata => {
+                self.reply.as_ref().map(|reply| &reply.tail)
+            }
             map => self.stream()?.maps.get(map as usize)?.as_ref(),
         }
     }
@@ -387,6 +391,10 @@ impl World {
                 let kind = MetricType::try_from(series.r#type).map_err(|_| Status::BAD_ARGUMENT)?;
                 let labels = series.labels.into_iter().map(|label| (label.name, label.value)).collect();
                 self.define_metric(kind as u32, &series.name, labels).map(|id| id.to_le_bytes().to_vec())
+            }
+            function::TRACE | function::SPAN | function::SPANS => {
+                let stream = self.stream().filter(|stream| !stream.is_tcp).ok_or(Status::BAD_ARGUMENT)?;
+                stream.said.tracing(name, argument).unwrap_or(Err(Status::NOT_FOUND))
             }
             _ => Err(Status::NOT_FOUND),
         }

@@ -33,7 +33,9 @@ impl Running {
     pub(crate) fn new(request: &Request, now: SystemTime) -> Self {
         let attributes = attributes(request.facts(), now);
         let http = HttpStream::new(convert::request_head(request.head()), attributes);
-        Self::of(Of::Http(Box::new(RefCell::new(http))))
+        let running = Self::of(Of::Http(Box::new(RefCell::new(http))));
+        running.said.borrow_mut().trace = request.trace();
+        running
     }
 
     pub(crate) fn connected(client: &Client, now: SystemTime) -> Self {

@@ -10,7 +10,8 @@ use meshgate_abi::{
 };
 use meshgate_sdk::testing::{Request, StartedCall};
 use meshgate_wasm::{
-    CallError, ForeignCaller, GrpcEvents, GrpcRequest, GrpcSender, Host, HttpCall, HttpCallReply, LogLevel, MetricKind, PluginSpec, SeriesSpec, Status, TickHandle, VmError,
+    CallError, ForeignCaller, GrpcEvents, GrpcRequest, GrpcSender, Host, HttpCall, HttpCallReply, LogLevel,
+    MetricKind, PluginSpec, SeriesSpec, Status, TickHandle, VmError,
 };
 use prost::Message;
 
@@ -194,6 +195,15 @@ impl Host for Worker {
                 running.http().ok_or(Status::BadArgument)?;
                 running.said().borrow_mut().throttle = throttle.bytes_per_second;
                 Ok(Vec::new())
+            }
+            function::TRACE | function::SPAN | function::SPANS => {
+                let running = running(caller)?;
+                running.http().ok_or(Status::BadArgument)?;
+                let answer = running.said().borrow_mut().tracing(name, argument);
+                answer.ok_or(Status::NotFound)?.map_err(|status| match status {
+                    meshgate_sdk::Status::INTERNAL_FAILURE => Status::InternalFailure,
+                    _ => Status::BadArgument,
+                })
             }
             function::LOG => {
                 let entry = LogEntry::decode(argument).map_err(|_| Status::BadArgument)?;

@@ -4,6 +4,7 @@ mod connections; // TCP, and messages of gRPC
 mod ends; // what waits when the filter goes
 mod logs; // lines and records of the access log
 mod metrics; // names, labels, counts, and the bound on series
+mod spans; // what other filters add to a trace
 mod traces; // contexts, sampling, spans
 
 use http::Response;

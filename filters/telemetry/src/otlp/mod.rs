@@ -116,6 +116,17 @@ impl Exporter {
         }
     }
 
+    /// Keeps records that are written already, each with its field's number.
+    pub(crate) fn add_written(&self, records: &[u8]) {
+        if records.is_empty() {
+            return;
+        }
+        let count = proto::count(records);
+        if !self.queue.borrow_mut().push_written(records, count) {
+            self.dropped.add(count);
+        }
+    }
+
     /// Sends what waits now. What comes meanwhile waits for the next time.
     pub(crate) async fn flush(&self) {
         let batches = self.queue.borrow_mut().take();

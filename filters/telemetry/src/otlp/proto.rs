@@ -97,6 +97,24 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// How many messages stand here, one after the other, each as a field with a short number.
+pub(crate) fn count(mut messages: &[u8]) -> u32 {
+    let mut count = 0;
+    while let Some((_, rest)) = messages.split_first() {
+        let (mut length, mut shift, mut rest) = (0_usize, 0, rest);
+        while let Some((byte, after)) = rest.split_first() {
+            length |= usize::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
+            (shift, rest) = (shift + 7, after);
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        messages = rest.get(length..).unwrap_or_default();
+        count += 1;
+    }
+    count
+}
+
 fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

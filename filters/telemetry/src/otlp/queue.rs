@@ -34,6 +34,15 @@ impl Queue {
 
     /// Adds a record. False, and it is gone, if that were too much.
     pub(super) fn push(&mut self, write: impl FnOnce(&mut Writer<'_>)) -> bool {
+        self.append(1, |bytes| record(bytes, RECORDS, write))
+    }
+
+    /// Adds so many records that are encoded already. False, and they are gone, if that were too much.
+    pub(super) fn push_written(&mut self, records: &[u8], count: u32) -> bool {
+        self.append(count, |bytes| bytes.extend_from_slice(records))
+    }
+
+    fn append(&mut self, records: u32, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if self.bytes >= self.most {
             return false;
         }
@@ -42,13 +51,13 @@ impl Queue {
         }
         let Some(batch) = self.batches.back_mut() else { return false };
         let before = batch.bytes.len();
-        record(&mut batch.bytes, RECORDS, write);
+        write(&mut batch.bytes);
         let size = batch.bytes.len() - before;
         if self.bytes + size > self.most {
             batch.bytes.truncate(before);
             return false;
         }
-        batch.records += 1;
+        batch.records += records;
         self.bytes += size;
         true
     }
@@ -112,6 +121,19 @@ mod tests {
         assert_eq!(tries, [(1, 1), (0, 2)]);
         let large = Batch { bytes: vec![0; 101], records: 7, tries: 1 };
         assert_eq!(queue.put_back([large].into_iter()), 7);
+    }
+
+    #[test]
+    fn what_is_written_already_is_counted() {
+        let mut written = Vec::new();
+        for size in [1, 200] {
+            record(&mut written, RECORDS, |record| record.bytes(1, &vec![1; size]));
+        }
+        assert_eq!(super::super::proto::count(&written), 2);
+        let mut queue = Queue::new(300);
+        assert!(push(&mut queue, 10) && queue.push_written(&written, 2));
+        assert!(!queue.push_written(&written, 2), "too much");
+        assert_eq!(queue.take().iter().map(|batch| batch.records).collect::<Vec<_>>(), [3]);
     }
 
     #[test]

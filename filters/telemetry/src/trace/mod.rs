@@ -144,6 +144,12 @@ impl Tracer {
         let client = (kinds != SpanKinds::Server).then(|| self.ids.span());
         let trace = Trace { id, parent, server, client, sampled };
         self.write(headers, &trace)?;
+        if let Some(span) = trace.span().filter(|_| sampled && self.exporter.is_some()) {
+            // What other filters do becomes a part of it. A state that is too long goes on with the request alone.
+            let state =
+                Some(headers.get("tracestate").unwrap_or_default()).filter(|state| state.len() <= 512);
+            let _ = exchange.record_spans(id.bytes(), span.bytes(), &state.unwrap_or_default());
+        }
         Ok(Some(trace))
     }
 
@@ -153,6 +159,7 @@ impl Tracer {
             && let Some(trace) = seen.trace().filter(|trace| trace.sampled)
         {
             span::record(trace, seen, &self.attributes, exporter);
+            exporter.add_written(&seen.exchange.take_spans());
         }
     }
 

@@ -77,7 +77,8 @@ impl GrpcEvents {
         let Some(root) = self.root.upgrade() else { return false };
         let Some(vm) = root.vm.upgrade() else { return false };
         let taken = vm.with_state(|state| {
-            let listens = if last { state.grpc.contains(self.id) } else { state.grpc.is_listened_to(self.id) };
+            let listens =
+                if last { state.grpc.contains(self.id) } else { state.grpc.is_listened_to(self.id) };
             let known = state.contexts.find(root.id).is_some() && listens;
             let over = if last { state.grpc.remove(self.id) } else { None };
             if known {

@@ -145,6 +145,58 @@ fn responses_are_encoded_and_throttled() {
 }
 
 #[test]
+fn what_a_filter_does_becomes_spans() {
+    both("", |proxy| {
+        let done = proxy.send(asked("span").recorded());
+        assert_eq!(said(&done), format!(r#"true Some("{}")"#, "ab".repeat(16)));
+        let spans = done.spans();
+        let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
+        assert_eq!(names, ["think", "fail", "ask"], "as they end");
+        let [think, fail, ask] = &spans[..] else { panic!("{spans:?}") };
+        assert_eq!((&ask.parent, &fail.parent, think.parent.as_ref()), (&None, &None, Some(&ask.id)));
+        assert_eq!((ask.is_call, think.is_call), (true, false));
+        assert_eq!((ask.took, think.took), (Duration::from_millis(50), Duration::from_millis(20)));
+        assert_eq!(fail.failure.as_deref(), Some("asked to"));
+        let attributes =
+            ["suite.word", "suite.count", "suite.right"].map(|name| ask.attribute(name).unwrap());
+        assert_eq!(attributes, ["one", "3", "true"]);
+        assert_eq!(ask.events, ["answered"]);
+        let carried = proxy.calls("slow")[0].field("traceparent").unwrap();
+        assert_eq!(carried, format!("00-{}-{}-01", "ab".repeat(16), ask.id));
+    });
+}
+
+#[test]
+fn spans_of_what_is_not_recorded_are_not_kept() {
+    both("", |proxy| {
+        assert_eq!(said(&proxy.send(asked("span"))), "false None");
+        assert_eq!(proxy.calls("slow")[0].field("traceparent"), None);
+        let traceparent = format!("00-{}-{}-00", "1".repeat(32), "2".repeat(16));
+        let request = asked("span").header("traceparent", &traceparent).header("tracestate", "a=b");
+        let done = proxy.send(request);
+        assert_eq!(said(&done), format!(r#"false Some("{}")"#, "1".repeat(32)));
+        assert!(done.spans().is_empty());
+        let call = &proxy.calls("slow")[1];
+        assert_eq!(call.field("traceparent"), Some(traceparent), "what there is goes on");
+        assert_eq!(call.field("tracestate").as_deref(), Some("a=b"));
+    });
+}
+
+#[test]
+fn spans_are_bounded_and_end_with_their_exchange() {
+    both("", |proxy| {
+        let done = proxy.send(asked("spans").recorded());
+        assert_eq!(done.spans().len(), 32);
+        let done = proxy.send(asked("span-late").recorded());
+        assert_eq!(done.spans()[0].name, "to the end");
+        let waiting = proxy.begin(asked("span").recorded());
+        let other = proxy.send(asked("span").recorded());
+        assert_eq!(other.spans().len(), 3);
+        assert_eq!(proxy.finish(waiting).spans().len(), 3, "each has its own");
+    });
+}
+
+#[test]
 fn calls_say_everything() {
     both("", |proxy| {
         let done = proxy.send(asked("calls"));

@@ -71,7 +71,11 @@ fn ends_have_their_status() {
     ] {
         both("", |proxy| {
             let done = proxy.send(asked(what));
-            assert_eq!((said(&done).as_str(), done.took()), (expected, Duration::from_millis(took)), "{what}");
+            assert_eq!(
+                (said(&done).as_str(), done.took()),
+                (expected, Duration::from_millis(took)),
+                "{what}"
+            );
         });
     }
 }

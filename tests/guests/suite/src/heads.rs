@@ -67,6 +67,10 @@ impl Suite {
             "status" => text(Cluster::from("error").get("/")).await?,
             "bounded" => timeout(Duration::from_millis(50), text(Cluster::from("never").get("/"))).await??,
             "grpc" => grpc().await?,
+            "grpc-ask" => {
+                let call = Cluster::from("policy").grpc("example.Policy", "Check").metadata("x-a", "1");
+                String::from_utf8_lossy(&call.send_bytes("question").await?).into_owned()
+            }
             "sleep" => {
                 sleep(Duration::from_millis(20)).await?;
                 sleep(Duration::from_millis(100)).await?;
@@ -108,6 +112,15 @@ impl Suite {
             "break" => return Err(Stop::Reset),
             "attempts" => {
                 exchange.attempts(&Attempts::judge().from_status(500).build())?;
+                String::new()
+            }
+            "span" => spans(exchange).await?,
+            "spans" => {
+                (0..40).for_each(|number| exchange.span(format!("number {number}")).end());
+                String::new()
+            }
+            "span-late" => {
+                exchange.state.span.replace(Some(exchange.span("to the end")));
                 String::new()
             }
             "lend" => {
@@ -211,6 +224,25 @@ fn heads(exchange: &Exchange<Suite>) -> Result<String, Stop> {
         format!("{}", Status::NOT_FOUND),
     ];
     Ok(format!("{} | {}", all.join(","), facts.join(" | ")))
+}
+
+/// A span of a call, with one in it, and what they know of the trace.
+async fn spans(exchange: &Exchange<Suite>) -> Result<String, Stop> {
+    let mut span = exchange.span("ask").call();
+    span.attribute("suite.word", "one");
+    span.attribute("suite.count", 3);
+    let call = Cluster::from("slow").get("/").trace(span.context().or(exchange.trace_context()));
+    let answer = call.send().await?.success()?;
+    span.event("answered");
+    span.attribute("suite.right", answer.text() == "slow");
+    let child = span.child("think");
+    sleep(Duration::from_millis(20)).await?;
+    child.end();
+    let mut failed = exchange.span("fail");
+    failed.fail("asked to");
+    drop(failed);
+    let trace = exchange.trace_context().map(|context| context.trace_id().to_owned());
+    Ok(format!("{} {trace:?}", span.is_recorded()))
 }
 
 /// A call that goes well, and one whose status is expected.

@@ -48,6 +48,7 @@ pub struct Suite {
 #[derive(Debug, Default)]
 pub struct State {
     callbacks: Cell<u32>,
+    span: RefCell<Option<meshgate_sdk::trace::Span>>,
 }
 
 #[filter]

@@ -78,7 +78,9 @@ pub(crate) async fn talk(what: &str) -> Result<String, Stop> {
             let late = timeout(Duration::from_millis(40), stream.message_bytes()).await;
             format!("{}", late.is_err())
         }
-        "stream-unknown" => outcome(Cluster::from("unknown").grpc_stream("a", "b").open().await.map(|_| None)),
+        "stream-unknown" => {
+            outcome(Cluster::from("unknown").grpc_stream("a", "b").open().await.map(|_| None))
+        }
         "stream-nobody" => rest(&mut Cluster::from("fast").grpc_stream("a", "b").open().await?).await,
         "stream-over" => {
             let mut stream = opened("Over").await?;
