@@ -12,7 +12,7 @@ const HEAD: usize = 8;
 /// The subsection with the names of functions.
 const FUNCTIONS: u8 = 1;
 /// Letters of a name that are kept: generic code has names without end.
-const LONGEST: usize = 100;
+const LONGEST: usize = 80;
 
 /// The module with shorter names.
 ///
@@ -126,7 +126,7 @@ mod tests {
         let short = shortened(&module(&["_RNvC4core3run", "proxy_on_tick", &"x".repeat(300)])).unwrap();
         let text = String::from_utf8_lossy(&short);
         assert!(text.contains("core::run") && text.contains("proxy_on_tick"));
-        assert!(!text.contains("_RNv") && !text.contains("abc") && !text.contains(&"x".repeat(101)));
+        assert!(!text.contains("_RNv") && !text.contains("abc") && !text.contains(&"x".repeat(81)));
         assert!(short.starts_with(b"\0asm\x01\0\0\0\x01\x01\0\0") && short.ends_with(b"\0\x05\x04otto"));
         assert_eq!(shortened(&short).unwrap(), short, "there is nothing left to do");
     }
