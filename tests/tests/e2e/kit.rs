@@ -64,6 +64,13 @@ async fn inspect_says_what_is_in_a_module() {
     assert_eq!(manifest["name"], "headers");
 }
 
+/// What a filter does not use is not in its module.
+#[test]
+fn a_filter_that_does_nothing_is_small() {
+    let size = std::fs::metadata(repository().join("target/guests/noop.wasm")).unwrap().len();
+    assert!(size <= 150 << 10, "{size}");
+}
+
 #[tokio::test]
 async fn cases_pass_and_fail() {
     let folder = TempDir::new().unwrap();
