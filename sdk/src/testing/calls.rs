@@ -32,9 +32,8 @@ impl World {
         if !complete || !self.clusters.iter().any(|name| name == call.cluster) {
             return Err(Status::BAD_ARGUMENT);
         }
-        let of_http = |id: &u32| !self.grpc_calls.contains(id);
-        if self.made_by.iter().filter(|(id, by)| of_http(id) && self.is_of_active(**by)).count() >= MOST_CALLS
-        {
+        let of_http = self.made_by.keys().filter(|id| !self.grpc_calls.contains(id));
+        if of_http.filter(|id| self.is_of_current(**id)).count() >= MOST_CALLS {
             return Err(Status::INTERNAL_FAILURE);
         }
         Ok(self.begin(call.cluster, Request::received(head, call.body.to_vec(), Vec::new()), call.timeout))
@@ -59,6 +58,7 @@ impl World {
         self.check_grpc()?;
         let request = grpc_request(opening.cluster, opening.service, opening.method, &opening.metadata);
         let id = next_id();
+        self.made_for.insert(id, self.effective);
         self.grpc_streams.insert(id, OpenStream { made_by: self.active, closed: false, queued: 0 });
         self.streams_did.push((id, StreamDid::Opened { cluster: opening.cluster.to_owned(), request }));
         Ok(id)
@@ -115,20 +115,20 @@ impl World {
 
     /// Whether one more gRPC call or stream may begin.
     fn check_grpc(&self) -> Result<(), Status> {
-        let calls = self.grpc_calls.iter().filter_map(|id| self.made_by.get(id));
-        let streams = self.grpc_streams.values().map(|stream| &stream.made_by);
-        let under_way = calls.chain(streams).filter(|by| self.is_of_active(**by)).count();
+        let ids = self.grpc_calls.iter().chain(self.grpc_streams.keys());
+        let under_way = ids.filter(|id| self.is_of_current(**id)).count();
         if under_way < MOST_CALLS { Ok(()) } else { Err(Status::INTERNAL_FAILURE) }
     }
 
-    /// Whether what was begun there counts for the exchange or connection whose callback runs.
-    fn is_of_active(&self, made_by: u32) -> bool {
-        made_by == self.active && self.streams.contains_key(&made_by)
+    /// Whether a call or stream counts for the exchange or connection that hostcalls act for.
+    fn is_of_current(&self, id: u32) -> bool {
+        self.made_for.get(&id) == Some(&self.effective) && self.streams.contains_key(&self.effective)
     }
 
     fn begin(&mut self, cluster: &str, request: Request, timeout: Duration) -> u32 {
         let id = next_id();
         self.made_by.insert(id, self.active);
+        self.made_for.insert(id, self.effective);
         self.calls.push(StartedCall { id, cluster: cluster.to_owned(), request, timeout: Some(timeout) });
         id
     }

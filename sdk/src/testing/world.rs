@@ -113,6 +113,8 @@ pub(crate) struct World {
     pub(crate) made_by: HashMap<u32, u32>,
     /// The filter has come to its end.
     pub(crate) is_done: bool,
+    /// For which context each call and stream was begun: for that one it counts.
+    pub(super) made_for: HashMap<u32, u32>,
 }
 
 impl World {

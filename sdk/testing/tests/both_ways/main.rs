@@ -476,7 +476,7 @@ fn what_is_left_to_do_at_the_end_is_done() {
 fn configurations_are_refused_with_the_field() {
     for (configuration, expected) in [
         (r#"{"tick": "0s"}"#, "configuration refused: tick: no time at all"),
-        (r#"{"tock": 1}"#, "configuration refused: tock: unknown field `tock`, expected `tick`"),
+        (r#"{"tock": 1}"#, "configuration refused: tock: unknown field `tock`, expected `tick` or `follow`"),
     ] {
         assert_eq!(Proxy::refusal::<Suite>(configuration), expected);
         assert_eq!(compiled("suite", configuration).err().as_deref(), Some(expected));

@@ -116,7 +116,9 @@ fn a_stream_ends_with_the_exchange_that_opened_it() {
         let lender = proxy.begin(asked("lend"));
         let borrower = proxy.begin(asked("borrow"));
         proxy.give_up(lender);
-        assert_eq!(said(&proxy.finish(borrower)), "14 the exchange that opened the stream is over");
+        assert_eq!(proxy.finish(borrower).status(), 503);
+        let expected = "the call ended with gRPC status 14: the exchange that opened the stream is over";
+        assert_eq!(proxy.logs(), [expected]);
     });
 }
 

@@ -130,7 +130,7 @@ impl Suite {
             }
             "borrow" => {
                 let mut lent = self.lent.take().ok_or_else(|| Stop::failed("nothing lent"))?;
-                streams::outcome(lent.message_bytes().await)
+                streams::outcome(Ok(lent.message_bytes().await?))
             }
             what if what.starts_with("stream") => streams::talk(what).await?,
             "fetched" => self.fetched.get().to_string(),
