@@ -69,7 +69,7 @@ impl Suite {
             "grpc" => grpc().await?,
             "grpc-ask" => {
                 let call = Cluster::from("policy").grpc("example.Policy", "Check").metadata("x-a", "1");
-                String::from_utf8_lossy(&call.send_bytes("question").await?).into_owned()
+                call.send_bytes("question").await?.escape_ascii().to_string()
             }
             "sleep" => {
                 sleep(Duration::from_millis(20)).await?;
