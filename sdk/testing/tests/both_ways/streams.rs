@@ -85,7 +85,7 @@ fn limits_are_errors() {
     both("", |proxy| {
         let refused = "14 the host did not make the call: internal failure";
         let flood = "twelve bytes, 8 too much waits to be read";
-        let expected = format!("8 0 8 [{flood}] 7 {refused}");
+        let expected = format!("8 0 8 [{flood}] 8 {refused}");
         assert_eq!(said(&proxy.send(asked("stream-limits"))), expected);
         // All of them ended with the exchange.
         assert_eq!(said(&proxy.send(asked("stream-limits"))), expected);
