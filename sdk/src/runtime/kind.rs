@@ -33,6 +33,12 @@ pub(crate) trait Kind: Sized + 'static {
     const AWAITS: [&'static [&'static str]; 2];
     /// The filter has something to do at its end.
     const ENDS: bool;
+    /// It has a tick of its own.
+    const TICKS: bool;
+    /// Its connections have.
+    const CONNECTION_TICKS: bool;
+    /// It takes something out of queues.
+    const QUEUES: bool;
 
     /// Makes the filter.
     ///
@@ -95,6 +101,9 @@ impl<F: Filter> Kind for Http<F> {
     #[cfg(not(target_arch = "wasm32"))]
     const AWAITS: [&'static [&'static str]; 2] = [F::AWAITS, &[]];
     const ENDS: bool = has(F::CALLBACKS, "done");
+    const TICKS: bool = has(F::CALLBACKS, "tick");
+    const CONNECTION_TICKS: bool = false;
+    const QUEUES: bool = has(F::CALLBACKS, "queue_ready");
 
     fn configure(config: F::Config) -> Result<F, ConfigError> {
         F::configure(config)
@@ -125,6 +134,9 @@ impl<F: TcpFilter> Kind for Tcp<F> {
     #[cfg(not(target_arch = "wasm32"))]
     const AWAITS: [&'static [&'static str]; 2] = [&[], F::AWAITS];
     const ENDS: bool = has(F::CALLBACKS, "done");
+    const TICKS: bool = has(F::CALLBACKS, "tick");
+    const CONNECTION_TICKS: bool = has(F::CALLBACKS, "connection_tick");
+    const QUEUES: bool = has(F::CALLBACKS, "queue_ready");
 
     fn configure(config: F::Config) -> Result<F, ConfigError> {
         F::configure(config)
@@ -155,6 +167,9 @@ impl<F: Filter + TcpFilter> Kind for Both<F> {
     #[cfg(not(target_arch = "wasm32"))]
     const AWAITS: [&'static [&'static str]; 2] = [<F as Filter>::AWAITS, <F as TcpFilter>::AWAITS];
     const ENDS: bool = has(<F as Filter>::CALLBACKS, "done");
+    const TICKS: bool = has(<F as Filter>::CALLBACKS, "tick");
+    const CONNECTION_TICKS: bool = has(<F as TcpFilter>::CALLBACKS, "connection_tick");
+    const QUEUES: bool = has(<F as Filter>::CALLBACKS, "queue_ready");
 
     fn configure(config: Self::Config) -> Result<F, ConfigError> {
         <F as Filter>::configure(config)

@@ -42,9 +42,11 @@ pub(crate) struct Plugin<F> {
     ready: RefCell<Vec<u32>>,
     /// The exchanges or connections that have waited for something.
     waiting: RefCell<IdMap<Rc<dyn Waits>>>,
-    /// Makes what tells the filter of a queue.
-    on_queue: fn(Wakeup, Rc<F>, SharedQueue) -> Task,
+    /// Makes what tells the filter of a queue, if it wants to hear of any.
+    on_queue: Option<OnQueue<F>>,
 }
+
+type OnQueue<F> = fn(Wakeup, Rc<F>, SharedQueue) -> Task;
 
 /// Connections that hear of a tick in one callback. A host bounds what a callback may do.
 const ROUND: usize = 64;
@@ -77,7 +79,12 @@ impl<K: Kind> Root<K> {
             round: RefCell::default(),
             ready: RefCell::default(),
             waiting: RefCell::new(ids::map()),
-            on_queue: |wakeup, filter, queue| Task::new(wakeup, K::on_queue(filter, queue)),
+            // What the filter does not have, is not in its module.
+            on_queue: if const { K::QUEUES } {
+                Some(|wakeup, filter, queue| Task::new(wakeup, K::on_queue(filter, queue)))
+            } else {
+                None
+            },
         };
         Self(Rc::new(plugin), PhantomData)
     }
@@ -105,11 +112,14 @@ impl<K: Kind> Root<K> {
         if timers::fire(self.0.context)
             && let Some(filter) = filter
         {
-            if self.0.tick.borrow().is_none() {
+            if const { K::TICKS } && self.0.tick.borrow().is_none() {
                 let task = Task::new(self.0.wakeup(Direction::Request), K::on_tick(filter));
                 run(&self.0.tick, task, "on_tick");
             }
-            if !self.0.open.borrow().is_empty() && self.0.round.borrow().is_none() {
+            if const { K::CONNECTION_TICKS }
+                && !self.0.open.borrow().is_empty()
+                && self.0.round.borrow().is_none()
+            {
                 let task = Task::new(self.0.wakeup(Direction::Request), round(Rc::clone(&self.0)));
                 run(&self.0.round, task, "on_connection_tick");
             }
@@ -363,11 +373,12 @@ impl<F> Plugin<F> {
 
     /// Tells the filter of a queue, and then of the next.
     fn look_into_queues(&self) {
+        let Some(on_queue) = self.on_queue else { return };
         let next = || if self.queue.borrow().is_none() { self.ready.borrow_mut().pop() } else { None };
         while let Some(queue) = next() {
             let Some(filter) = self.filter.borrow().clone() else { return };
             let queue = SharedQueue::of_host(queue);
-            run(&self.queue, (self.on_queue)(self.wakeup(Direction::Response), filter, queue), "on_queue");
+            run(&self.queue, on_queue(self.wakeup(Direction::Response), filter, queue), "on_queue");
         }
     }
 
