@@ -159,7 +159,7 @@ impl Tracer {
             && let Some(trace) = seen.trace().filter(|trace| trace.sampled)
         {
             span::record(trace, seen, &self.attributes, exporter);
-            exporter.add_written(&seen.exchange.take_spans());
+            exporter.add_written(&seen.exchange().map(Exchange::take_spans).unwrap_or_default());
         }
     }
 
