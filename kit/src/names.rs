@@ -11,8 +11,10 @@ use crate::section::push_length;
 const HEAD: usize = 8;
 /// The subsection with the names of functions.
 const FUNCTIONS: u8 = 1;
-/// Letters of a name that are kept: generic code has names without end.
+/// The longest name in bytes: generic code has names without end.
 const LONGEST: usize = 80;
+/// What stands for the middle of a longer one.
+const LEFT_OUT: &str = "..";
 
 /// The module with shorter names.
 ///
@@ -53,14 +55,23 @@ fn functions(mut names: Bytes<'_>) -> Result<Vec<u8>> {
         for _ in 0..count {
             push_length(&mut shorter, functions.number()?)?;
             let name = String::from_utf8_lossy(functions.part()?);
-            let name: String =
-                format!("{:#}", rustc_demangle::demangle(&name)).chars().take(LONGEST).collect();
+            let name = without_middle(format!("{:#}", rustc_demangle::demangle(&name)));
             push_part(&mut shorter, name.as_bytes())?;
         }
         out.push(id);
         push_part(&mut out, &shorter)?;
     }
     Ok(out)
+}
+
+/// A long name begins with where the function is, and ends with what it is called.
+fn without_middle(mut name: String) -> String {
+    if name.len() > LONGEST {
+        let half = (LONGEST - LEFT_OUT.len()) / 2;
+        let middle = name.floor_char_boundary(half)..name.ceil_char_boundary(name.len() - half);
+        name.replace_range(middle, LEFT_OUT);
+    }
+    name
 }
 
 fn push_part(out: &mut Vec<u8>, part: &[u8]) -> Result<()> {
@@ -126,9 +137,19 @@ mod tests {
         let short = shortened(&module(&["_RNvC4core3run", "proxy_on_tick", &"x".repeat(300)])).unwrap();
         let text = String::from_utf8_lossy(&short);
         assert!(text.contains("core::run") && text.contains("proxy_on_tick"));
-        assert!(!text.contains("_RNv") && !text.contains("abc") && !text.contains(&"x".repeat(81)));
+        assert!(!text.contains("_RNv") && !text.contains("abc"));
         assert!(short.starts_with(b"\0asm\x01\0\0\0\x01\x01\0\0") && short.ends_with(b"\0\x05\x04otto"));
         assert_eq!(shortened(&short).unwrap(), short, "there is nothing left to do");
+    }
+
+    #[test]
+    fn long_names_keep_their_ends() {
+        let name = format!("crate_of_a_filter::{}::on_request", "x".repeat(300));
+        let short = without_middle(name);
+        assert!(short.starts_with("crate_of_a_filter::xx") && short.ends_with("xx::on_request"), "{short}");
+        assert_eq!((short.len(), short.matches(LEFT_OUT).count()), (LONGEST, 1));
+        assert!(without_middle("ü".repeat(100)).len() <= LONGEST);
+        assert_eq!(without_middle("x".repeat(LONGEST)), "x".repeat(LONGEST));
     }
 
     #[test]

@@ -24,6 +24,9 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// A response's head, on its way.
 pub type Begun = BoxFuture<'static, Result<Response<Incoming>, hyper::Error>>;
 
+/// Why there is no connection.
+type ConnectError = Box<dyn std::error::Error + Send + Sync>;
+
 /// One connection to a server.
 pub struct Client {
     sender: Sender,
@@ -42,22 +45,24 @@ impl Client {
     }
 
     /// Connects and speaks HTTP/1.1; an `Err` when nobody accepts.
-    pub async fn try_http1(address: SocketAddr) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        Ok(Client { sender: Sender::Http1(sender), authority: address.to_string() })
+    pub async fn try_http1(address: SocketAddr) -> Result<Client, ConnectError> {
+        Client::connect(address, false).await
     }
 
     /// Connects and speaks HTTP/2 at once, without asking (prior knowledge).
     pub async fn http2(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).await.expect("connect");
-        stream.set_nodelay(true).expect("no delay");
-        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
-        let (sender, connection) = handshake.await.expect("HTTP/2 handshake");
-        tokio::spawn(connection);
-        Client { sender: Sender::Http2(sender), authority: address.to_string() }
+        Client::try_http2(address).await.unwrap_or_else(|error| panic!("connect to {address}: {error}"))
+    }
+
+    /// As [`Client::http2`]; an `Err` when nobody accepts, or the connection is closed at once.
+    pub async fn try_http2(address: SocketAddr) -> Result<Client, ConnectError> {
+        Client::connect(address, true).await
+    }
+
+    async fn connect(address: SocketAddr, http2: bool) -> Result<Client, ConnectError> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Client::try_over(stream, http2, &address.to_string()).await?)
     }
 
     /// Speaks HTTP over a connection that is there.

@@ -299,7 +299,7 @@ async fn endure_uploads(http2: bool, on_each: usize) {
     let (mut clients, mut answers) = (Vec::new(), JoinSet::new());
     for number in 0..CLIENTS {
         let client = if http2 {
-            Ok(Client::http2(gate.address()).await)
+            Client::try_http2(gate.address()).await
         } else {
             Client::try_http1(gate.address()).await
         };
