@@ -214,7 +214,7 @@ fn a_cancellation_whose_end_is_told() {
     let cancel = |id: u8| {
         let mut scratch = Scratch::default();
         let (name, size) = scratch.put("meshgate.cancel");
-        let (argument, length) = scratch.put(&[8, id]);
+        let (argument, length) = scratch.put([8, id]);
         let arguments = [name, size, argument, length, OUT, OUT + 4];
         vec![scratch.step(), call("proxy_call_foreign_function", arguments)]
     };
