@@ -193,6 +193,13 @@ pub struct Listener {
     pub at: Position,
 }
 
+impl Listener {
+    /// To how many bytes a head may grow on its way through the filters: twice what is accepted from a client.
+    pub fn most_filtered_head_bytes(&self) -> usize {
+        self.max_header_bytes.saturating_mul(2)
+    }
+}
+
 /// Proxies in front, which say for whom they connect.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ProxyProtocol {

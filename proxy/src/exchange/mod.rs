@@ -92,7 +92,10 @@ fn open(
     }
     attributes.listener.clone_from(&listener.facts);
     let stream = Stream::new(StreamParts {
-        http: HttpStream::new(head, attributes),
+        http: HttpStream {
+            most_head_bytes: listener.config.most_filtered_head_bytes(),
+            ..HttpStream::new(head, attributes)
+        },
         chain: Rc::clone(&listener.chain),
         clusters: Rc::clone(&listener.targets),
     });

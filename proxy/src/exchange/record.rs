@@ -150,7 +150,7 @@ impl Exchange {
         }
     }
 
-    /// A head may grow on its way through the filters, to twice what the listener accepts from a client.
+    /// A head may grow on its way through the filters.
     fn check_size(
         &self,
         first_line: usize,
@@ -162,7 +162,7 @@ impl Exchange {
             bytes + name.as_str().len() + value.len()
         };
         let fits = headers.len() <= config.max_headers.saturating_mul(2)
-            && headers.iter().fold(first_line, size) <= config.max_header_bytes.saturating_mul(2);
+            && headers.iter().fold(first_line, size) <= config.most_filtered_head_bytes();
         if fits {
             return Ok(());
         }

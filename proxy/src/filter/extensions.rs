@@ -15,13 +15,18 @@ use prost::Message;
 use super::encoding;
 use super::filter_state;
 use super::log_entry;
+use super::parts;
 use super::session::Session;
 use super::spans;
 use super::stream::{Decision, Extras, Mirror, Stream, Target, TimeLimit};
 use super::verify;
 
-/// Bytes of an argument. Decoding makes much of little: an empty part of a message takes two bytes in it.
+/// How the names of all functions begin that no other host has.
+const OURS: &str = "meshgate.";
+/// Bytes of an argument.
 const MAX_ARGUMENT: usize = 256 << 10;
+/// The field of a decision with the direct response.
+const DIRECT: u32 = 5;
 /// Bytes of a series' definition: more than its labels and buckets can fill.
 const MAX_SERIES: usize = 64 << 10;
 /// Fields of a direct response, as of other maps that come from guests.
@@ -37,7 +42,11 @@ pub fn foreign_function(
     name: &str,
     argument: &[u8],
 ) -> Result<Vec<u8>, Status> {
-    if argument.len() > MAX_ARGUMENT {
+    if !name.starts_with(OURS) && name != filter_state::FUNCTION {
+        return Err(Status::NotFound);
+    }
+    let inside = (name == function::ROUTE).then_some(DIRECT);
+    if argument.len() > MAX_ARGUMENT || !parts::are_few(argument, inside) {
         return Err(Status::BadArgument);
     }
     match name {

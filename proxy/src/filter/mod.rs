@@ -11,6 +11,7 @@ mod failure;
 mod filter_state;
 pub mod guest_log;
 mod log_entry;
+mod parts;
 mod run;
 mod session;
 mod spans;

@@ -59,6 +59,11 @@ pub(super) fn add(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>
     let (stream, place) = stream(caller)?;
     let mut spans = stream.spans.borrow_mut();
     let Some(spans) = spans.as_mut() else { return Ok(Vec::new()) };
+    let limits = &caller.plugin().limits;
+    if argument.len() as u64 > limits.span_bytes {
+        caller.exceeded(Limit::SpanBytes);
+        return Err(Status::InternalFailure);
+    }
     let span = Span::decode(argument).map_err(|_| Status::BadArgument)?;
     let of_this = span.trace_id.is_empty() || span.trace_id == spans.context.trace_id;
     let has_parent = !span.parent_span_id.is_empty();
@@ -70,7 +75,6 @@ pub(super) fn add(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>
     {
         return Err(Status::BadArgument);
     }
-    let limits = &caller.plugin().limits;
     if let Err(limit) = spans.count(place, argument.len() + COST, limits.spans, limits.span_bytes) {
         caller.exceeded(limit);
         return Err(Status::InternalFailure);

@@ -51,6 +51,9 @@ pub struct HttpStream {
     pub local_response: Option<LocalResponse>,
     /// Whether a local response was accepted before: the first wins, later ones are ignored.
     pub answered: bool,
+    /// Bytes that a head may have. Of a value that is longer than that by itself, filters write one byte more, and no further
+    /// bytes are copied: the embedder refuses such a head.
+    pub most_head_bytes: usize,
 }
 
 impl HttpStream {
@@ -64,7 +67,13 @@ impl HttpStream {
             attributes,
             local_response: None,
             answered: false,
+            most_head_bytes: usize::MAX,
         }
+    }
+
+    /// So much of a value that a filter writes into a head as shows whether it is too long.
+    pub(crate) fn telling<'a>(&self, value: &'a [u8]) -> &'a [u8] {
+        value.get(..self.most_head_bytes.saturating_add(1)).unwrap_or(value)
     }
 
     /// Leaves a local response for the embedder to take. False, and no change, if there was one before.

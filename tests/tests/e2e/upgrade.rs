@@ -96,8 +96,17 @@ async fn what_cannot_be_handed_over_ends_by_itself() {
     open.echo("before").await;
     let heir = upgraded(&gate).await;
     open.echo("after").await;
-    let mut new = WebSocket::connect(gate.address(), "/").await;
-    new.echo("to the new process").await;
+    // For a moment both processes accept. Each has one connection, when the second one is with the new process.
+    let mut new = until("a connection to the new process", || async {
+        let mut new = WebSocket::connect(gate.address(), "/").await;
+        new.echo("to the new process").await;
+        if gate.metrics().await.sum("meshgate_downstream_connections_active", &[]) == 1.0 {
+            return Some(new);
+        }
+        new.close().await;
+        None
+    })
+    .await;
     open.close().await;
     assert!(gate.exited().await.success());
     new.echo("still").await;

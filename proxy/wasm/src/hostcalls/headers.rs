@@ -224,8 +224,11 @@ fn write(call: &mut Call<'_>, map: u32, key: Span, value: Span, replace: bool) -
     let target = Target::of(call, map)?;
     let (key, value) = call.read_two(key, value)?;
     target.change(|http| match map {
-        Map::RequestHeaders => http.request.write(key, value, replace),
-        Map::ResponseHeaders => response(http)?.write(key, value, replace),
+        Map::RequestHeaders => http.request.write(key, http.telling(value), replace),
+        Map::ResponseHeaders => {
+            let value = http.telling(value);
+            response(http)?.write(key, value, replace)
+        }
         _ => target.trailers(http, map, |map| fields::write_trailer(map, key, value, replace)),
     })
 }

@@ -196,6 +196,21 @@ fn writes_change_the_request() {
 }
 
 #[test]
+fn no_more_of_a_value_is_kept_than_shows_that_it_is_too_long() {
+    let world = World::new();
+    let plugin = world.plugin();
+    let exchange = world.exchange();
+    exchange.http().borrow_mut().most_head_bytes = 5;
+    let steps = [set(0, "x-fits", "12345"), set(0, "x-long", "123456"), set(0, "x-longer", "1234567")];
+    world.script("proxy_on_request_headers", steps.concat());
+    plugin.stream(exchange.clone(), 0).unwrap().on_request_headers(true).unwrap();
+    assert_eq!(world.statuses(), [OK; 3]);
+    let http = exchange.http().borrow();
+    let kept = ["x-fits", "x-long", "x-longer"].map(|name| http.request.headers[name].to_str().unwrap());
+    assert_eq!(kept, ["12345", "123456", "123456"]);
+}
+
+#[test]
 fn what_the_network_may_not_say_guests_may_not_either() {
     let bad: [(&[u8], &[u8]); 24] = [
         (b"x-a", b"1\r\nx-b: 2"),
