@@ -59,7 +59,7 @@ pub use hostile_guests::{HostileGuest, KEYS};
 pub use imports::without_imports;
 pub use jwt::{SigningKey, key_set, seconds_from_now};
 pub use lines::Lines;
-pub use load::{Load, Tally, Unanswered};
+pub use load::{Load, Tally, Timed, Unanswered};
 pub use meshgate::{Meshgate, Stopped};
 pub use modules::{example, filter, foreign_example, foreign_guest, guest, with_custom_section};
 pub use otlp::{LogRecord, OtlpReceiver, Span};

@@ -26,7 +26,7 @@ struct Count {
     refused: AtomicU64,
     bad: Mutex<Vec<String>>,
     unanswered: Mutex<Vec<Unanswered>>,
-    times: Mutex<Vec<Duration>>,
+    times: Mutex<Vec<Timed>>,
 }
 
 /// What became of the requests.
@@ -43,7 +43,16 @@ pub struct Tally {
     /// Connections that nobody accepted. Each ends its share of the load.
     pub refused: u64,
     /// How long each whole answer took, shortest first.
-    pub times: Vec<Duration>,
+    pub times: Vec<Timed>,
+}
+
+/// A request that was answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Timed {
+    /// When it was sent, or due.
+    pub began: Instant,
+    /// How long the whole answer took.
+    pub took: Duration,
 }
 
 /// A request that got no whole answer.
@@ -75,7 +84,7 @@ impl Tally {
     /// The time within which this share of the answers came.
     pub fn quantile(&self, share: f64) -> Duration {
         let last = self.times.len().checked_sub(1).expect("there were answers");
-        self.times[(last as f64 * share) as usize]
+        self.times[(last as f64 * share) as usize].took
     }
 }
 
@@ -134,7 +143,7 @@ impl Load {
             .await;
         let take = "nobody panics while pushing";
         let mut times = std::mem::take(&mut *self.count.times.lock().expect(take));
-        times.sort_unstable();
+        times.sort_unstable_by_key(|timed: &Timed| timed.took);
         Tally {
             sent: self.count.sent.load(Ordering::SeqCst),
             good: *self.count.good.borrow(),
@@ -205,7 +214,8 @@ async fn one_connection<A, J>(
         let began = due.unwrap_or_else(Instant::now);
         match open.try_call(ask().header(ID, &id)).await {
             Ok(reply) => {
-                count.times.lock().expect("nobody panics while pushing").push(began.elapsed());
+                let timed = Timed { began, took: began.elapsed() };
+                count.times.lock().expect("nobody panics while pushing").push(timed);
                 match judge(&reply) {
                     Ok(()) => count.good.send_modify(|good| *good += 1),
                     Err(wrong) => count.bad.lock().expect("nobody panics while pushing").push(wrong),

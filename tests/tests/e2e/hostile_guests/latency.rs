@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use meshgate_tests::{Ask, Backend, Client, HostileGuest, Load, Meshgate, Tally};
+use meshgate_tests::{Ask, Backend, Client, HostileGuest, Load, Meshgate, Tally, Timed};
 
 use super::arena::{Arena, answer, stamped, with_trailers};
 
@@ -36,31 +36,63 @@ async fn neighbours_latency() {
 
 /// The neighbour's answers beside as many requests to its own filter, and beside attacks.
 async fn measure(guest: &HostileGuest) -> (Tally, Tally) {
-    let rate = number("MESHGATE_RATE", 400);
     let attacks = number("MESHGATE_ATTACKS_PER_SECOND", 20);
     let short = Duration::from_secs(number("MESHGATE_SHORT", 5).into());
     // Failures count by the minute: a filter that fails over and over is out for most of it.
     let long = Duration::from_secs(number("MESHGATE_LONG", 60).into());
     let arena = Arena::with(vec![guest.clone()]).await;
-    let load = |length: Duration| {
-        let load = Load::paced(arena.gate.address(), CONNECTIONS, rate, || Ask::get("/healthy"), stamped);
-        async move {
-            tokio::time::sleep(length).await;
-            let tally = load.stop().await;
-            tally.all_good();
-            tally
-        }
-    };
     // What the attackers' connections and requests cost whatever filter they meet is not the guest's doing.
     let warm = async {
-        load(Duration::from_secs(1)).await;
-        load(short).await
+        neighbour(&arena, Duration::from_secs(1)).await;
+        neighbour(&arena, short).await
     };
     let before = beside(requests(&arena, "/healthy", attacks), warm).await;
     let path = format!("/{}", guest.name);
-    let during =
-        beside(requests(&arena, &path, attacks), load(if guest.fails() { long } else { short })).await;
+    let length = if guest.fails() { long } else { short };
+    let during = beside(requests(&arena, &path, attacks), neighbour(&arena, length)).await;
     (before, during)
+}
+
+/// The neighbour's answers for so long, without what fell into a moment in which the machine itself stood still.
+async fn neighbour(arena: &Arena, length: Duration) -> Tally {
+    let rate = number("MESHGATE_RATE", 400);
+    let load = Load::paced(arena.gate.address(), CONNECTIONS, rate, || Ask::get("/healthy"), stamped);
+    let stolen = stolen(length).await;
+    let mut tally = load.stop().await;
+    tally.all_good();
+    let overlaps = |timed: &Timed, (from, until): &(Instant, Instant)| {
+        timed.began <= *until && timed.began + timed.took >= *from
+    };
+    tally.times.retain(|timed| !stolen.iter().any(|moment| overlaps(timed, moment)));
+    tally
+}
+
+/// When a hypervisor took a core away, with some time around it: what comes of that is no proxy's doing. Watches until there was so
+/// much time without, but not for ever.
+async fn stolen(length: Duration) -> Vec<(Instant, Instant)> {
+    const STEP: Duration = Duration::from_millis(10);
+    const AROUND: Duration = Duration::from_millis(30);
+    let (mut moments, mut before, mut seen) = (Vec::new(), Instant::now(), steal());
+    let (end, mut left) = (before + 5 * length, length);
+    while !left.is_zero() && before < end {
+        tokio::time::sleep(STEP).await;
+        let (now, steal) = (Instant::now(), steal());
+        if steal == seen {
+            left = left.saturating_sub(now - before);
+        } else {
+            left += 2 * AROUND;
+            moments.push((before - AROUND, now + AROUND));
+        }
+        (before, seen) = (now, steal);
+    }
+    moments
+}
+
+/// For how long hypervisors have taken cores away, in the kernel's units.
+fn steal() -> u64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let cpu = stat.lines().next().unwrap_or_default();
+    cpu.split_ascii_whitespace().nth(8).and_then(|field| field.parse().ok()).unwrap_or_default()
 }
 
 /// So many requests a second, each on a connection of its own, for ever.
@@ -95,7 +127,7 @@ fn ratio(before: &Tally, during: &Tally) -> f64 {
 pub(super) fn compared(before: &Tally, during: &Tally) -> String {
     let figures = |tally: &Tally| {
         let [p50, p99, most] = [0.5, 0.99, 1.0].map(|share| tally.quantile(share).as_micros());
-        format!("p50 {p50:>5} µs, p99 {p99:>6} µs, longest {most:>6} µs")
+        format!("{:>4} answers, p50 {p50:>5} µs, p99 {p99:>6} µs, longest {most:>6} µs", tally.times.len())
     };
     format!("before: {}; during: {}; p99 × {:.2}", figures(before), figures(during), ratio(before, during))
 }
