@@ -73,7 +73,7 @@ async fn stolen(length: Duration) -> Vec<(Instant, Instant)> {
     const STEP: Duration = Duration::from_millis(10);
     const AROUND: Duration = Duration::from_millis(30);
     let (mut moments, mut before, mut seen) = (Vec::new(), Instant::now(), steal());
-    let (end, mut left) = (before + 5 * length, length);
+    let (end, mut left) = (before + 20 * length, length);
     while !left.is_zero() && before < end {
         tokio::time::sleep(STEP).await;
         let (now, steal) = (Instant::now(), steal());

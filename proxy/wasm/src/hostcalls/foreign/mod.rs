@@ -46,8 +46,10 @@ fn foreign(call: &mut Call<'_>, name: Span, argument: Span, address_at: u32, siz
     let (memory, state) = call.parts();
     let (name, argument) = (slice(memory, name)?, slice(memory, argument)?);
     state.running.charge_bytes(name.len() + argument.len())?;
-    let name =
-        std::str::from_utf8(name).ok().filter(|name| name.len() <= MAX_NAME).ok_or(Status::NotFound)?;
+    if name.len() > MAX_NAME {
+        return Err(Status::NotFound.into());
+    }
+    let name = std::str::from_utf8(name).map_err(|_| Status::NotFound)?;
     let VmState { shared, metrics, running, namespace, grpc, .. } = state;
     let answer = match name {
         "compress" => compression::compress(argument, running)?,
