@@ -32,13 +32,15 @@ pub fn start(
     call: HttpCall,
     reply: HttpCallReply,
 ) -> Result<(), CallError> {
-    begin(upstream, cluster, call, |outcome| reply.deliver(outcome))
+    let cancelled = reply.cancelled();
+    begin(upstream, cluster, call, cancelled, |outcome| reply.deliver(outcome))
 }
 
 fn begin(
     upstream: &Rc<Upstream>,
     cluster: Rc<Cluster>,
     call: HttpCall,
+    cancelled: impl Future<Output = ()> + 'static,
     deliver: impl FnOnce(Result<HttpCallResponse, CallFailure>) + 'static,
 ) -> Result<(), CallError> {
     if upstream.calls().get() >= MAX_CALLS {
@@ -47,7 +49,11 @@ fn begin(
     let counted = Counted::new(upstream.calls());
     let upstream = upstream.clone();
     tokio::task::spawn_local(async move {
-        let outcome = perform(&upstream, &cluster, call).await;
+        let outcome = tokio::select! {
+            outcome = perform(&upstream, &cluster, call) => outcome,
+            // The request is broken off, as a client's that leaves.
+            () = cancelled => Err(CallFailure::Reset),
+        };
         drop(counted);
         deliver(outcome);
     });

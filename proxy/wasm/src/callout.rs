@@ -1,18 +1,52 @@
 //! HTTP calls: the way an outcome takes back to the guest.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
 
 use crate::contexts::{Entry, Root, Stream};
 use crate::host::{CallFailure, HttpCallResponse};
 use crate::limits::Limit;
 use crate::phase::Phase;
 
-/// The way back of an HTTP call's outcome. Dropping it is fine when the worker ends; otherwise deliver.
+/// Whether the guest has given a call up, and who waits to hear that.
+#[derive(Default)]
+pub(crate) struct Cancellation {
+    cancelled: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Cancellation {
+    pub(crate) fn cancel(&self) {
+        self.cancelled.set(true);
+        let waker = self.waker.take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Is ready when the guest has given the call up (`meshgate.cancel`).
+pub struct Cancelled(Rc<Cancellation>);
+
+impl Future for Cancelled {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.0.cancelled.get() {
+            return Poll::Ready(());
+        }
+        self.0.waker.replace(Some(context.waker().clone()));
+        Poll::Pending
+    }
+}
+
+/// The way back of an HTTP call's outcome. Dropping it is fine when the worker ends; otherwise deliver, also when the call was
+/// cancelled: guests keep what they know of a call until they hear of its end.
 pub struct HttpCallReply {
     token: u32,
     root: Weak<Root>,
     stream: Option<Weak<Stream>>,
+    cancellation: Rc<Cancellation>,
 }
 
 impl HttpCallReply {
@@ -22,7 +56,19 @@ impl HttpCallReply {
         if let Some(stream) = stream {
             stream.http_calls.set(stream.http_calls.get() + 1);
         }
-        HttpCallReply { token, root: Rc::downgrade(root), stream: stream.map(Rc::downgrade) }
+        let cancellation = Rc::<Cancellation>::default();
+        root.open_calls.borrow_mut().insert(token, cancellation.clone());
+        HttpCallReply { token, root: Rc::downgrade(root), stream: stream.map(Rc::downgrade), cancellation }
+    }
+
+    /// Waits until the guest gives the call up: nothing of its response is of use to anybody then.
+    pub fn cancelled(&self) -> Cancelled {
+        Cancelled(self.cancellation.clone())
+    }
+
+    /// Whether the guest has given the call up.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancellation.cancelled.get()
     }
 
     /// Calls `proxy_on_http_call_response` on the plugin's root context, if it still lives. What fails in it is
@@ -65,6 +111,7 @@ impl Drop for HttpCallReply {
         let less = |calls: &Cell<u32>| calls.set(calls.get().saturating_sub(1));
         if let Some(root) = self.root.upgrade() {
             less(&root.http_calls);
+            root.open_calls.borrow_mut().remove(&self.token);
         }
         if let Some(stream) = self.stream.as_ref().and_then(Weak::upgrade) {
             less(&stream.http_calls);

@@ -1,9 +1,11 @@
 //! The ABI's contexts: root contexts (plugins) and stream contexts (a filter on an exchange), by id.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
 use crate::body::BodyBuffer;
+use crate::callout::Cancellation;
 use crate::core::Core;
 use crate::exchange::Exchange;
 use crate::hostcalls::Declarations;
@@ -17,6 +19,8 @@ pub(crate) struct Root {
     pub(crate) vm: Weak<Vm>,
     /// HTTP calls of the plugin under way.
     pub(crate) http_calls: Rc<Cell<u32>>,
+    /// Those of this VM, by token.
+    pub(crate) open_calls: RefCell<HashMap<u32, Rc<Cancellation>>>,
     /// gRPC calls and streams of the plugin under way.
     pub(crate) grpc_calls: Rc<Cell<u32>>,
     /// How properties are kept that the plugin sets.
@@ -32,6 +36,7 @@ impl Root {
             core: core.clone(),
             vm,
             http_calls: core.usage.http_calls.clone(),
+            open_calls: RefCell::default(),
             grpc_calls: core.usage.grpc_calls.clone(),
             declarations: Declarations::default(),
             pending: Cell::new(false),

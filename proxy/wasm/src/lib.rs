@@ -60,7 +60,7 @@ pub use action::{BodyAction, Callbacks, HeadersAction, PeerType, TcpAction, Trai
 pub use address::Address;
 pub use attributes::{Attributes, Certificate, Connection, CustomProperties, Direction, ListenerFacts, Tls};
 pub use body::BodyBuffer;
-pub use callout::HttpCallReply;
+pub use callout::{Cancelled, HttpCallReply};
 pub use capabilities::{Capabilities, PropertyGroup, PropertyGroups};
 pub use engine::{Engine, EngineOptions};
 pub use error::{EngineError, Frame, ModuleError, StartError, VmError};

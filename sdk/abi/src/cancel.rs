@@ -1,4 +1,4 @@
-//! `meshgate.cancel`: a gRPC call or stream ends, and its end is told.
+//! `meshgate.cancel`: a call, or a gRPC stream, ends, and its end is told.
 
 use prost::Message;
 
@@ -11,7 +11,7 @@ use prost::Message;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
 pub struct Cancel {
-    /// Its id, as `proxy_grpc_call` or `proxy_grpc_stream` gave it.
+    /// Its id, as `proxy_http_call`, `proxy_grpc_call` or `proxy_grpc_stream` gave it.
     #[prost(uint32, tag = "1")]
     pub call: u32,
 }

@@ -95,8 +95,9 @@ pub mod function {
     /// the key is none for this algorithm. `UNIMPLEMENTED` (12): the host does not know the algorithm.
     pub const VERIFY: &str = "meshgate.verify";
 
-    /// Ends a gRPC call or stream as `proxy_grpc_cancel` does, but its end is told: `proxy_on_grpc_close` with the status 1
-    /// (CANCELLED) comes soon, and nothing before it. Argument: [`Cancel`](crate::Cancel); the answer is empty.
+    /// Ends an HTTP call, or a gRPC call or stream as `proxy_grpc_cancel` does, but its end is told: `proxy_on_grpc_close` with the
+    /// status 1 (CANCELLED) comes soon, and nothing before it; for an HTTP call, `proxy_on_http_call_response` as for one that was
+    /// reset. Argument: [`Cancel`](crate::Cancel); the answer is empty.
     ///
     /// `BAD_ARGUMENT` (2): the message does not decode, or there is no such call or stream of this plugin.
     pub const CANCEL: &str = "meshgate.cancel";

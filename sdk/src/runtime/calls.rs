@@ -4,9 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::time::Duration;
 
+use meshgate_abi::{Cancel, function};
+use prost::Message;
+
 use super::ids::{self, IdMap};
 use super::slot::Slot;
-use super::{current, grpc_streams, timers};
+use super::{current, timers};
 use crate::host::{self, BufferType, MapType, Status};
 
 /// What came back from an HTTP call, as the host gave it: no pairs at all mean that there was no response.
@@ -51,16 +54,21 @@ pub(crate) async fn place() -> Result<(), Status> {
     Ok(())
 }
 
-/// Waits for the response to this call, which was made right now. Whoever drops the future is told nothing any more.
+/// Waits for the response to this call, which was made right now. It is cancelled when nobody waits for it any more.
 pub(crate) fn http(token: u32) -> impl Future<Output = HttpReply> {
     ON_HTTP.set(take_http);
     ON_OVER.set(give_up);
     let (slot, waiting) = Waiting::new();
     HTTP.with_borrow_mut(|calls| calls.insert(token, waiting));
-    wait(slot, Entry { token, forget: |token| drop(HTTP.with_borrow_mut(|calls| calls.remove(&token))) })
+    let forget = |token| {
+        if HTTP.with_borrow_mut(|calls| calls.remove(&token)).is_some() {
+            cancel(token);
+        }
+    };
+    wait(slot, Entry { token, forget })
 }
 
-/// As [`http`], for a gRPC call, which is cancelled when nobody waits for it any more.
+/// As [`http`], for a gRPC call.
 pub(crate) fn grpc(token: u32) -> impl Future<Output = GrpcReply> {
     ON_GRPC.set(take_grpc);
     ON_OVER.set(give_up);
@@ -68,7 +76,7 @@ pub(crate) fn grpc(token: u32) -> impl Future<Output = GrpcReply> {
     GRPC.with_borrow_mut(|calls| calls.insert(token, waiting));
     let forget = |token| {
         if GRPC.with_borrow_mut(|calls| calls.remove(&token)).is_some() {
-            grpc_streams::cancel_call(token);
+            cancel(token);
         }
     };
     wait(slot, Entry { token, forget })
@@ -106,6 +114,12 @@ impl Drop for Entry {
     fn drop(&mut self) {
         (self.forget)(self.token);
     }
+}
+
+/// Ends a call that nobody waits for any more, on hosts that tell of its end. On others it runs on until its timeout.
+fn cancel(token: u32) {
+    // What does not end now ends by itself.
+    let _ = host::call_foreign_function(function::CANCEL, &Cancel { call: token }.encode_to_vec());
 }
 
 /// The callback `proxy_on_http_call_response`.

@@ -124,7 +124,7 @@ impl Drop for Handle {
     }
 }
 
-/// Ends a call or stream whose end nobody waits for.
+/// Ends a stream whose end nobody waits for.
 ///
 /// The `proxy-wasm` crate keeps a token until it hears of the end, which hosts do not tell of what was cancelled. So the SDK asks
 /// for a cancellation whose end is told; where that does not exist, a few bytes of each cancelled stream stay.
@@ -134,12 +134,6 @@ fn cancel(id: u32) {
         // One that the host knows no more is what was wanted.
         let _ = host::grpc_cancel(id);
     }
-}
-
-/// Ends a call that nobody waits for any more, on hosts that tell of its end. On others it runs on until its timeout.
-pub(crate) fn cancel_call(id: u32) {
-    // What does not end now ends by itself.
-    let _ = host::call_foreign_function(function::CANCEL, &Cancel { call: id }.encode_to_vec());
 }
 
 /// What comes on a stream.

@@ -91,8 +91,8 @@ impl World {
 
     /// `meshgate.cancel`. The SDK is the only one that asks for it, and does not listen to the end that is told.
     pub(super) fn cancel(&mut self, id: u32) -> Result<(), Status> {
-        if self.grpc_calls.remove(&id) {
-            self.made_by.remove(&id);
+        if self.made_by.remove(&id).is_some() {
+            self.grpc_calls.remove(&id);
             return Ok(());
         }
         self.grpc_cancel(id).map_err(|_| Status::BAD_ARGUMENT)

@@ -46,6 +46,19 @@ use self::worker::Worker;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Meshgate's host with one module and one worker, for [`Proxy::with`](meshgate_sdk::testing::Proxy::with).
+///
+/// ```no_run
+/// use meshgate_sdk::testing::{Proxy, Request};
+/// use meshgate_testing::RealHost;
+///
+/// let module = std::fs::read("target/filters/headers.wasm").unwrap();
+/// for (name, expected) in [("x-a", Some("1")), ("x-b", None)] {
+///     let host = RealHost::new(&module).unwrap(); // compiled once in a process
+///     let mut proxy = Proxy::with(host, r#"{"request": {"set": {"x-a": "1"}}}"#);
+///     let done = proxy.send(Request::get("/"));
+///     assert_eq!(done.upstream().unwrap().field(name).as_deref(), expected);
+/// }
+/// ```
 pub struct RealHost {
     // Dropped in this order: contexts, plugin, VMs.
     exchanges: HashMap<u32, (StreamContext, Rc<Running>)>,
@@ -58,6 +71,13 @@ pub struct RealHost {
 }
 
 /// Why a module cannot be run.
+///
+/// ```
+/// use meshgate_testing::{HostError, RealHost};
+///
+/// let error = RealHost::new(b"no module").unwrap_err();
+/// assert!(matches!(error, HostError::Module(_)), "{error}");
+/// ```
 #[derive(Debug)]
 pub enum HostError {
     /// The machine cannot run the engine.
@@ -328,6 +348,7 @@ impl Engine for RealHost {
     }
 
     fn calls(&mut self) -> Vec<StartedCall> {
+        self.worker.end_cancelled_calls();
         grpc::tell_cancelled(self.worker.grpc());
         self.worker.take_calls()
     }

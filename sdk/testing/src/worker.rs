@@ -10,8 +10,8 @@ use meshgate_abi::{
 };
 use meshgate_sdk::testing::{Request, StartedCall};
 use meshgate_wasm::{
-    CallError, ForeignCaller, GrpcEvents, GrpcRequest, GrpcSender, Host, HttpCall, HttpCallReply, LogLevel,
-    MetricKind, PluginSpec, SeriesSpec, Status, TickHandle, VmError,
+    CallError, CallFailure, ForeignCaller, GrpcEvents, GrpcRequest, GrpcSender, Host, HttpCall,
+    HttpCallReply, LogLevel, MetricKind, PluginSpec, SeriesSpec, Status, TickHandle, VmError,
 };
 use prost::Message;
 
@@ -69,6 +69,15 @@ impl Worker {
 
     pub(crate) fn take_reply(&self, call: u32) -> Option<HttpCallReply> {
         self.replies.borrow_mut().remove(&call)
+    }
+
+    /// Tells the filter of the end of the calls that it gave up.
+    pub(crate) fn end_cancelled_calls(&self) {
+        let mut replies = self.replies.borrow_mut();
+        let cancelled = replies.extract_if(|_, reply| reply.is_cancelled()).map(|(_, reply)| reply);
+        let cancelled: Vec<_> = cancelled.collect();
+        drop(replies);
+        cancelled.into_iter().for_each(|reply| reply.deliver(Err(CallFailure::Reset)));
     }
 
     pub(crate) fn grpc(&self) -> &RefCell<Grpc> {

@@ -1,5 +1,6 @@
 //! The standard filter `ext-authz`: services over HTTP and gRPC, their failures, decisions that are remembered.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -70,7 +71,7 @@ async fn a_service_over_http_decides() {
 async fn when_there_is_no_service_the_configuration_decides() {
     let backend = Backend::echo("one").await;
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let silent = Backend::answering("silent", async |_, _| std::future::pending().await).await;
+    let silent = Backend::answering("silent", async |_, _| pending().await).await;
     for (more, expected) in
         [("", 403), (", status_on_error: 503", 503), (", on_failure: allow", 200), (", shadow: true", 200)]
     {
@@ -280,4 +281,23 @@ async fn envoys_own_filter_answers_alike() {
             assert_eq!(seen(&ours), seen(&theirs), "{configuration} {for_others}");
         }
     }
+}
+
+/// Nobody waits for the decision about a request whose client is gone: the question is taken back, not left to its timeout.
+#[tokio::test]
+async fn a_service_is_not_kept_busy_for_clients_that_are_gone() {
+    let (backend, silent) =
+        (Backend::echo("one").await, Backend::answering("silent", |_, _| pending()).await);
+    let gate = Meshgate::chain("- ext-authz: {http: {cluster: silent}, timeout: 1h}")
+        .cluster("one", &[&backend])
+        .cluster("silent", &[&silent])
+        .start()
+        .await;
+    for (asked, mut client) in [(1, gate.client().await), (2, Client::http2(gate.address()).await)] {
+        let response = client.begin(Ask::get("/")).await.expect("it is sent");
+        silent.wait_for_requests(asked).await;
+        drop((response, client));
+        silent.wait_until_unused().await;
+    }
+    assert_eq!(backend.requests(), 0);
 }

@@ -1,4 +1,4 @@
-use std::future::Future;
+use std::future::{Future, pending};
 use std::net::SocketAddr;
 
 use http::uri::{PathAndQuery, Scheme};
@@ -43,7 +43,7 @@ fn call(body: &'static str, trailers: HeaderMap, timeout: Option<Duration>) -> H
 
 fn started(upstream: &Rc<Upstream>, cluster: &Rc<Cluster>, call: HttpCall) -> oneshot::Receiver<Outcome> {
     let (sender, mut receiver) = oneshot::channel();
-    begin(upstream, cluster.clone(), call, |outcome| sender.send(outcome).unwrap()).unwrap();
+    begin(upstream, cluster.clone(), call, pending(), |outcome| sender.send(outcome).unwrap()).unwrap();
     assert!(receiver.try_recv().is_err(), "delivered from inside of the call");
     receiver
 }
@@ -139,7 +139,8 @@ fn too_many_calls_are_refused_at_once() {
         let endpoint = Endpoint::new().await;
         let (upstream, cluster) = (Rc::new(Upstream::default()), endpoint.cluster());
         upstream.calls().set(MAX_CALLS);
-        let refused = begin(&upstream, cluster, call("", HeaderMap::new(), None), |_| panic!("delivered"));
+        let refused =
+            begin(&upstream, cluster, call("", HeaderMap::new(), None), pending(), |_| panic!("delivered"));
         assert_eq!(refused, Err(CallError::CannotStart));
     });
 }
