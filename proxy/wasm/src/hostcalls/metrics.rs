@@ -22,10 +22,15 @@ fn define(call: &mut Call<'_>, kind: u32, name: u32, length: u32, id_at: u32) ->
     call.check((id_at, 4))?;
     let root = call.root()?;
     let (name, state) = call.read((name, length))?;
-    let name = std::str::from_utf8(name).map_err(|_| Status::BadArgument)?;
-    let admit = || admit(&root.core, Limit::Metrics);
-    let series = state.shared.metrics().define(name, kind, admit)?;
-    let id = state.metrics.id(series)?;
+    let id = match state.metrics.defined(name, kind) {
+        Some(id) => id,
+        None => {
+            let text = std::str::from_utf8(name).map_err(|_| Status::BadArgument)?;
+            let admit = || admit(&root.core, Limit::Metrics);
+            let series = state.shared.metrics().define(text, kind, admit)?;
+            state.metrics.define(name, kind, series)?
+        }
+    };
     call.write_u32(id_at, id)
 }
 
