@@ -26,7 +26,7 @@ pub(crate) fn most_retries(config: &ConcurrencyConfig, active: u64) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Rate {
     deposit: i64,
-    slot: Duration,
+    ttl: Duration,
     reserve: u32,
     /// The current part of time, and what was paid in and spent in it and those before it.
     current: Cell<u64>,
@@ -47,7 +47,7 @@ impl Rate {
         let reserve = f64::from(config.min_per_second) * ttl.as_secs_f64();
         Self {
             deposit: (config.ratio * COST as f64).round() as i64,
-            slot: ttl / SLOTS as u32,
+            ttl,
             reserve: reserve as u32,
             current: Cell::new(0),
             balance: RefCell::default(),
@@ -80,7 +80,7 @@ impl Rate {
     fn spend_reserve(&self, cluster: &str) -> bool {
         let current = self.current.get();
         let mut granted = false;
-        let changed = self.spent.update(cluster, |known| {
+        let changed = self.spent.update(&self.reserve_of(cluster), |known| {
             let mut spent = known.unwrap_or_default();
             // The clock of another worker may be ahead.
             let now = current.max(spent.current);
@@ -95,10 +95,17 @@ impl Rate {
         changed.is_ok() && granted
     }
 
+    /// The key of a cluster's reserve. Filters that cut time into other parts, a new configuration's for one, have one of their
+    /// own.
+    fn reserve_of(&self, cluster: &str) -> String {
+        format!("{}/{cluster}", self.ttl.as_millis())
+    }
+
     /// The place of the current part of time. What is too old no longer counts.
     fn now(&self, now: SystemTime) -> usize {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(since.as_nanos() / self.slot.as_nanos().max(1)).unwrap_or(u64::MAX);
+        let now =
+            u64::try_from(since.as_nanos() / (self.ttl / SLOTS as u32).as_nanos().max(1)).unwrap_or(u64::MAX);
         let before = self.current.get();
         if now > before {
             forget(&mut self.balance.borrow_mut(), before, now);
@@ -161,6 +168,17 @@ mod tests {
         // A clock that is set back changes nothing.
         rate.deposit(at(490));
         assert!(rate.withdraw("one", at(490)));
+    }
+
+    #[test]
+    fn another_ttl_has_a_reserve_of_its_own() {
+        let with_ttl = |seconds| {
+            let ttl = Duration::from_secs(seconds).into();
+            Rate::new(&RateConfig { ratio: 0.0, min_per_second: 1, ttl })
+        };
+        let (short, long) = (with_ttl(1), with_ttl(60));
+        assert_eq!(short.reserve_of("one"), with_ttl(1).reserve_of("one"));
+        assert_ne!(short.reserve_of("one"), long.reserve_of("one"), "their parts of time are not comparable");
     }
 
     #[test]

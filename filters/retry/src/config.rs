@@ -13,7 +13,8 @@ use crate::condition::Condition;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// When: names of conditions, status codes, and ranges of them such as `500-503`.
+    /// When: names of conditions, status codes and ranges of them such as `500-503`, and fields of the response
+    /// (`{header: x-again}`, `{header: x-again, value: "yes"}`).
     /// Default: connect-failure, refused-stream, reset-before-request.
     #[serde(rename = "if", default = "Config::safe")]
     pub(crate) conditions: Vec<Condition>,
@@ -163,6 +164,14 @@ impl Config {
             );
             return Err(error.at(format!("if/{index}")));
         }
+        for (index, condition) in self.conditions.iter().enumerate() {
+            if let Condition::Field(field) = condition
+                && (field.header.is_empty() || !field.header.bytes().all(is_name))
+            {
+                let error = ConfigError::new(format_args!("{:?} is not a field's name", field.header));
+                return Err(error.at(format!("if/{index}/header")));
+            }
+        }
         if let Some(BudgetConfig::Rate(rate)) = self.budget
             && !(Time::from_secs(1)..=Time::from_secs(60)).contains(&rate.ttl.as_std())
         {
@@ -173,6 +182,11 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Whether a byte may be part of a field's name (RFC 9110 section 5.6.2).
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 impl BackOffConfig {

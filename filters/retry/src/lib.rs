@@ -19,14 +19,14 @@ use meshgate_sdk::{ConfigError, Exchange, Filter, Outcome, Status, filter};
 
 use crate::back_off::{BackOff, asked_pause};
 use crate::budget::{Rate, most_retries};
-use crate::condition::Condition;
+use crate::condition::{Condition, RATE_LIMITED};
 use crate::config::{BudgetConfig, ConcurrencyConfig, Config, HedgeConfig};
 use crate::hedge::Latencies;
 
 /// What HTTP calls idempotent (RFC 9110 section 9.2.2).
 const IDEMPOTENT: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
-/// Responses that say so are not to be asked for again: an overloaded endpoint, or one that counts what it gets.
-const NEVER: [&str; 2] = ["x-envoy-overloaded", "x-envoy-ratelimited"];
+/// What an overloaded proxy says: it is not to be asked again.
+const OVERLOADED: &str = "x-envoy-overloaded";
 
 struct Retries {
     conditions: Vec<Condition>,
@@ -60,15 +60,28 @@ impl Retries {
     /// Whether, and how, a request is sent again. `None`: nothing speaks for it.
     fn judge(&self, exchange: &Exchange<Self>, attempt: &Attempt) -> Option<Result<Retry, Refusal>> {
         let slow = attempt.ending() == Ending::Slow;
-        if !slow && !self.conditions.iter().any(|condition| condition.fits(attempt)) {
+        if !slow && self.reason(exchange, attempt).is_none() {
             return None;
         }
         Some(self.another(exchange, attempt, slow))
     }
 
+    /// The first condition that fits.
+    fn reason(&self, exchange: &Exchange<Self>, attempt: &Attempt) -> Option<&Condition> {
+        let field = |name: &str| exchange.response().header(name);
+        self.conditions.iter().find(|condition| condition.fits(attempt, field))
+    }
+
+    /// Whether a response is not to be asked for again: an overloaded endpoint's, or that of a rate limit, unless those are
+    /// named.
+    fn is_final(&self, exchange: &Exchange<Self>) -> bool {
+        let has = |name: &str| exchange.response().header(name).is_some();
+        has(OVERLOADED) || has(RATE_LIMITED) && !self.conditions.contains(&Condition::RateLimited)
+    }
+
     fn another(&self, exchange: &Exchange<Self>, attempt: &Attempt, slow: bool) -> Result<Retry, Refusal> {
         let response = attempt.ending() == Ending::Response;
-        if response && NEVER.iter().any(|name| exchange.response().header(name).is_some()) {
+        if response && self.is_final(exchange) {
             return Err("overloaded");
         }
         if !attempt.can_retry() {
@@ -212,7 +225,7 @@ impl Filter for Retries {
                 if attempt.ending() == Ending::Slow {
                     self.retried.with(["hedge"]).add(1);
                 } else if attempt.others() == 0 {
-                    let because = self.conditions.iter().find(|condition| condition.fits(attempt));
+                    let because = self.reason(exchange, attempt);
                     let because = because.map(Condition::to_string).unwrap_or_default();
                     self.retried.with([because.as_str()]).add(1);
                 }

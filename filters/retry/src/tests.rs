@@ -102,6 +102,32 @@ fn an_endpoint_that_is_overloaded_or_counts_is_left_alone() {
         let response = Response::new(503).header(name, "true");
         assert_eq!(always(configuration, Request::get("/"), response), (1, 503));
     }
+    // Unless that is what is named.
+    let named = r#"{"if": ["envoy-ratelimited"], "attempts": 1}"#;
+    let response = |name| Response::new(429).header(name, "true");
+    assert_eq!(always(named, Request::get("/"), response("x-envoy-ratelimited")), (2, 429));
+    assert_eq!(always(named, Request::get("/"), response("x-envoy-overloaded")), (1, 429));
+    assert_eq!(always(named, Request::get("/"), Response::new(429)), (1, 429));
+}
+
+#[test]
+fn endpoints_may_ask_for_another_try_by_a_field() {
+    let any = r#"{"if": [{"header": "x-again"}], "attempts": 1}"#;
+    let one = r#"{"if": [{"header": "x-again", "value": "yes"}], "attempts": 1}"#;
+    for (configuration, value, hits) in
+        [(any, Some(""), 2), (any, None, 1), (one, Some("yes"), 2), (one, Some("no"), 1), (one, None, 1)]
+    {
+        let mut response = Response::new(200);
+        if let Some(value) = value {
+            response = response.header("x-again", value);
+        }
+        assert_eq!(
+            always(configuration, Request::get("/"), response),
+            (hits, 200),
+            "{configuration} {value:?}"
+        );
+    }
+    assert_eq!(always(any, Request::get("/"), Response::reset()), (1, 503));
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn closed_port() -> SocketAddr {
 }
 
 #[tokio::test]
-async fn row_6_hits_are_one_and_the_retries_and_each_says_which_it_is() {
+pub(crate) async fn row_6_hits_are_one_and_the_retries_and_each_says_which_it_is() {
     for http2 in [false, true] {
         let backend = answering(http2, &[500]).await;
         let gate = before(&backend, http2, "{if: [5xx], attempts: 3}").start().await;
@@ -179,7 +179,8 @@ async fn row_5_a_try_that_takes_too_long_is_followed_by_one_that_does_not() {
         assert_eq!((gate.get("/").await.status.as_u16(), backend.requests()), (200, 2));
         assert!(began.elapsed() >= Duration::from_millis(100));
         // A condition that does not name it does not mean it.
-        let gate = before(&backend, http2, "{if: [500, reset], per_try_timeout: 100ms}").start().await;
+        let gate =
+            before(&backend, http2, "{if: [500, refused-stream], per_try_timeout: 100ms}").start().await;
         assert_eq!((gate.get("/once").await.status.as_u16(), backend.requests()), (504, 3));
         let entry = gate.access("/once").await;
         let (flags, details) = (&entry["response_flags"], &entry["response_code_details"]);
