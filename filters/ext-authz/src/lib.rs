@@ -91,19 +91,26 @@ impl Filter for ExtAuthz {
         if !self.shadow {
             self.fields.clear(&request)?;
         }
-        if self.max_body.is_none() || !request.has_body() {
+        let Some(most) = self.max_body.filter(|_| request.has_body()) else {
             return self.check(exchange, Vec::new()).await;
-        }
+        };
         // A body of a known length is held back together with its head; of others, the head is on its way before the body has come.
-        if !request.headers().contains("content-length") {
-            self.requests.with(["length_required", ""]).add(1);
-            return Reply::new(411).details("ext_authz_length_required").into();
+        let (status, outcome) = match length(&request) {
+            None => (411, "length_required"),
+            Some(length) if length > most => (413, "too_large"),
+            Some(_) => return Ok(()),
+        };
+        self.requests.with([outcome, ""]).add(1);
+        if self.shadow {
+            return Ok(());
         }
-        Ok(())
+        Reply::new(status).details(format!("ext_authz_{outcome}")).into()
     }
 
     async fn on_request_body(&self, exchange: &Exchange<Self>, body: &mut Body) -> Outcome {
         match self.max_body {
+            // In the shadow, what the service cannot be asked about passes.
+            Some(most) if length(&exchange.request()).is_none_or(|length| length > most) => Ok(()),
             Some(most) => {
                 let bytes = body.whole(most).await?;
                 self.check(exchange, bytes).await
@@ -167,6 +174,11 @@ impl ExtAuthz {
         exchange.set_flag(Flag::Unauthorized)?;
         Reply::new(self.status_on_error).details("ext_authz_error").into()
     }
+}
+
+/// How long the body is, if that is said beforehand.
+fn length(request: &Request) -> Option<usize> {
+    request.header("content-length")?.parse().ok()
 }
 
 fn service(http: Option<HttpConfig>, grpc: Option<GrpcConfig>) -> Result<Service, ConfigError> {

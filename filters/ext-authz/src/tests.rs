@@ -260,6 +260,21 @@ fn in_the_shadow_nothing_is_done() {
 }
 
 #[test]
+fn in_the_shadow_bodies_pass_that_the_service_is_not_told_of() {
+    let mut proxy = over_http(r#", "shadow": true, "body": {"max_bytes": 4}"#);
+    proxy.upstream("policy", |_| Response::new(403));
+    for (request, outcome, from) in [
+        (Request::post("/", "1234").header("content-length", "4"), "would_deny", "service"),
+        (Request::post("/", "12345").header("content-length", "5"), "too_large", ""),
+        (Request::post("/", "1").header("transfer-encoding", "chunked"), "length_required", ""),
+    ] {
+        assert_eq!(proxy.send(request).status(), 200, "{outcome}");
+        assert_eq!(count(&proxy, outcome, from), 1, "{outcome}");
+    }
+    assert_eq!(proxy.calls("policy").len(), 1);
+}
+
+#[test]
 fn mistakes_are_refused_with_their_place() {
     for (configuration, words) in [
         ("{}", "somebody has to be asked"),
