@@ -17,7 +17,7 @@ use meshgate_wasm::RequestHead;
 use super::body::Received;
 use super::record::Exchange;
 use crate::filter::{FilteredBody, Mirror};
-use crate::message::{Body, BodyError, BodyFault, BodyReason, authority, upstream_request};
+use crate::message::{Body, BodyError, BodyFault, BodyReason, authority, never_sample, upstream_request};
 use crate::snapshot::Listener;
 use crate::upstream::{Copied, send_copy};
 
@@ -71,7 +71,9 @@ fn send(
     let mut head = head.clone();
     head.authority = shadow(&head.authority, &mirror.suffix);
     let body = buffer.clone().map_or_else(Body::empty, |buffer| Body::stream(CopyBody(buffer)));
-    let mut request = upstream_request(&head, headers.clone(), body);
+    let mut headers = headers.clone();
+    never_sample(&mut headers);
+    let mut request = upstream_request(&head, headers, body);
     if cluster.tells_clients()
         && let Some(client) = exchange.client()
     {

@@ -19,6 +19,7 @@ pub mod path;
 pub mod proxy_protocol;
 pub mod receive;
 pub mod request_id;
+pub mod sampling;
 pub mod tunnel;
 pub mod upgrade;
 pub mod websocket;
@@ -30,5 +31,6 @@ pub use forwarding::{ForwardedCertificate, Peer, response_arrived, upstream_requ
 pub use local_response::local_response;
 pub use origin::{Forwarding, Origin};
 pub use receive::{ArrivedRequest, Rejection, request_arrived};
+pub use sampling::never_sample;
 pub use tunnel::{Duplex, Tunnel};
 pub use upgrade::Upgrade;

@@ -8,6 +8,9 @@ use meshgate_tests::{
     within_binomial_bounds,
 };
 
+/// The context of a trace that is recorded.
+const TRACED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 /// A proxy that sends everything to `main`, and copies to `shadow` by a mirror with these keys.
 fn mirrored(main: &Backend, mirror: &str) -> Setup {
     let chain = format!(
@@ -40,6 +43,7 @@ async fn row_9_mirror_gets_a_copy_and_its_answer_is_dropped() {
     let mut client = gate.client().await.authority("shop.example:8080");
     for _ in 0..3 {
         let ask = Ask::post("/orders?x=1", "right").header("x-colour", "blue");
+        let ask = ask.header("traceparent", TRACED);
         assert_eq!(client.call(ask).await.header("x-backend"), "main");
     }
     until_copied(&gate, "answered", 3.0).await;
@@ -50,6 +54,9 @@ async fn row_9_mirror_gets_a_copy_and_its_answer_is_dropped() {
     assert_eq!((&one.method, &*one.path), (&Method::POST, "/orders?x=1"));
     assert_eq!((one.header("host"), one.header("x-colour")), ("shop.example-shadow:8080", "blue"));
     assert_eq!(main.seen()[0].header("host"), "shop.example:8080");
+    // A copy is nobody's span.
+    assert_eq!(main.seen()[0].header("traceparent"), TRACED);
+    assert_eq!(one.header("traceparent"), TRACED.replace("-01", "-00"));
     assert_eq!(one.header("x-request-id"), main.seen()[0].header("x-request-id"));
     // Answers are read to their end, so that connections are used again.
     assert!(shadow.connections() < 4, "{}", shadow.connections());
