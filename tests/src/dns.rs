@@ -1,13 +1,14 @@
 //! A name server over UDP whose answers a test changes as it runs, or withholds. The messages are written by hand.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 
 const A: u16 = 1;
+const AAAA: u16 = 28;
 const SRV: u16 = 33;
 
 /// A name server on a free port of 127.0.0.1, gone when dropped.
@@ -41,7 +42,14 @@ struct Zone {
     /// By name, without its last dot, and type.
     records: HashMap<(String, u16), Records>,
     trouble: Option<Trouble>,
-    queries: Vec<String>,
+    /// Names and types.
+    queries: Vec<(String, u16)>,
+}
+
+impl Zone {
+    fn set(&mut self, name: &str, kind: u16, ttl: u32, contents: Vec<Vec<u8>>) {
+        self.records.insert((name.to_owned(), kind), Records { ttl, contents });
+    }
 }
 
 impl DnsServer {
@@ -59,10 +67,18 @@ impl DnsServer {
         self.address
     }
 
-    /// From now on this host has these addresses, for so many seconds.
-    pub fn host(&self, name: &str, ttl: u32, addresses: &[Ipv4Addr]) {
-        let records = addresses.iter().map(|address| address.octets().to_vec()).collect();
-        self.set(name, A, ttl, records);
+    /// From now on this host has these addresses, of one family or of both, and no others, for so many seconds.
+    pub fn host<T: Into<IpAddr> + Copy>(&self, name: &str, ttl: u32, addresses: &[T]) {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for address in addresses {
+            match (*address).into() {
+                IpAddr::V4(address) => v4.push(address.octets().to_vec()),
+                IpAddr::V6(address) => v6.push(address.octets().to_vec()),
+            }
+        }
+        let mut zone = self.zone();
+        zone.set(name, A, ttl, v4);
+        zone.set(name, AAAA, ttl, v6);
     }
 
     /// From now on this service is there: priority, weight, port and host, of each.
@@ -75,11 +91,7 @@ impl DnsServer {
             bytes.extend(labels(host));
             bytes
         };
-        self.set(name, SRV, ttl, places.iter().map(record).collect());
-    }
-
-    fn set(&self, name: &str, kind: u16, ttl: u32, contents: Vec<Vec<u8>>) {
-        self.zone().records.insert((name.to_owned(), kind), Records { ttl, contents });
+        self.zone().set(name, SRV, ttl, places.iter().map(record).collect());
     }
 
     /// From now on it fails in this way, or works again.
@@ -89,7 +101,14 @@ impl DnsServer {
 
     /// How often it was asked for this name, whatever the type.
     pub fn queries(&self, name: &str) -> usize {
-        self.zone().queries.iter().filter(|asked| *asked == name).count()
+        self.zone().queries.iter().filter(|(asked, _)| asked == name).count()
+    }
+
+    /// How often it was asked for this host's addresses of IPv4, and of IPv6.
+    pub fn queries_by_family(&self, name: &str) -> (usize, usize) {
+        let zone = self.zone();
+        let count = |kind| zone.queries.iter().filter(|asked| asked.0 == name && asked.1 == kind).count();
+        (count(A), count(AAAA))
     }
 
     fn zone(&self) -> std::sync::MutexGuard<'_, Zone> {
@@ -119,7 +138,7 @@ fn answer(query: &[u8], zone: &mut Zone) -> Option<Vec<u8>> {
     let (name, after) = name_at(query, 12)?;
     let question = query.get(12..after + 4)?;
     let kind = u16::from_be_bytes([*query.get(after)?, *query.get(after + 1)?]);
-    zone.queries.push(name.clone());
+    zone.queries.push((name.clone(), kind));
     let found = zone.records.get(&(name.clone(), kind));
     let known = zone.records.keys().any(|(of, _)| *of == name);
     let (code, records) = match (zone.trouble, found) {

@@ -53,7 +53,7 @@ pub use deadline::{DEADLINE, until, within};
 pub use dns::{DnsServer, Trouble};
 pub use envoy::{Envoy, EnvoySetup, Facts};
 pub use frames::{END, END_HEADERS, Frame, Frames, PREFACE, fields, frame, kind};
-pub use grpc::{framed, grpc_backend, messages};
+pub use grpc::{GrpcCall, GrpcCalls, Messages, framed, grpc_backend, messages};
 pub use hand_written::{Misdeed, STREAM_CALLBACKS, hostile, stamp, written};
 pub use hostile_guests::{HostileGuest, KEYS};
 pub use imports::without_imports;

@@ -111,6 +111,9 @@ impl Caretaker {
             if configuration.discovery == Discovery::Static {
                 cluster.set_members(&configuration.endpoints, configuration.health_check.is_some());
             }
+            if configuration.outlier_detection.is_none() {
+                cluster.end_ejections();
+            }
             let known = self.cares.remove(&configuration.name);
             let orders = Orders::of(configuration, tls);
             let kept = known.filter(|known| known.orders == orders && Arc::ptr_eq(&known.cluster, cluster));

@@ -235,6 +235,13 @@ impl SharedCluster {
         ejected
     }
 
+    /// Nobody is ejected any more.
+    pub(super) fn end_ejections(&self) {
+        for member in self.members().iter() {
+            self.end_ejection(&member.shared);
+        }
+    }
+
     /// The time on this cluster's clock.
     pub(super) fn millis(&self, now: Instant) -> Millis {
         let passed = now.saturating_duration_since(self.began).as_millis();

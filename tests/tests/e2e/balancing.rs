@@ -6,9 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use http::{Response, StatusCode};
-use meshgate_tests::{Ask, Backend, Client, Meshgate, SocketBackend, full, until};
-use tokio::sync::Semaphore;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use meshgate_tests::{
+    Ask, Backend, Client, Meshgate, Seen, Setup, SocketBackend, full, streamed, until, within,
+    within_binomial_bounds,
+};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 async fn backends(count: usize) -> Vec<Backend> {
@@ -112,6 +117,88 @@ async fn row_13_endpoint_that_fails_is_left_out_by_all_workers_and_comes_back_in
 }
 
 #[tokio::test]
+async fn where_all_fail_no_more_than_the_configured_share_is_ejected() {
+    let mut all = Vec::new();
+    for _ in 0..4 {
+        all.push(broken().await);
+    }
+    let detection = "outlier_detection: {consecutive_errors: 5, ejection_time: 1h, max_ejection_percent: 50}";
+    let gate =
+        Meshgate::chain("").workers(2).cluster_of("one", &addresses(&refs(&all)), detection).start().await;
+    let ejected = async || gate.metrics().await.sum("meshgate_endpoint_ejected", &[("cluster", "one")]);
+    until("two are ejected", || async {
+        assert_eq!(gate.get("/").await.status, 500);
+        (ejected().await == 2.0).then_some(())
+    })
+    .await;
+    // Far more errors than would eject the others, too.
+    let before: Vec<usize> = all.iter().map(Backend::requests).collect();
+    let counts = answers(&gate, 60).await;
+    assert_eq!(
+        counts,
+        BTreeMap::from([("500".to_owned(), 60)]),
+        "the endpoints' own answers, and none of the proxy's"
+    );
+    let shares: Vec<usize> = all.iter().zip(before).map(|(one, before)| one.requests() - before).collect();
+    assert_eq!(shares.iter().filter(|share| **share == 0).count(), 2, "{shares:?}");
+    // Each of two workers goes round by itself.
+    assert!(shares.iter().all(|share| *share == 0 || (28..=32).contains(share)), "{shares:?}");
+    assert_eq!(ejected().await, 2.0);
+    assert_eq!(gate.metrics().await.sum("meshgate_endpoint_ejections_total", &[]), 2.0);
+}
+
+#[tokio::test]
+async fn streams_of_an_endpoint_that_is_ejected_live_on() {
+    for protocol in ["http1", "http2"] {
+        let (opened, mut streams) = mpsc::unbounded_channel();
+        // Bodies of `/stream` are the test's to send; everything else fails.
+        let answer = move |seen: Seen, _: Request<Incoming>| {
+            let (sender, body) = streamed();
+            let failing = seen.path != "/stream";
+            if !failing {
+                let _ = opened.send(sender);
+            }
+            async move { Ok(Response::builder().status(if failing { 500 } else { 200 }).body(body).unwrap()) }
+        };
+        let (patient, good) = match protocol {
+            "http2" => (Backend::http2("patient", answer).await, Backend::http2_echo("good").await),
+            _ => (Backend::answering("patient", answer).await, Backend::echo("good").await),
+        };
+        let detection =
+            "outlier_detection: {consecutive_errors: 5, ejection_time: 1h, max_ejection_percent: 50}";
+        let keys = format!("protocol: {protocol}, {detection}");
+        let gate = Meshgate::chain("").cluster_of("one", &addresses(&[&patient, &good]), &keys).start().await;
+        let mut client = gate.client().await;
+        let mut body = loop {
+            let response = within("a head", client.start(Ask::get("/stream"))).await.unwrap();
+            if !response.headers().contains_key("x-backend") {
+                break response.into_body();
+            }
+            response.into_body().collect().await.unwrap();
+        };
+        let mut sender = within("the stream", streams.recv()).await.unwrap();
+        sender.send_data("before, ".into()).await.unwrap();
+        let part = within("a part", body.frame()).await.unwrap().unwrap();
+        assert_eq!(part.into_data().unwrap(), "before, ");
+
+        until("the endpoint is ejected", || async {
+            gate.get("/").await;
+            (gate.metrics().await.sum("meshgate_endpoint_ejected", &[]) == 1.0).then_some(())
+        })
+        .await;
+        let asked = patient.requests();
+        assert_eq!(answers(&gate, 20).await, BTreeMap::from([("good".to_owned(), 20)]), "{protocol}");
+        for part in ["while it is away, ", "and to the end"] {
+            sender.send_data(part.into()).await.unwrap();
+        }
+        drop(sender);
+        let rest = within("the rest", body.collect()).await.unwrap().to_bytes();
+        assert_eq!(rest, "while it is away, and to the end", "{protocol}");
+        assert_eq!(patient.requests(), asked, "{protocol}");
+    }
+}
+
+#[tokio::test]
 async fn endpoint_that_refuses_connections_costs_few_requests() {
     let good = backends(3).await;
     let gone = Backend::echo("gone").await.address();
@@ -162,6 +249,132 @@ async fn same_key_goes_to_the_same_endpoint_on_every_worker() {
         }
         assert_eq!(homes.len(), 5, "{homes:?}");
     }
+}
+
+#[tokio::test]
+async fn a_key_is_a_header_a_cookie_or_a_parameter_of_the_query() {
+    const USERS: usize = 40;
+    let backends = backends(5).await;
+    let all = addresses(&refs(&backends));
+    for balancer in ["ring_hash", "maglev"] {
+        let by = async |key: &str| {
+            let keys = format!("load_balancer: {{{balancer}: {{by: {{{key}}}}}}}");
+            Meshgate::chain("").workers(2).cluster_of("one", &all, &keys).start().await
+        };
+        let (header, cookie, query) =
+            (by("header: x-user").await, by("cookie: session").await, by("query: user").await);
+        let home_of = async |gate: &Meshgate, ask: Ask| gate.call(ask).await.header("x-backend").to_owned();
+        let mut homes = BTreeMap::<String, usize>::new();
+        for user in 0..USERS {
+            let home = home_of(&header, Ask::get("/").header("x-user", &format!("u{user}"))).await;
+            // The same key leads to the same endpoint, wherever it stands, whatever else there is, on every worker.
+            for turn in 0..3 {
+                let cookies = format!("a=b; session=u{user}; sessions={turn}");
+                let ask = Ask::get("/?user=other").header("x-user", "other").header("cookie", &cookies);
+                assert_eq!(home_of(&cookie, ask).await, home, "{balancer}: {cookies}");
+                let path = format!("/{turn}?a=b&user=u{user}&user=other&users={turn}");
+                let ask = Ask::get(&path).header("x-user", "other").header("cookie", "session=other");
+                assert_eq!(home_of(&query, ask).await, home, "{balancer}: {path}");
+            }
+            *homes.entry(home).or_default() += 1;
+        }
+        assert!(homes.len() > 1, "{balancer}: {homes:?}");
+        // Without a key any will do: that one of five is left out by chance happens once in 10^8 times.
+        for gate in [&cookie, &query] {
+            let seen = answers(gate, 100).await;
+            assert_eq!(seen.len(), 5, "{balancer}: {seen:?}");
+        }
+    }
+}
+
+/// The names of the backends that answer one client, in that order.
+async fn sequence(gate: &Meshgate, requests: usize) -> Vec<String> {
+    let mut client = gate.client().await;
+    let mut names = Vec::new();
+    for _ in 0..requests {
+        names.push(client.get("/").await.header("x-backend").to_owned());
+    }
+    names
+}
+
+/// A proxy whose only cluster has these endpoints with these weights.
+fn weighted(backends: &[&Backend], weights: &[usize], keys: &str) -> Setup {
+    let entries: Vec<_> = backends
+        .iter()
+        .zip(weights)
+        .map(|(backend, weight)| format!("{{address: \"{}\", weight: {weight}}}", backend.address()))
+        .collect();
+    Meshgate::with(&format!(
+        "admin: {{address: 127.0.0.1:0}}\naccess_log: {{format: json}}\nworkers: 1\n\
+         listeners: [{{name: web, address: 127.0.0.1:0, cluster: one}}]\n\
+         clusters: [{{name: one, endpoints: [{}], {keys}}}]\n",
+        entries.join(", ")
+    ))
+}
+
+#[tokio::test]
+async fn random_draws_by_weight_whatever_was_drawn_before() {
+    const REQUESTS: usize = 2_000;
+    let backends = backends(3).await;
+    for weights in [[1, 1, 1], [5, 3, 2]] {
+        let gate = weighted(&refs(&backends), &weights, "load_balancer: random").start().await;
+        let names = sequence(&gate, REQUESTS).await;
+        let total: usize = weights.iter().sum();
+        let shares = weights.map(|weight| weight as f64 / total as f64);
+        for (backend, share) in backends.iter().zip(shares) {
+            let hits = names.iter().filter(|name| *name == backend.name()).count();
+            assert!(
+                within_binomial_bounds(hits, REQUESTS, share),
+                "{}: {hits} of {weights:?}",
+                backend.name()
+            );
+        }
+        if weights == [1, 1, 1] {
+            // Equal weights: each is drawn again with the probability that it has anyway.
+            let again = names.windows(2).filter(|pair| pair[0] == pair[1]).count();
+            assert!(within_binomial_bounds(again, REQUESTS - 1, 1.0 / 3.0), "{again} times the same again");
+        }
+    }
+}
+
+/// Backends whose answers wait for a permit each.
+async fn held(count: usize) -> (Vec<Backend>, Arc<Semaphore>) {
+    let permits = Arc::new(Semaphore::new(0));
+    let mut held = Vec::new();
+    for number in 1..=count {
+        let permits = Arc::clone(&permits);
+        let answer = move |_, _| {
+            let permits = Arc::clone(&permits);
+            async move {
+                permits.acquire().await.unwrap().forget();
+                Ok(Response::new(full("")))
+            }
+        };
+        held.push(Backend::answering(&format!("b{number}"), answer).await);
+    }
+    (held, permits)
+}
+
+#[tokio::test]
+async fn least_request_keeps_what_is_in_flight_to_the_weights() {
+    const REQUESTS: usize = 40;
+    let (backends, permits) = held(2).await;
+    let gate = weighted(&refs(&backends), &[3, 1], "load_balancer: least_request").start().await;
+    let mut clients = JoinSet::new();
+    for sent in 1..=REQUESTS {
+        let mut client = gate.client().await;
+        clients.spawn(async move { client.get("/").await.status });
+        // One after the other: each finds those before it under way.
+        until("it is there", || async {
+            (backends.iter().map(Backend::requests).sum::<usize>() == sent).then_some(())
+        })
+        .await;
+        // Of two, both are drawn: the heavy one has three times as many in flight as the other, as near as whole numbers come.
+        let light = backends[1].requests();
+        assert!(light.abs_diff(sent / 4) <= 1, "{light} of {sent}");
+    }
+    permits.add_permits(REQUESTS);
+    assert!(clients.join_all().await.iter().all(|status| *status == 200));
 }
 
 #[tokio::test]

@@ -1,12 +1,19 @@
 //! Endpoints that come and go while the proxy runs: from DNS and from files; subsets of them, and those that are near.
 
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use http::{Response, StatusCode};
-use meshgate_tests::{Ask, Backend, DnsServer, Load, Meshgate, Reply, Setup, Trouble, full, until};
+use meshgate_tests::{
+    Ask, Backend, Client, DnsServer, Load, Meshgate, Reply, Setup, Trouble, full, until,
+    within_binomial_bounds,
+};
 use serde_json::Value;
+
+use super::ipv6;
 
 /// Sends so many requests, each on a connection of its own; counts the backends' names, or the statuses.
 async fn answers(gate: &Meshgate, path: &str, requests: usize) -> BTreeMap<String, usize> {
@@ -64,10 +71,15 @@ fn load(gate: &Meshgate) -> Load {
 
 /// Two backends at one port of different addresses.
 async fn neighbours() -> (Backend, Backend, u16) {
+    neighbours_at(TWO.into()).await
+}
+
+/// The same, the second one at this address.
+async fn neighbours_at(address: IpAddr) -> (Backend, Backend, u16) {
     loop {
         let first = Backend::echo("b1").await;
         let port = first.address().port();
-        let second = SocketAddr::from(([127, 0, 0, 2], port));
+        let second = SocketAddr::new(address, port);
         if std::net::TcpListener::bind(second).is_ok() {
             return (first, Backend::echo_at("b2", second).await, port);
         }
@@ -76,6 +88,7 @@ async fn neighbours() -> (Backend, Backend, u16) {
 
 const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
 const TWO: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const SIX: Ipv6Addr = Ipv6Addr::LOCALHOST;
 
 #[tokio::test]
 async fn all_addresses_of_a_host_are_endpoints_and_changes_cost_nothing() {
@@ -222,6 +235,130 @@ async fn logical_name_stands_for_one_endpoint() {
     until_answered_by(&gate, &[if name == "b1" { "b2" } else { "b1" }]).await;
 }
 
+/// A proxy with a listener and a cluster for each of three hosts, which have an address of IPv4, one of IPv6, and one of each.
+async fn three_hosts(server: &DnsServer, port: u16, family: &str) -> Meshgate {
+    server.host("four.test", 60, &[ONE]);
+    server.host("six.test", 60, &[SIX]);
+    server.host("both.test", 60, &[IpAddr::from(ONE), SIX.into()]);
+    let mut listeners = String::new();
+    let mut clusters = String::new();
+    for host in ["four", "six", "both"] {
+        let dns = dns(server, &format!("host: \"{host}.test:{port}\"{family}"));
+        listeners += &format!("  - {{name: {host}, address: 127.0.0.1:0, cluster: {host}}}\n");
+        clusters += &format!("  - {{name: {host}, {dns}}}\n");
+    }
+    Meshgate::with(&format!(
+        "admin: {{address: 127.0.0.1:0}}\naccess_log: {{format: json}}\nworkers: 1\n\
+         listeners:\n{listeners}clusters:\n{clusters}"
+    ))
+    .start()
+    .await
+}
+
+#[tokio::test]
+async fn family_says_which_addresses_of_a_host_are_endpoints() {
+    if !ipv6::is_there() {
+        return;
+    }
+    // At 127.0.0.1 and at ::1.
+    let (_first, _second, port) = neighbours_at(SIX.into()).await;
+    let (four, six, all, none) = (&["b1"][..], &["b2"][..], &["b1", "b2"][..], &["503"][..]);
+    for (family, expected) in [
+        ("", [four, six, four]),
+        (", family: v4_then_v6", [four, six, four]),
+        (", family: v4", [four, none, four]),
+        (", family: v6", [none, six, six]),
+        (", family: both", [four, six, all]),
+    ] {
+        let server = DnsServer::start().await;
+        // It waits for the first answers.
+        let gate = three_hosts(&server, port, family).await;
+        for (host, expected) in ["four", "six", "both"].into_iter().zip(expected) {
+            let mut client = Client::http1(gate.listener(host)).await;
+            let mut seen = BTreeSet::new();
+            for _ in 0..8 {
+                let reply = client.get("/").await;
+                let name =
+                    if reply.status == 200 { reply.header("x-backend") } else { reply.status.as_str() };
+                seen.insert(name.to_owned());
+            }
+            assert!(seen.iter().eq(expected), "{host} of {family}: {seen:?}");
+        }
+        let asked = ["four", "six"].map(|host| server.queries_by_family(&format!("{host}.test")));
+        let asked = asked.map(|(v4, v6)| (v4 > 0, v6 > 0));
+        let expected = match family {
+            ", family: v4" => [(true, false); 2],
+            ", family: v6" => [(false, true); 2],
+            ", family: both" => [(true, true); 2],
+            _ => [(true, false), (true, true)],
+        };
+        assert_eq!(asked, expected, "no question that the family does not need: {family}");
+    }
+}
+
+#[tokio::test]
+async fn host_that_moves_from_one_family_to_the_other_is_followed() {
+    if !ipv6::is_there() {
+        return;
+    }
+    let (_first, _second, port) = neighbours_at(SIX.into()).await;
+    let both = [IpAddr::from(ONE), SIX.into()];
+    for (family, of_both) in [("v4_then_v6", &["b1"][..]), ("both", &["b1", "b2"])] {
+        let server = DnsServer::start().await;
+        server.host("moving.test", 60, &[ONE]);
+        let name = format!("host: \"moving.test:{port}\", family: {family}");
+        let gate = cluster(&dns(&server, &name)).start().await;
+        assert_eq!(answers(&gate, "/", 4).await, counts(&[("b1", 4)]));
+        let load = load(&gate);
+        for _ in 0..3 {
+            server.host("moving.test", 60, &[SIX]);
+            until_answered_by(&gate, &["b2"]).await;
+            server.host("moving.test", 60, &both);
+            until_answered_by(&gate, of_both).await;
+            server.host("moving.test", 60, &[ONE]);
+            until_answered_by(&gate, &["b1"]).await;
+        }
+        assert!(load.stop().await.all_good() > 0);
+    }
+}
+
+#[tokio::test]
+async fn last_good_answer_stands_when_a_host_has_no_address_of_the_family_any_more() {
+    if !ipv6::is_there() {
+        return;
+    }
+    let (_first, _second, port) = neighbours_at(SIX.into()).await;
+    for (family, first, then, name) in
+        [("v4", IpAddr::from(ONE), IpAddr::from(SIX), "b1"), ("v6", SIX.into(), ONE.into(), "b2")]
+    {
+        let server = DnsServer::start().await;
+        server.host("moving.test", 60, &[first]);
+        let host = format!("host: \"moving.test:{port}\", family: {family}");
+        let gate = cluster(&dns(&server, &host)).start().await;
+        server.host("moving.test", 60, &[then]);
+        until("it is noticed", || async {
+            (discovery(&gate).await["failures"].as_u64() >= Some(2)).then_some(())
+        })
+        .await;
+        assert_eq!(answers(&gate, "/", 10).await, counts(&[(name, 10)]), "{family}");
+    }
+}
+
+#[tokio::test]
+async fn services_lead_to_hosts_of_the_family() {
+    if !ipv6::is_there() {
+        return;
+    }
+    let (_first, _second, port) = neighbours_at(SIX.into()).await;
+    for (family, names) in [("v4", &["b1"][..]), ("v6", &["b2"]), ("both", &["b1", "b2"])] {
+        let server = DnsServer::start().await;
+        server.host("host.test", 60, &[IpAddr::from(ONE), SIX.into()]);
+        server.service("_web._tcp.test", 60, &[(0, 1, port, "host.test")]);
+        let gate = cluster(&dns(&server, &format!("srv: _web._tcp.test, family: {family}"))).start().await;
+        until_answered_by(&gate, names).await;
+    }
+}
+
 fn entry(backend: &Backend, more: &str) -> String {
     format!("- {{address: \"{}\"{more}}}\n", backend.address())
 }
@@ -344,6 +481,70 @@ async fn near_endpoints_are_preferred_while_enough_of_them_are_well() {
         gate.edit("endpoints.yaml", list(from));
         until_answered_by(&gate, &[name]).await;
         assert_eq!(answers(&gate, "/", 20).await, counts(&[(name, 20)]));
+    }
+}
+
+/// A backend that is there or not, as the test says: if not, every connection breaks.
+async fn mortal(name: &'static str) -> (Backend, Arc<AtomicBool>) {
+    let alive = Arc::new(AtomicBool::new(true));
+    let told = Arc::clone(&alive);
+    let backend = Backend::answering(name, move |_, _| {
+        let alive = told.load(SeqCst);
+        async move {
+            if !alive {
+                return Err(std::io::Error::other("dead"));
+            }
+            Ok(Response::builder().header("x-backend", name).body(full("")).unwrap())
+        }
+    });
+    (backend.await, alive)
+}
+
+/// Waits until health checks have found these of the endpoints well, and the others not.
+async fn until_well(gate: &Meshgate, well: &[bool]) {
+    until(format!("{well:?} is known"), || async {
+        let page = gate.admin("/clusters").await.json();
+        let endpoints = page["clusters"][0]["endpoints"].as_array().unwrap();
+        endpoints
+            .iter()
+            .map(|endpoint| endpoint["health"] == "healthy")
+            .eq(well.iter().copied())
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn traffic_leaves_a_zone_that_dies_and_returns_when_it_is_back() {
+    const REQUESTS: usize = 600;
+    let ((one, first), (two, second)) = (mortal("near1").await, mortal("near2").await);
+    let ((three, _), (four, _)) = (mortal("far1").await, mortal("far2").await);
+    let places = [(&one, "eu/a"), (&two, "eu/a"), (&three, "eu/b"), (&four, "us/a")];
+    let list = places.map(|(backend, locality)| entry(backend, &format!(", locality: {locality}"))).concat();
+    let gate = Meshgate::with(
+        "admin: {address: 127.0.0.1:0}\naccess_log: {format: json}\nworkers: 2\nnode: {locality: eu/a}\n\
+         listeners: [{name: web, address: 127.0.0.1:0, cluster: one}]\n\
+         clusters:\n  - name: one\n    endpoints_file: endpoints.yaml\n    locality_failover: true\n    \
+         health_check: {http: {path: /health}, interval: 20ms, jitter: 0, healthy_threshold: 1, unhealthy_threshold: 1}\n",
+    )
+    .file("endpoints.yaml", list)
+    .start()
+    .await;
+    for _ in 0..3 {
+        until_well(&gate, &[true; 4]).await;
+        assert!(answers(&gate, "/", 20).await.keys().eq(["near1", "near2"]));
+        // Half a zone takes seven tenths of the requests; the next one takes the others.
+        first.store(false, SeqCst);
+        until_well(&gate, &[false, true, true, true]).await;
+        let seen = answers(&gate, "/", REQUESTS).await;
+        assert!(seen.keys().eq(["far1", "near2"]), "{seen:?}");
+        assert!(within_binomial_bounds(seen["near2"], REQUESTS, 0.7), "{seen:?}");
+        second.store(false, SeqCst);
+        until_well(&gate, &[false, false, true, true]).await;
+        assert_eq!(answers(&gate, "/", 20).await, counts(&[("far1", 20)]), "the same region is nearer");
+        for alive in [&first, &second] {
+            alive.store(true, SeqCst);
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use meshgate_tests::{
-    Ask, Backend, Client, Meshgate, Reply, Setup, empty, framed, full, grpc_backend, messages, streamed,
-    within,
+    Ask, Authority, Backend, Begun, BodySender, Client, GrpcCall, GrpcCalls, Meshgate, Messages, Reply, Says,
+    Setup, TlsClient, TlsFront, empty, framed, full, grpc_backend, messages, streamed, within,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -167,6 +167,164 @@ async fn grpc_passes_through() {
     assert_eq!(gate.access("/test.Echo/ResetLate").await["response_flags"], "UR");
 }
 
+/// A proxy that speaks HTTP/2 on both sides, a client, and an endpoint whose calls the test answers.
+struct Led {
+    gate: Meshgate,
+    client: Client,
+    endpoint: GrpcCalls,
+    _front: Option<TlsFront>,
+}
+
+impl Led {
+    async fn in_cleartext() -> Led {
+        let endpoint = GrpcCalls::start("one").await;
+        let gate = Meshgate::chain("").cluster_of("one", &[endpoint.address()], HTTP2).start().await;
+        let client = Client::http2(gate.address()).await;
+        Led { gate, client, endpoint, _front: None }
+    }
+
+    async fn through_tls() -> Led {
+        const NAME: &str = "a.example.com";
+        let (endpoint, authority) = (GrpcCalls::start("one").await, Authority::new());
+        let issued = authority.issue(&Says::name(NAME));
+        let front = TlsFront::to(endpoint.address(), &issued).alpn(&["h2"]).start().await;
+        let keys = format!("{HTTP2}, tls: {{ca: ca.pem, server_name: {NAME}}}");
+        let gate = Meshgate::chain("")
+            .listener("tls: {certificates: [{certificate: web.pem, key: web.key}]}")
+            .pair("web", &issued)
+            .file("ca.pem", authority.certificate())
+            .cluster_of("one", &[front.address()], &keys)
+            .start()
+            .await;
+        let client = TlsClient::new(NAME, &authority).http2(gate.address()).await;
+        Led { gate, client, endpoint, _front: Some(front) }
+    }
+
+    async fn both() -> [Led; 2] {
+        [Led::in_cleartext().await, Led::through_tls().await]
+    }
+
+    /// Begins a call with one message.
+    async fn ask(&mut self, method: &str, message: &str) -> (Begun, GrpcCall) {
+        let asked = self.client.begin(unary(method, message)).await.unwrap();
+        (asked, self.endpoint.next().await)
+    }
+
+    /// Begins a call whose messages the test sends.
+    async fn open(&mut self, method: &str) -> (BodySender, Begun, GrpcCall) {
+        let (sender, body) = streamed();
+        let ask = Ask::new(Method::POST, &format!("/test.Echo/{method}"), body);
+        let ask = ask.header("content-type", "application/grpc").header("te", "trailers");
+        let asked = self.client.begin(ask).await.unwrap();
+        (sender, asked, self.endpoint.next().await)
+    }
+}
+
+/// The messages of a response.
+async fn answered(asked: Begun) -> Messages {
+    let response = within("the response's head", asked).await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["content-type"]),
+        (200, &"application/grpc".parse().unwrap())
+    );
+    Messages::of(response.into_body())
+}
+
+/// An empty message, one of all bytes, one that takes several frames and more than a window, and a last one.
+fn contents() -> [Bytes; 4] {
+    [Bytes::new(), (0..=255_u8).collect(), vec![7_u8; 200_000].into(), Bytes::from_static(b"last")]
+}
+
+#[tokio::test]
+async fn one_message_is_answered_by_many_each_of_which_comes_as_it_is_sent() {
+    for (mut led, status) in Led::both().await.into_iter().zip(["0", "8"]) {
+        let (asked, mut call) = led.ask("Many", "how many?").await;
+        assert_eq!((call.seen.path.as_str(), call.seen.header("te")), ("/test.Echo/Many", "trailers"));
+        assert_eq!(call.asked.next().await.unwrap(), Some("how many?".into()));
+        assert_eq!(call.asked.next().await.unwrap(), None, "the client has ended");
+        let [first, others @ ..] = contents();
+        call.answer(&first).await;
+        let mut answers = answered(asked).await;
+        assert_eq!(answers.next().await.unwrap(), Some(first));
+        // Each is read before the next one is sent.
+        for content in others {
+            call.answer(&content).await;
+            assert_eq!(answers.next().await.unwrap(), Some(content));
+        }
+        call.end(status).await;
+        assert_eq!(answers.next().await.unwrap(), None);
+        assert_eq!((answers.trailer("grpc-status"), answers.trailer("x-trailing")), (status, "t"));
+        let logged = led.gate.access("/test.Echo/Many").await;
+        assert_eq!(logged["response_code"], 200, "{logged}");
+        assert!(logged["response_flags"].is_null(), "{logged}");
+    }
+}
+
+#[tokio::test]
+async fn many_messages_each_of_which_arrives_as_it_is_sent_are_answered_by_one() {
+    for mut led in Led::both().await {
+        let (mut sender, asked, mut call) = led.open("One").await;
+        // Each is read before the next one is sent.
+        for content in contents() {
+            sender.send_data(framed(&content)).await.unwrap();
+            assert_eq!(call.asked.next().await.unwrap(), Some(content));
+        }
+        drop(sender);
+        assert_eq!(call.asked.next().await.unwrap(), None, "the end arrives, too");
+        call.answer(b"one for all").await;
+        call.end("0").await;
+        let reply = Reply::collect(within("the response's head", asked).await.unwrap()).await.unwrap();
+        assert_eq!(
+            (&*only_message(&reply), trailer(&reply, "grpc-status"), trailer(&reply, "x-trailing")),
+            ("one for all", "0", "t")
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_hears_that_the_client_gives_up_in_each_kind_of_stream() {
+    for mut led in Led::both().await {
+        // Many to one: there is no response yet.
+        let (mut sender, asked, mut call) = led.open("One").await;
+        sender.send_data(framed(b"first")).await.unwrap();
+        assert_eq!(call.asked.next().await.unwrap(), Some("first".into()));
+        drop(asked);
+        assert!(call.asked.next().await.is_err(), "that is no end in order");
+        call.given_up().await;
+        assert_eq!(led.gate.access("/test.Echo/One").await["response_flags"], "DC");
+
+        // One to many: the response is in its middle.
+        let (asked, mut call) = led.ask("Many", "how many?").await;
+        call.answer(b"first").await;
+        let mut answers = answered(asked).await;
+        assert_eq!(answers.next().await.unwrap(), Some("first".into()));
+        drop(answers);
+        call.given_up().await;
+        assert_eq!(led.gate.access("/test.Echo/Many").await["response_flags"], "DC");
+
+        // Both ways.
+        let (mut talker, asked, mut call) = led.open("Both").await;
+        talker.send_data(framed(b"question")).await.unwrap();
+        assert_eq!(call.asked.next().await.unwrap(), Some("question".into()));
+        call.answer(b"answer").await;
+        let mut answers = answered(asked).await;
+        assert_eq!(answers.next().await.unwrap(), Some("answer".into()));
+        talker.abort(std::io::Error::other("gives up"));
+        assert!(call.asked.next().await.is_err(), "that is no end in order");
+        call.given_up().await;
+
+        // The connections have not suffered.
+        let (asked, mut call) = led.ask("Again", "still here?").await;
+        call.answer(b"yes").await;
+        call.end("0").await;
+        let mut answers = answered(asked).await;
+        assert_eq!(answers.next().await.unwrap(), Some("yes".into()));
+        assert_eq!(answers.next().await.unwrap(), None);
+        assert_eq!(answers.trailer("grpc-status"), "0");
+        drop(sender);
+    }
+}
+
 #[tokio::test]
 async fn failures_are_told_in_grpc() {
     let one = grpc_backend("one").await;
@@ -263,6 +421,17 @@ async fn a_filter_streams() {
     assert_eq!(told, format!("start(); {one}; again[false, false, false]"));
     let told = Calls::told("{stream: true, method: Refuse, send: [one]}").await;
     assert_eq!(told, "start(); initial(false - -); trailing(true 7 -); close(7 not for you)");
+
+    // One to many, and many to one.
+    for (configuration, messages) in [
+        ("method: Split, send: [one two three]", "message(one); message(two); message(three)"),
+        ("method: Join, send: [one, two, three]", "message(one two three)"),
+        ("method: Join, send: [one, two, three], then: close", "message(one two three)"),
+    ] {
+        let told = Calls::told(&format!("{{stream: true, {configuration}}}")).await;
+        let expected = format!("start(); initial(true 200 i); {messages}; trailing(true 0 t); close(0 )");
+        assert_eq!(told, expected, "{configuration}");
+    }
 }
 
 #[tokio::test]

@@ -31,6 +31,8 @@ enum Trouble {
     Flapping,
     /// No answer comes.
     Slow,
+    /// A good answer comes, after [`LATE`].
+    Late,
     /// No connection is made.
     BlackHoled,
 }
@@ -47,6 +49,10 @@ impl Four {
             async move {
                 let status = match trouble {
                     Trouble::Slow | Trouble::BlackHoled => return std::future::pending().await,
+                    Trouble::Late => {
+                        tokio::time::sleep(LATE).await;
+                        200
+                    }
                     Trouble::Failing => 500,
                     Trouble::Flapping => [200, 500][usize::from(flap)],
                 };
@@ -88,6 +94,8 @@ async fn shown(gate: &Meshgate) -> Value {
     gate.admin("/clusters").await.json()["clusters"][0]["endpoints"][3].clone()
 }
 
+/// How long an answer takes that is late: long beside one over loopback, even on a busy machine.
+const LATE: Duration = Duration::from_millis(300);
 /// Errors in a row that eject.
 const ERRORS: usize = 5;
 /// Clients that ask at a time.
@@ -190,6 +198,56 @@ async fn one_that_flaps_is_back_when_its_time_is_over_and_has_its_share_then() {
         errors = usize::from(status == 500);
         assert_eq!(shown(&gate).await["ejections"], ejection + 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_answers_late_gets_less_than_a_tenth_of_peak_ewma_and_none_of_its_answers_is_lost() {
+    const CLIENTS: usize = 4;
+    let four = Four::with(Trouble::Late).await;
+    let setup = Meshgate::chain("").workers(2);
+    let gate = setup.cluster_of("one", &four.addresses(), "load_balancer: peak_ewma").start().await;
+    let load = Load::start(gate.address(), CLIENTS, || Ask::get("/"), judge);
+    load.wait_for_more(2_000).await;
+    let all = load.stop().await.all_good();
+    let good: usize = four.good.iter().map(Backend::requests).sum();
+    let late = all - good as u64;
+    assert!(late * 10 < all, "{late} of {all}");
+    let known = shown(&gate).await;
+    assert_eq!(known["ejections"], 0, "{known}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_slow_holds_up_no_more_than_half_of_the_clients_of_least_request() {
+    const CLIENTS: usize = 8;
+    let mut good = Vec::new();
+    for name in ["a", "b", "c"] {
+        good.push(Backend::echo(name).await);
+    }
+    // As slow as can be: it answers when the test says.
+    let permits = Arc::new(Semaphore::new(0));
+    let waiting = Arc::clone(&permits);
+    let slow = Backend::answering("slow", move |_, _| {
+        let waiting = Arc::clone(&waiting);
+        async move {
+            waiting.acquire().await.unwrap().forget();
+            Ok(Response::new(full("")))
+        }
+    })
+    .await;
+    let all: Vec<_> = good.iter().chain([&slow]).map(Backend::address).collect();
+    let gate = Meshgate::chain("").cluster_of("one", &all, "load_balancer: least_request").start().await;
+    let load = Load::start(gate.address(), CLIENTS, || Ask::get("/"), judge);
+    // The slow one gets a request only if the other that is drawn has as many in flight: together no more than all clients have.
+    for _ in 0..5 {
+        load.wait_for_more(300).await;
+        let held = slow.requests();
+        assert!(held <= CLIENTS / 2, "{held} of {CLIENTS}");
+    }
+    permits.add_permits(100_000);
+    let before = slow.requests() as u64;
+    load.wait_for_more(300).await;
+    load.stop().await.all_good();
+    assert!(slow.requests() as u64 > before, "it is one of four again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -368,6 +368,65 @@ async fn renewed_certificates_are_shown_from_then_on_and_no_request_fails() {
     assert_eq!(metrics.sum("meshgate_downstream_tls_handshakes_timed_out_total", &[]), 0.0);
 }
 
+/// Has `..data` lead to another folder, as Kubernetes does when a mounted Secret changes.
+fn swap(gate: &Meshgate, folder: &str) {
+    std::os::unix::fs::symlink(folder, gate.path("..data_tmp")).unwrap();
+    std::fs::rename(gate.path("..data_tmp"), gate.path("..data")).unwrap();
+}
+
+#[tokio::test]
+async fn certificates_behind_a_swapped_link_are_taken_at_once_and_by_themselves() {
+    let authority = Authority::new();
+    let [first, second, third] = [(); 3].map(|()| authority.issue(&Says::name("a.example.com")));
+    let mixed = Issued { certificate: third.certificate.clone(), key: second.key.clone() };
+    let backend = Backend::echo("one").await;
+    let gate = Meshgate::chain("")
+        .listener(ONE)
+        .pair("..1/web", &first)
+        .pair("..2/web", &second)
+        .pair("..mixed/web", &mixed)
+        .pair("..3/web", &third)
+        .link("..data", "..1")
+        .link("web.pem", "..data/web.pem")
+        .link("web.key", "..data/web.key")
+        .cluster("one", &[&backend])
+        .start()
+        .await;
+    let client = TlsClient::new("a.example.com", &authority);
+    let mut lasting = client.http2(gate.address()).await;
+    let fresh = client.forgetful();
+    let until_shown = async |issued: &Issued| {
+        until("new connections get it", || async {
+            fresh.connect(gate.address()).await.shows(issued).then_some(())
+        })
+        .await;
+    };
+    // Each time as a renewal, not with the whole configuration.
+    let until_renewed = async |times: usize| {
+        until(format!("renewed {times} times"), || async {
+            let lines = gate.log().all();
+            (lines.iter().filter(|line| line.contains("certificates renewed")).count() >= times).then_some(())
+        })
+        .await;
+    };
+    assert!(fresh.connect(gate.address()).await.shows(&first));
+    swap(&gate, "..2");
+    until_shown(&second).await;
+    until_renewed(1).await;
+    assert_eq!(lasting.get("/").await.status, 200);
+
+    swap(&gate, "..mixed");
+    let said = gate.refused().await;
+    assert!(said.contains("does not belong to the certificate"), "{said}");
+    assert!(fresh.connect(gate.address()).await.shows(&second), "what is no pair is not taken");
+
+    swap(&gate, "..3");
+    until_shown(&third).await;
+    until_renewed(2).await;
+    gate.reload_until("nothing is wrong any more", |reload| reload.errors.is_none()).await;
+    assert_eq!(lasting.get("/").await.status, 200, "a connection that was there lives on");
+}
+
 #[tokio::test]
 async fn what_is_no_good_pair_is_refused_with_its_place_and_kept_out() {
     let authority = Authority::new();
@@ -447,6 +506,43 @@ async fn certificates_and_their_ends_are_shown_and_keys_are_not() {
     assert!(gate.admin("/config").await.text().contains("web.key"));
     let stopped = gate.stop().await;
     assert!(!stopped.log.join("\n").contains(secret));
+}
+
+#[tokio::test]
+async fn the_log_warns_of_certificates_as_long_before_as_the_file_says() {
+    let authority = Authority::new();
+    let issue = |name: &str, hours: u64| {
+        authority.issue(&Says::name(name).valid_for(Duration::from_secs(hours * 3600)))
+    };
+    let (soon, later) = (issue("a.example.com", 24), issue("b.example.com", 10 * 24));
+    let tls = "tls: {certificates: [{certificate: soon.pem, key: soon.key}, {certificate: later.pem, key: later.key}]}";
+    let backend = Backend::echo("one").await;
+    for (key, warned) in [
+        ("", &["soon.pem", "later.pem"][..]),
+        ("expiry_warnings: [1h, 720h]", &["soon.pem", "later.pem"]),
+        ("expiry_warnings: [72h, 48h]", &["soon.pem"]),
+        ("expiry_warnings: [1h]", &[]),
+        ("expiry_warnings: []", &[]),
+    ] {
+        let setup = Meshgate::chain("").listener(tls).top(key).pair("soon", &soon).pair("later", &later);
+        let gate = setup.cluster("one", &[&backend]).start().await;
+        let warns_of =
+            |line: &str, file: &str| line.contains("certificate expires soon") && line.contains(file);
+        for file in warned {
+            gate.log().wait(file, |line| warns_of(line, file).then_some(())).await;
+        }
+        let page = gate.admin("/certificates").await.json();
+        for one in page["certificates"].as_array().unwrap() {
+            let file = one["file"].as_str().unwrap();
+            let standing = if warned.contains(&file) { "expires soon" } else { "valid" };
+            assert_eq!(one["standing"], standing, "{key}: {file}");
+        }
+        let log = gate.stop().await.log;
+        for file in ["soon.pem", "later.pem"] {
+            let times = log.iter().filter(|line| warns_of(line, file)).count();
+            assert_eq!(times, usize::from(warned.contains(&file)), "{key}: {file}");
+        }
+    }
 }
 
 #[tokio::test]

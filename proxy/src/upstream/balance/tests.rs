@@ -122,6 +122,17 @@ fn least_request_respects_weights() {
 }
 
 #[test]
+fn endpoints_that_have_nothing_to_do_get_their_weights() {
+    fastrand::seed(7);
+    let all = fakes(&[1.0, 3.0]);
+    let weights = Weights::of(&all);
+    for by in [Choice::LeastRequest, Choice::PeakEwma] {
+        let balancer = TwoChoices::new(by);
+        close(&shares(10_000, 2, || balancer.pick(&all, &weights).unwrap()), &[0.25, 0.75], 0.02);
+    }
+}
+
+#[test]
 fn peak_ewma_avoids_the_slow_one() {
     fastrand::seed(6);
     let mut all = fakes(&[1.0; 3]);

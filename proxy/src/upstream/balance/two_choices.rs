@@ -29,7 +29,7 @@ impl TwoChoices {
         weights: &Weights,
     ) -> Option<usize> {
         let one = weights.draw()?;
-        // Both are drawn by weight, so that their load is all that is left to compare.
+        // Both are drawn by weight: of two that have nothing to do, the first is taken, and so each gets its share.
         let Some(other) = weights.draw_another(one) else { return Some(one) };
         let load =
             |index: usize| candidates.get(index).map_or(f64::INFINITY, |candidate| self.load(candidate));
@@ -37,10 +37,10 @@ impl TwoChoices {
     }
 
     fn load<C: Candidate>(&self, candidate: &C) -> f64 {
-        let in_flight = (candidate.in_flight() + 1) as f64 / candidate.weight();
+        let in_flight = candidate.in_flight() as f64 / candidate.weight();
         match self.by {
             Choice::LeastRequest => in_flight,
-            Choice::PeakEwma => in_flight * candidate.latency(),
+            Choice::PeakEwma => (in_flight + 1.0) * candidate.latency(),
         }
     }
 }

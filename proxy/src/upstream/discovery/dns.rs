@@ -12,6 +12,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts,
 };
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use meshgate_config::{Address, AddressFamily, Dns, DnsName, Endpoint};
@@ -28,26 +29,41 @@ const MOST_WEIGHT: u32 = 1_000;
 /// An answer is asked for again when it has this share of its time left, at most: many proxies do not ask at once.
 const EARLY: f64 = 0.1;
 
-/// The resolvers, by the name servers they ask and the kind of addresses they look for.
+/// The resolvers, by the name servers they ask.
 #[derive(Default)]
 pub(in crate::upstream) struct Resolvers {
-    known: RefCell<HashMap<(Vec<SocketAddr>, AddressFamily), TokioResolver>>,
+    known: RefCell<HashMap<Vec<SocketAddr>, Families>>,
+}
+
+/// One resolver for each family of addresses: one that asked for both would take the silence of a server for the absence of
+/// addresses.
+#[derive(Clone)]
+struct Families {
+    v4: TokioResolver,
+    v6: TokioResolver,
+}
+
+/// Who is asked, and for which addresses.
+struct Resolver {
+    families: Families,
+    family: AddressFamily,
 }
 
 impl Resolvers {
-    fn of(&self, settings: &Dns) -> Result<TokioResolver, String> {
-        let key = (settings.resolvers.clone(), settings.family);
-        if let Some(known) = self.known.borrow().get(&key) {
-            return Ok(known.clone());
+    fn of(&self, settings: &Dns) -> Result<Resolver, String> {
+        let family = settings.family;
+        if let Some(families) = self.known.borrow().get(&settings.resolvers) {
+            return Ok(Resolver { families: families.clone(), family });
         }
-        let resolver = resolver(&settings.resolvers, settings.family)?;
-        self.known.borrow_mut().insert(key, resolver.clone());
-        Ok(resolver)
+        let of = |strategy| resolver(&settings.resolvers, strategy);
+        let families = Families { v4: of(LookupIpStrategy::Ipv4Only)?, v6: of(LookupIpStrategy::Ipv6Only)? };
+        self.known.borrow_mut().insert(settings.resolvers.clone(), families.clone());
+        Ok(Resolver { families, family })
     }
 }
 
-fn resolver(servers: &[SocketAddr], family: AddressFamily) -> Result<TokioResolver, String> {
-    let words = |error: hickory_resolver::net::NetError| error.to_string();
+fn resolver(servers: &[SocketAddr], strategy: LookupIpStrategy) -> Result<TokioResolver, String> {
+    let words = |error: NetError| error.to_string();
     let mut builder = if servers.is_empty() {
         TokioResolver::builder_tokio().map_err(words)?
     } else {
@@ -64,12 +80,7 @@ fn resolver(servers: &[SocketAddr], family: AddressFamily) -> Result<TokioResolv
     let options: &mut ResolverOpts = builder.options_mut();
     // When to ask again is decided here, by the answers.
     options.cache_size = 0;
-    options.ip_strategy = match family {
-        AddressFamily::V4 => LookupIpStrategy::Ipv4Only,
-        AddressFamily::V6 => LookupIpStrategy::Ipv6Only,
-        AddressFamily::V4ThenV6 => LookupIpStrategy::Ipv4thenIpv6,
-        AddressFamily::Both => LookupIpStrategy::Ipv4AndIpv6,
-    };
+    options.ip_strategy = strategy;
     builder.build().map_err(words)
 }
 
@@ -141,7 +152,7 @@ fn take(cluster: &SharedCluster, settings: &Dns, answer: &Answer, checked: bool)
     cluster.set_members(one.map(std::slice::from_ref).unwrap_or_default(), checked);
 }
 
-async fn ask(resolver: &TokioResolver, settings: &Dns, targets: &mut Targets) -> Result<Answer, String> {
+async fn ask(resolver: &Resolver, settings: &Dns, targets: &mut Targets) -> Result<Answer, String> {
     let answer = match &settings.name {
         DnsName::Host { host, port } => host_addresses(resolver, host, *port).await?,
         DnsName::Srv(name) => services(resolver, name, targets).await?,
@@ -149,8 +160,8 @@ async fn ask(resolver: &TokioResolver, settings: &Dns, targets: &mut Targets) ->
     if answer.endpoints.is_empty() { Err("the answer holds no address".to_owned()) } else { Ok(answer) }
 }
 
-async fn host_addresses(resolver: &TokioResolver, host: &str, port: u16) -> Result<Answer, String> {
-    let (addresses, valid_for) = addresses(resolver, host).await?;
+async fn host_addresses(resolver: &Resolver, host: &str, port: u16) -> Result<Answer, String> {
+    let (addresses, valid_for) = resolver.addresses(host).await?;
     let endpoints = addresses.into_iter().take(MOST_ENDPOINTS);
     let name: Arc<str> = host.trim_end_matches('.').into();
     let endpoint = |ip| Endpoint { host: Some(Arc::clone(&name)), ..Endpoint::at(SocketAddr::new(ip, port)) };
@@ -158,20 +169,55 @@ async fn host_addresses(resolver: &TokioResolver, host: &str, port: u16) -> Resu
     Ok(Answer { endpoints, valid_for })
 }
 
-/// The addresses of a host, in the answer's order, each once.
-async fn addresses(resolver: &TokioResolver, host: &str) -> Result<(Vec<IpAddr>, Duration), String> {
-    let found = resolver.lookup_ip(host).await.map_err(|error| format!("{host}: {error}"))?;
+/// The addresses of a host, in the answer's order, each once, and for how long they hold.
+type Found = (Vec<IpAddr>, Duration);
+
+impl Resolver {
+    /// The addresses of a host, of the families that are wanted. One that cannot be asked for is not one that the host lacks.
+    async fn addresses(&self, host: &str) -> Result<Found, String> {
+        let Families { v4, v6 } = &self.families;
+        let found = match self.family {
+            AddressFamily::V4 => look_up(v4, host).await,
+            AddressFamily::V6 => look_up(v6, host).await,
+            AddressFamily::V4ThenV6 => match look_up(v4, host).await {
+                Err(error) if error.is_no_records_found() => look_up(v6, host).await,
+                found => found,
+            },
+            AddressFamily::Both => both(tokio::join!(look_up(v4, host), look_up(v6, host))),
+        };
+        found.map_err(|error| format!("{host}: {error}"))
+    }
+}
+
+async fn look_up(resolver: &TokioResolver, host: &str) -> Result<Found, NetError> {
+    let found = resolver.lookup_ip(host).await?;
     let mut seen = BTreeSet::new();
     let addresses = found.iter().filter(|address| seen.insert(*address)).collect();
     Ok((addresses, found.valid_until().saturating_duration_since(Instant::now())))
+}
+
+/// The addresses of both families, or of the one that the host has.
+fn both((v4, v6): (Result<Found, NetError>, Result<Found, NetError>)) -> Result<Found, NetError> {
+    match (v4, v6) {
+        (Ok((mut addresses, valid_for)), Ok((more, as_long))) => {
+            addresses.extend(more);
+            Ok((addresses, valid_for.min(as_long)))
+        }
+        (Ok(one), Err(error)) | (Err(error), Ok(one)) if error.is_no_records_found() => Ok(one),
+        (Err(error), other) | (other, Err(error)) => match other {
+            // What it lacks says less than what could not be asked.
+            Err(other) if error.is_no_records_found() => Err(other),
+            _ => Err(error),
+        },
+    }
 }
 
 /// The last known addresses of the hosts that SRV records name: one that cannot be asked for now keeps them.
 type Targets = HashMap<String, Vec<IpAddr>>;
 
 /// What a name's SRV records say: hosts with ports, priorities and weights.
-async fn services(resolver: &TokioResolver, name: &str, known: &mut Targets) -> Result<Answer, String> {
-    let found = resolver.srv_lookup(name).await.map_err(|error| format!("{name}: {error}"))?;
+async fn services(resolver: &Resolver, name: &str, known: &mut Targets) -> Result<Answer, String> {
+    let found = resolver.families.v4.srv_lookup(name).await.map_err(|error| format!("{name}: {error}"))?;
     let mut valid_for = found.valid_until().saturating_duration_since(Instant::now());
     let mut services = Vec::new();
     for record in found.answers() {
@@ -187,7 +233,7 @@ async fn services(resolver: &TokioResolver, name: &str, known: &mut Targets) -> 
     let mut endpoints = Vec::new();
     for service in services.into_iter().take(MOST_ENDPOINTS) {
         let host = service.target.to_ascii();
-        let addresses = match addresses(resolver, &host).await {
+        let addresses = match resolver.addresses(&host).await {
             Ok((found, valid)) => {
                 valid_for = valid_for.min(valid);
                 found
@@ -221,6 +267,9 @@ fn ranks(priorities: impl Iterator<Item = u16>) -> BTreeMap<u16, u32> {
 
 #[cfg(test)]
 mod tests {
+    use hickory_resolver::net::{DnsError, NoRecords};
+    use hickory_resolver::proto::op::{Query, ResponseCode};
+
     use super::*;
 
     #[test]
@@ -229,6 +278,24 @@ mod tests {
         assert_eq!(ranks, BTreeMap::from([(0, 0), (10, 1), (300, 2), (65535, 3)]));
         let many = super::ranks(0..100);
         assert_eq!((many[&14], many[&15], many[&99]), (14, 15, 15));
+    }
+
+    #[test]
+    fn what_could_not_be_asked_is_not_what_the_host_lacks() {
+        let found = |address: &str| Ok((vec![address.parse().unwrap()], Duration::from_secs(1)));
+        let lacks = || {
+            Err(NetError::from(DnsError::NoRecordsFound(NoRecords::new(Query::new(), ResponseCode::NoError))))
+        };
+        let fails = || Err(NetError::Timeout);
+        assert_eq!(both((found("10.0.0.1"), found("::1"))).unwrap().0.len(), 2);
+        assert_eq!(both((found("10.0.0.1"), lacks())).unwrap().0.len(), 1);
+        assert_eq!(both((lacks(), found("::1"))).unwrap().0.len(), 1);
+        for failing in
+            [(found("10.0.0.1"), fails()), (fails(), found("::1")), (lacks(), fails()), (fails(), lacks())]
+        {
+            assert!(matches!(both(failing), Err(NetError::Timeout)));
+        }
+        assert!(both((lacks(), lacks())).unwrap_err().is_no_records_found());
     }
 
     #[test]
