@@ -227,7 +227,7 @@ impl Tls {
 /// would let in everybody.
 fn deaf(config: &Config, plugins: &[Vec<Arc<PluginSpec>>]) -> Vec<Diagnostic> {
     let mut errors: Vec<Diagnostic> = Vec::new();
-    for listener in &config.listeners {
+    for listener in config.listeners.iter().flat_map(meshgate_config::Listener::sides) {
         let places = config.chain(listener.chain).filters.iter().zip(&plugins[listener.chain.0]);
         for (filter, spec) in places {
             let callbacks = spec.module.callbacks();
@@ -246,8 +246,10 @@ fn deaf(config: &Config, plugins: &[Vec<Arc<PluginSpec>>]) -> Vec<Diagnostic> {
             if errors.iter().any(|known| known.at == filter.at) {
                 continue;
             }
+            let opaque = config.listeners.iter().all(|whole| !std::ptr::eq(whole, listener));
+            let why = if opaque { "opaque".to_owned() } else { format!("protocol: {protocol}") };
             let message = format!(
-                "filter `{}` has no callback for {kind}, and listener `{}` has `protocol: {protocol}`",
+                "filter `{}` has no callback for {kind}, and listener `{}` has `{why}`",
                 filter.name, listener.name
             );
             let hint = format!("on a listener of {kind}, filters need {needed}");
@@ -337,6 +339,8 @@ pub struct Listener {
     pub tls: Option<Arc<ServerTls>>,
     /// What is counted of TCP connections, if it is a listener for them.
     pub tcp: Option<TcpMetrics>,
+    /// Who serves connections that do not speak HTTP.
+    pub opaque: Option<Rc<Listener>>,
 }
 
 impl WorkerSnapshot {
@@ -359,8 +363,11 @@ impl WorkerSnapshot {
         let mut chains = Chains { snapshot: &snapshot, vms, built: HashMap::new(), plugins: Vec::new() };
         let targets = targets(&clusters);
         let mut listeners = HashMap::with_capacity(snapshot.config.listeners.len());
-        for (listener, tls) in snapshot.config.listeners.iter().zip(&snapshot.tls.listeners) {
-            let part = Listener {
+        let mut part = |listener: &meshgate_config::Listener,
+                        tls: Option<Arc<ServerTls>>,
+                        opaque|
+         -> Result<_, Diagnostic> {
+            Ok(Rc::new(Listener {
                 name: Rc::from(listener.name.as_str()),
                 chain: chains.build(listener.chain)?,
                 cluster: listener.cluster.as_deref().and_then(|name| Some(targets(name)?.name)),
@@ -374,10 +381,15 @@ impl WorkerSnapshot {
                 access_log: Rc::clone(&shared.access_log),
                 metrics: metrics.listener(&listener.name),
                 server_names: server_names(listener, &targets),
-                tls: tls.clone(),
+                tls,
                 tcp: (listener.protocol == Protocol::Tcp).then(|| metrics.tcp_listener(&listener.name)),
-            };
-            listeners.insert(listener.name.clone(), Rc::new(part));
+                opaque,
+            }))
+        };
+        for (listener, tls) in snapshot.config.listeners.iter().zip(&snapshot.tls.listeners) {
+            let opaque =
+                listener.opaque.as_ref().map(|opaque| part(&opaque.listener, None, None)).transpose()?;
+            listeners.insert(listener.name.clone(), part(listener, tls.clone(), opaque)?);
         }
         let mut plugins = chains.plugins;
         Services { snapshot: &snapshot, vms, seat: shared.seat }.start(&mut plugins)?;

@@ -16,6 +16,7 @@ use crate::model::{
     AccessLog, AccessLogOutput, Admin, Chain, ChainId, Cluster, Config, Drain, FilterUse, Listener,
     NodeFacts, Protocol, ProxyProtocol,
 };
+use crate::opaque::Opaque;
 use crate::passthrough::PassthroughEntry;
 use crate::tree::Node;
 use crate::units::DurationText;
@@ -67,11 +68,18 @@ pub(crate) fn assemble(
     let names: Vec<String> = chains.iter().map(|chain| chain.name.clone()).collect();
     let named = references::chains(root).len();
     let mut listeners = Vec::new();
-    for (entry, node) in file.listeners.into_iter().zip(items(root, "listeners")) {
-        let written =
-            entry.chain.as_ref().and_then(|name| names[..named].iter().position(|chain| chain == name));
-        let chain = written.map_or_else(|| without_filters(&mut chains), ChainId);
-        listeners.push(listener(entry, chain, node, files));
+    for (mut entry, node) in file.listeners.into_iter().zip(items(root, "listeners")) {
+        let mut chain = |name: Option<&String>| {
+            let written = name.and_then(|name| names[..named].iter().position(|chain| chain == name));
+            written.map_or_else(|| without_filters(&mut chains), ChainId)
+        };
+        let (requests, opaque) = (chain(entry.chain.as_ref()), entry.opaque.take());
+        let mut listener = listener(entry, requests, node, files);
+        listener.opaque = opaque.map(|entry| {
+            let side = opaque_side(&listener, chain(entry.chain.as_ref()), entry.cluster, entry.idle_timeout);
+            Opaque::new(entry.timeout, side)
+        });
+        listeners.push(listener);
     }
     let locality = file.node.as_ref().and_then(|node| node.locality.as_deref()).map(Locality::parse);
     let locality = locality.unwrap_or_default();
@@ -159,6 +167,23 @@ fn access_log(entry: AccessLogEntry, files: &Files) -> AccessLog {
     AccessLog { format: entry.format, output }
 }
 
+/// A listener of HTTP, as those of its connections see it that carry something else.
+fn opaque_side(
+    listener: &Listener,
+    chain: ChainId,
+    cluster: Option<String>,
+    idle_timeout: Option<DurationText>,
+) -> Listener {
+    Listener {
+        protocol: Protocol::Tcp,
+        tls: None,
+        chain,
+        cluster,
+        idle_timeout: or(idle_timeout, TCP_IDLE_TIMEOUT),
+        ..listener.clone()
+    }
+}
+
 fn listener(entry: ListenerEntry, chain: ChainId, node: &Node, files: &Files) -> Listener {
     let max_header_bytes = entry.max_header_bytes.map_or(MAX_HEADER_BYTES, |size| size.0);
     let http = entry.protocol == Protocol::Http;
@@ -173,6 +198,7 @@ fn listener(entry: ListenerEntry, chain: ChainId, node: &Node, files: &Files) ->
         protocol: entry.protocol,
         tls: entry.tls.zip(node.get("tls")).map(|(tls, node)| tls.resolve(node, http, entry.mtls, files)),
         tls_passthrough: entry.tls_passthrough.map(PassthroughEntry::with_defaults),
+        opaque: None,
         chain,
         cluster: entry.cluster,
         header_timeout: or(entry.header_timeout, HEADER_TIMEOUT),

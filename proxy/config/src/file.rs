@@ -15,6 +15,7 @@ use crate::health::HealthCheckEntry;
 use crate::isolation::{Capabilities, Isolation};
 use crate::limits::{LimitsEntry, WasmEntry};
 use crate::model::{AccessLogFormat, ClusterProtocol, Direction, Metadata, OnError, Protocol, ProxyVersion};
+use crate::opaque::OpaqueEntry;
 use crate::overload::OverloadEntry;
 use crate::passthrough::PassthroughEntry;
 use crate::range::AddressRange;
@@ -184,6 +185,11 @@ pub(crate) struct ListenerEntry {
     #[serde(default)]
     #[schemars(with = "PassthroughEntry")]
     pub(crate) tls_passthrough: Option<PassthroughEntry>,
+    /// Where connections go whose clients do not speak HTTP, as the first bytes tell, or that nothing comes on. Without it they are
+    /// refused.
+    #[serde(default)]
+    #[schemars(with = "OpaqueEntry")]
+    pub(crate) opaque: Option<OpaqueEntry>,
     /// The chain that its requests, or TCP connections, run through. May be left out if `cluster` is given.
     #[serde(default)]
     #[schemars(with = "String")]

@@ -28,6 +28,7 @@ mod load;
 mod manifest;
 mod model;
 mod modules;
+mod opaque;
 mod overload;
 mod passthrough;
 mod range;
@@ -64,6 +65,7 @@ pub use model::{
     ProxyProtocol, ProxyVersion, Surroundings,
 };
 pub use modules::{ModuleSource, Modules};
+pub use opaque::Opaque;
 pub use overload::Overload;
 pub use passthrough::Passthrough;
 pub use range::AddressRange;

@@ -14,8 +14,8 @@ use crate::filters::Filters;
 use crate::schema::Checker;
 use crate::tree::{Kind, Node};
 use crate::{
-    Chain, Config, Diagnostics, FilterUse, Modules, Position, Source, forwarded, isolation, passthrough,
-    references, tls, yaml,
+    Chain, Config, Diagnostics, FilterUse, Modules, Position, Source, forwarded, isolation, opaque,
+    passthrough, references, tls, yaml,
 };
 
 /// Largest configuration file, in bytes.
@@ -90,6 +90,7 @@ fn check(source: &Arc<Source>, modules: &mut dyn Modules, files: &mut Files) -> 
     references::bounds(&root, &mut report);
     tls::check(&root, files, &mut report);
     passthrough::check(&root, &clusters, &mut report);
+    opaque::check(&root, &clusters, &mut report);
     forwarded::check(&root, &mut report);
     let endpoints = references::endpoints(&root, files, &mut report);
     isolation::clusters(&root, &clusters, &mut report);

@@ -13,6 +13,7 @@ use crate::cluster::{ClusterLimits, Endpoint, LoadBalancer, OutlierDetection, Su
 use crate::discovery::{Discovery, Locality};
 use crate::forwarded::Forwarded;
 use crate::health::HealthCheck;
+use crate::opaque::Opaque;
 use crate::passthrough::Passthrough;
 use crate::tls::{ClusterTls, ListenerTls};
 use crate::{
@@ -143,6 +144,8 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// TLS that is passed on as it is, by server names.
     pub tls_passthrough: Option<Passthrough>,
+    /// Where connections go whose clients do not speak HTTP.
+    pub opaque: Option<Opaque>,
     /// The chain that its requests, or TCP connections, run through.
     pub chain: ChainId,
     /// The cluster for requests, or TCP connections, for which no filter decided a route.
@@ -194,6 +197,11 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// The listener, and as those of its clients see it that do not speak HTTP.
+    pub fn sides(&self) -> impl Iterator<Item = &Listener> {
+        std::iter::once(self).chain(self.opaque.as_ref().map(|opaque| &*opaque.listener))
+    }
+
     /// To how many bytes a head may grow on its way through the filters: twice what is accepted from a client.
     pub fn most_filtered_head_bytes(&self) -> usize {
         self.max_header_bytes.saturating_mul(2)
@@ -398,7 +406,8 @@ pub enum ClusterProtocol {
     /// HTTP/1.1: one request at a time on each connection.
     #[default]
     Http1,
-    /// HTTP/2, in cleartext with prior knowledge: many requests at once on each connection. What gRPC needs.
+    /// HTTP/2: many requests at once on each connection. What gRPC needs. In cleartext it is spoken without asking (prior
+    /// knowledge); with `tls`, the endpoint has to agree to it by ALPN.
     Http2,
 }
 

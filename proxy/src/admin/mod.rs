@@ -8,6 +8,7 @@ mod clusters;
 mod filters;
 mod pages;
 mod serve;
+mod spare;
 mod state;
 
 #[cfg(test)]

@@ -83,28 +83,57 @@ pub(super) struct Connection<S> {
 impl<S: Serve> Connection<S> {
     /// Serves the client until it or we have had enough. What it speaks is known, or its first bytes tell.
     pub(super) async fn run(self, stream: Transport, known: Option<Protocol>) {
-        let (protocol, beginning) = match known {
-            Some(protocol) => (protocol, Beginning::default()),
-            None => match self.protocol(stream.socket()).await {
-                Some(told) => told,
-                None => return,
-            },
+        let mut beginning = Beginning::default();
+        let mut opaque = None;
+        let protocol = match known {
+            Some(protocol) => protocol,
+            None => {
+                opaque = self.serving.current().opaque();
+                let patience = opaque.as_ref().map(|(_, patience)| *patience);
+                match self.protocol(stream.socket(), &mut beginning, patience).await {
+                    Some(told) => told,
+                    None => return,
+                }
+            }
         };
-        match protocol {
-            Protocol::Http1 => self.http1(stream, beginning).await,
-            Protocol::Http2 => self.http2(stream, beginning).await,
+        match (protocol, opaque) {
+            (Protocol::Http1, _) => self.http1(stream, beginning).await,
+            (Protocol::Http2, _) => self.http2(stream, beginning).await,
+            (Protocol::Opaque, Some((serve, _))) => {
+                let ahead = Bytes::from(beginning.take(usize::MAX));
+                carry_whole(serve, &self.slot, self.peer, stream, ahead).await;
+            }
+            (Protocol::Opaque, None) => {}
         }
     }
 
-    async fn protocol(&self, stream: &PlainSocket) -> Option<(Protocol, Beginning)> {
-        let mut reading = std::pin::pin!(preface::read(stream));
+    /// What the client speaks, by its first bytes. With `patience`, it may be anything, and one that says too little for so long
+    /// waits for the server.
+    async fn protocol(
+        &self,
+        stream: &PlainSocket,
+        beginning: &mut Beginning,
+        patience: Option<Duration>,
+    ) -> Option<Protocol> {
+        let mut reading = std::pin::pin!(preface::read(stream, beginning, patience.is_some()));
+        // Boxed: most listeners have none.
+        let mut silence = patience.map(|patience| Box::pin(tokio::time::sleep(patience)));
         poll_fn(|cx| match self.slot.order(cx) {
             Some(Order::Late(_)) => {
                 self.stats.count_timed_out();
                 Poll::Ready(None)
             }
             Some(Order::Finish | Order::Abuse) => Poll::Ready(None),
-            None => reading.as_mut().poll(cx).map(|read| read.ok().flatten()),
+            None => {
+                if let Poll::Ready(read) = reading.as_mut().poll(cx) {
+                    return Poll::Ready(read.ok().flatten());
+                }
+                let silence = silence.as_mut().map(|silence| silence.as_mut().poll(cx));
+                if silence.is_some_and(|silence| silence.is_ready()) {
+                    return Poll::Ready(Some(Protocol::Opaque));
+                }
+                Poll::Pending
+            }
         })
         .await
     }
@@ -221,7 +250,8 @@ impl<S: Serve> Connection<S> {
                         slot.put_tunnel(tunnel);
                         return Ok(response.map(|body| ResponseBody::new(body, Some(in_flight))));
                     };
-                    tokio::task::spawn_local(carry(tunnel, stream, in_flight));
+                    let carrying = tokio::task::spawn_local(carry(tunnel, stream, in_flight));
+                    slot.carries(carrying.abort_handle());
                     return Ok(response.map(|body| ResponseBody::new(body, None)));
                 } else if closes && slot.is_leaving() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -249,6 +279,22 @@ impl<S: Serve> Connection<S> {
             }
             End::Late(Phase::Handshake | Phase::Idle) | End::Over(_) => {}
         }
+    }
+}
+
+/// Serves a connection that does not speak HTTP, from its first byte to its last.
+pub(super) async fn carry_whole<S: Serve>(
+    serve: Rc<S>,
+    slot: &Rc<Slot>,
+    peer: Rc<Peer>,
+    client: Transport,
+    ahead: Bytes,
+) {
+    // Busy all its life: whoever carries it watches its clock, and a drain waits for its end.
+    let _busy = slot.begin().answered();
+    // Boxed, as is the end: HTTP connections should not carry the room for it.
+    if let Some(client) = Box::pin(serve.carry(peer, client, ahead)).await {
+        Box::pin(linger(client)).await;
     }
 }
 

@@ -38,9 +38,9 @@ impl Socket {
 
     fn note_write(&self, written: &Poll<Result<usize, Error>>) {
         match written {
-            Poll::Ready(Ok(_)) => self.slot.has_written(true),
+            Poll::Ready(Ok(bytes)) => self.slot.has_written(*bytes),
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.slot.has_written(false),
+            Poll::Pending => self.slot.cannot_write(),
         }
     }
 }
@@ -59,7 +59,10 @@ impl Read for Socket {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         match &read {
             Poll::Ready(Err(error)) if TooManyFrames::is(error) => self.slot.set_flooding(),
-            Poll::Ready(_) => self.slot.has_read(self.stream.inner().last_read()),
+            Poll::Ready(_) => {
+                let stream = self.stream.inner();
+                self.slot.has_read(stream.last_read(), stream.unfinished_head());
+            }
             Poll::Pending => {}
         }
         read
@@ -77,8 +80,8 @@ impl Write for Socket {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         // Through TLS, what was written may wait here instead of being refused.
         match &flushed {
-            Poll::Ready(Ok(())) if self.slot.is_stuck() => self.slot.has_written(true),
-            Poll::Pending => self.slot.has_written(false),
+            Poll::Ready(Ok(())) if self.slot.is_stuck() => self.slot.has_written(usize::MAX),
+            Poll::Pending => self.slot.cannot_write(),
             Poll::Ready(_) => {}
         }
         flushed

@@ -280,13 +280,7 @@ impl<S: Serve> Arrived<S> {
         let Arrived { serving, serve, slot, limits, stats, .. } = self;
         let peer = Rc::new(peer);
         if serve.is_tcp() {
-            // Busy all its life: whoever carries it watches its clock, and a drain waits for its end.
-            let _busy = slot.begin().answered();
-            // Boxed, as is the end: HTTP connections should not carry the room for it.
-            if let Some(client) = Box::pin(serve.carry(peer, transport, ahead)).await {
-                Box::pin(connection::linger(client)).await;
-            }
-            return;
+            return connection::carry_whole(serve, &slot, peer, transport, ahead).await;
         }
         // Each request asks anew who serves it: what a reload replaced is let go.
         drop(serve);
@@ -333,7 +327,7 @@ impl<S: Serve> Arrived<S> {
             client: self.source,
             slot: &self.slot,
             stats: &self.stats,
-            may_be_silent: self.serve.is_tcp(),
+            may_be_silent: self.serve.is_tcp() || self.serve.opaque().is_some(),
         };
         match Box::pin(handshake.run(stream)).await? {
             Shaken::Cleartext(stream) => Some(Begun::cleartext(stream, facts)),

@@ -83,6 +83,12 @@ pub trait Serve: 'static {
         false
     }
 
+    /// Who serves a connection that opens now and does not speak HTTP, as [`Serve::carry`] does, and for how long a client may say
+    /// nothing until it is taken for one of these; none if there is nobody.
+    fn opaque(&self) -> Option<(Rc<Self>, Duration)> {
+        None
+    }
+
     /// Most bytes that a client may need to say which server it wants, if its TLS is passed through: a connection that opens
     /// now is handed over when it has said that.
     fn passthrough(&self) -> Option<usize> {

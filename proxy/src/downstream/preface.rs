@@ -1,4 +1,4 @@
-//! HTTP/1.1 or HTTP/2: a connection's first bytes tell.
+//! HTTP/1.1, HTTP/2, or, where that may be, something else: a connection's first bytes tell.
 
 use std::io;
 
@@ -12,6 +12,8 @@ const HTTP2: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(super) enum Protocol {
     Http1,
     Http2,
+    /// Neither.
+    Opaque,
 }
 
 /// The bytes read to find out, to be read again.
@@ -39,31 +41,66 @@ impl Beginning {
         self.to - self.from
     }
 
-    fn protocol(&self) -> Option<Protocol> {
+    /// None: it is not clear yet.
+    fn protocol(&self, may_be_opaque: bool) -> Option<Protocol> {
         let seen = &self.bytes[..self.to];
-        if !HTTP2.starts_with(seen) {
+        if HTTP2.starts_with(seen) {
+            (seen.len() == HTTP2.len()).then_some(Protocol::Http2)
+        } else if !may_be_opaque {
             Some(Protocol::Http1)
-        } else if seen.len() == HTTP2.len() {
-            Some(Protocol::Http2)
         } else {
-            None
+            let looks = looks_like_http1(seen).or((seen.len() == HTTP2.len()).then_some(false))?;
+            Some(if looks { Protocol::Http1 } else { Protocol::Opaque })
         }
     }
 }
 
+/// Whether this begins as a request line does (RFC 9112 section 3): a method, a space, and a target in one of its forms, of which
+/// that of CONNECT can be anything. None: so far it does.
+fn looks_like_http1(seen: &[u8]) -> Option<bool> {
+    // Empty lines before a request are ignored (section 2.2).
+    let empty = seen.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let line = &seen[empty..];
+    let end = line.iter().position(|byte| !is_token(*byte))?;
+    let (method, target) = (&line[..end], &line[end + 1..]);
+    if method.is_empty() || line[end] != b' ' {
+        return Some(false);
+    }
+    const SCHEME: &[u8] = b"http";
+    match target {
+        [] => None,
+        [b'/' | b'*', ..] => Some(true),
+        _ if method == b"CONNECT" => Some(true),
+        _ => {
+            let known = target.len().min(SCHEME.len());
+            let fits = target[..known].eq_ignore_ascii_case(&SCHEME[..known]);
+            if fits && known < SCHEME.len() { None } else { Some(fits) }
+        }
+    }
+}
+
+/// A byte of a method (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 /// Reads until the protocol is clear. None if the client left before.
-pub(super) async fn read(stream: &Socket) -> io::Result<Option<(Protocol, Beginning)>> {
-    let mut beginning = Beginning::default();
+pub(super) async fn read(
+    stream: &Socket,
+    beginning: &mut Beginning,
+    may_be_opaque: bool,
+) -> io::Result<Option<Protocol>> {
     loop {
         stream.readable().await?;
         match stream.try_read(&mut beginning.bytes[beginning.to..]) {
-            Ok(0) => return Ok(None),
+            // It may have said all it has to say.
+            Ok(0) => return Ok((may_be_opaque && beginning.len() > 0).then_some(Protocol::Opaque)),
             Ok(length) => beginning.to += length,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         }
-        if let Some(protocol) = beginning.protocol() {
-            return Ok(Some((protocol, beginning)));
+        if let Some(protocol) = beginning.protocol(may_be_opaque) {
+            return Ok(Some(protocol));
         }
     }
 }
@@ -88,7 +125,38 @@ mod tests {
             (b"PRI * HTTP/1.1\r\n", Some(Protocol::Http1)),
             (b"", None),
         ] {
-            assert_eq!(beginning(text).protocol(), expected, "{text:?}");
+            assert_eq!(beginning(text).protocol(false), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_passed_on_where_it_may_be() {
+        let (http1, opaque) = (Some(Protocol::Http1), Some(Protocol::Opaque));
+        for (text, expected) in [
+            (&b""[..], None),
+            (b"PRI * HTTP", None),
+            (b"GET", None),
+            (b"GET ", None),
+            (b"GET /", http1),
+            (b"OPTIONS *", http1),
+            (b"\r\nGET / HTTP/1.1", http1),
+            (b"\r", None),
+            (b"GET ht", None),
+            (b"GET HTTP://a", http1),
+            (b"CONNECT a:1", http1),
+            (b"UPDATEREDIRECTREF /a", http1),
+            // TLS, Redis, memcached, PostgreSQL, SMTP, MQTT.
+            (b"\x16\x03\x01", opaque),
+            (b"*1\r\n$4", opaque),
+            (b"get key\r\n", opaque),
+            (b"\0\0\0\x08", opaque),
+            (b"EHLO example.org\r\n", opaque),
+            (b"\x10\x0c\0\x04MQTT", opaque),
+            (b" GET / HTTP/1.1", opaque),
+            (b"ONE-WORD-AND-NO-SPACE-IN", opaque),
+            (b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", http1),
+        ] {
+            assert_eq!(beginning(text).protocol(true), expected, "{text:?}");
         }
     }
 

@@ -36,6 +36,9 @@ const SHED_SHARE: usize = 8;
 const MUCH: usize = 64 << 10;
 const STILL: Duration = Duration::from_secs(5);
 
+/// HTTP/2: the bytes of a PING, the longest of the frames that keep a connection as it is.
+const PING: usize = 17;
+
 /// HTTP/2: a client that takes back so many requests, and at least half of all it makes, makes them to be taken back.
 /// Each costs us a whole exchange and the client a few bytes.
 const MAX_CANCELLED: u32 = 100;
@@ -103,6 +106,8 @@ pub(super) struct Slot {
     shed: Cell<bool>,
     /// HTTP/2 has its own framing: bytes between exchanges need not be a head.
     multiplexed: Cell<bool>,
+    /// HTTP/2: the head that has begun to come and is not whole, by its number, and since when.
+    unfinished_head: Cell<Option<(u32, u32)>>,
     /// It counts among the handshakes.
     shakes: Cell<bool>,
     handshake_ticks: u32,
@@ -118,6 +123,8 @@ pub(super) struct Slot {
     linger_ticks: u32,
     /// What serves the connection.
     task: OnceCell<AbortHandle>,
+    /// HTTP/2: what carries its streams that changed their protocol, as far as it is not over.
+    tunnels: RefCell<Vec<AbortHandle>>,
     order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
     tick: Rc<Cell<u32>>,
@@ -161,6 +168,7 @@ impl Slots {
             still_ticks: ticks(STILL, period),
             shed: Cell::new(false),
             multiplexed: Cell::new(false),
+            unfinished_head: Cell::new(None),
             shakes: Cell::new(false),
             handshake_ticks: limits.handshake_timeout.map_or(0, |timeout| ticks(timeout, period)),
             flooding: Cell::new(false),
@@ -171,6 +179,7 @@ impl Slots {
             leaving: Cell::new(false),
             linger_ticks: ticks(DRAIN_LINGER, period),
             task: OnceCell::new(),
+            tunnels: RefCell::default(),
             order: Cell::new(None),
             waker: RefCell::default(),
             tick: self.tick.clone(),
@@ -252,6 +261,8 @@ impl Slots {
     /// Breaks all connections off.
     pub(super) fn abort(&self) {
         for slot in self.open.borrow().values() {
+            // First: to these, a connection that is gone would look like a client that left.
+            slot.tunnels.take().iter().for_each(AbortHandle::abort);
             if let Some(task) = slot.task.get() {
                 task.abort();
             }
@@ -328,6 +339,9 @@ impl Slot {
         let age = now.wrapping_sub(self.since.get());
         // hyper may hold the rest of a response whose exchange is over already.
         let phase = if self.stuck.get() { Phase::Busy } else { self.phase.get() };
+        if phase == Phase::Idle && self.is_late_with_head(now) {
+            return self.give(Order::Late(Phase::Head));
+        }
         let late = match phase {
             Phase::Handshake => age > self.handshake_ticks,
             Phase::Head => age > self.header_ticks,
@@ -338,6 +352,11 @@ impl Slot {
         if late {
             self.give(Order::Late(phase));
         }
+    }
+
+    /// HTTP/2: whether the head that has begun to come should be whole by now.
+    fn is_late_with_head(&self, now: u32) -> bool {
+        self.unfinished_head.get().is_some_and(|(_, since)| now.wrapping_sub(since) > self.header_ticks)
     }
 
     /// Memory is short: closes the connection if it has nothing to do, or if it holds what its client does not take. False if it
@@ -462,6 +481,13 @@ impl Slot {
         let _ = self.task.set(task);
     }
 
+    /// HTTP/2: a stream that changed its protocol is carried by this task.
+    pub(super) fn carries(&self, stream: AbortHandle) {
+        let mut tunnels = self.tunnels.borrow_mut();
+        tunnels.retain(|tunnel| !tunnel.is_finished());
+        tunnels.push(stream);
+    }
+
     /// The connection speaks HTTP/2.
     pub(super) fn set_multiplexed(&self) {
         self.multiplexed.set(true);
@@ -496,27 +522,39 @@ impl Slot {
         self.since.set(self.tick.get());
     }
 
-    /// So many bytes came from the client.
-    pub(super) fn has_read(&self, bytes: usize) {
+    /// So many bytes came from the client. Over HTTP/2, they may end within the head of this number.
+    pub(super) fn has_read(&self, bytes: usize, unfinished_head: Option<u32>) {
         self.came.set(self.came.get().saturating_add(bytes));
         self.moved.set(self.tick.get());
+        if self.unfinished_head.get().map(|(number, _)| number) != unfinished_head {
+            self.unfinished_head.set(unfinished_head.map(|number| (number, self.tick.get())));
+        }
         if self.phase.get() == Phase::Idle && !self.multiplexed.get() {
             self.enter(Phase::Head);
         }
     }
 
-    /// The client took bytes, or it took none.
-    pub(super) fn has_written(&self, progress: bool) {
-        if progress {
-            self.moved.set(self.tick.get());
-            self.stuck.set(false);
-            self.was_stuck.set(false);
-            self.unwritten.set(false);
-            self.release_held();
-            if self.phase.get() != Phase::Head {
-                self.since.set(self.tick.get());
-            }
-        } else if !self.stuck.replace(true) && self.phase.get() == Phase::Busy {
+    /// The client took so many bytes.
+    pub(super) fn has_written(&self, bytes: usize) {
+        self.moved.set(self.tick.get());
+        self.stuck.set(false);
+        self.was_stuck.set(false);
+        self.unwritten.set(false);
+        self.release_held();
+        let is_kept = match self.phase.get() {
+            Phase::Head => true,
+            // Whether the client is there is asked while nobody wants anything.
+            Phase::Idle => self.multiplexed.get() && bytes <= PING,
+            Phase::Handshake | Phase::Busy => false,
+        };
+        if !is_kept {
+            self.since.set(self.tick.get());
+        }
+    }
+
+    /// The client takes nothing now.
+    pub(super) fn cannot_write(&self) {
+        if !self.stuck.replace(true) && self.phase.get() == Phase::Busy {
             self.since.set(self.tick.get());
         }
     }

@@ -25,6 +25,9 @@ const OVERLOAD_WORDS: &str = "overloaded";
 /// which other proxies and clients know.
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 
+/// Says that a response is the proxy's own and not the endpoint's, and what went wrong (RFC 9209).
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
 /// Who is to blame for a failed exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -132,6 +135,15 @@ impl ExchangeError {
         }
     }
 
+    /// Whether the exchange had no more time, whoever took it.
+    fn is_timeout(&self) -> bool {
+        match self {
+            Self::Timeout | Self::TryTimeout => true,
+            Self::Filter(failure) => matches!(failure.fault, FilterFault::PauseTimeout),
+            _ => false,
+        }
+    }
+
     /// The response that the client gets.
     pub fn response(&self) -> LocalResponse {
         let verdict = self.verdict();
@@ -149,6 +161,7 @@ impl ExchangeError {
             Self::Internal(_) => "internal error".into(),
         };
         let mut headers = HeaderMap::new();
+        headers.insert(PROXY_STATUS, HeaderValue::from_static(self.proxy_status()));
         if let Some(pause) = retry_after(self) {
             // Whole seconds, and never "at once".
             headers.insert(RETRY_AFTER, HeaderValue::from(pause.as_secs() + 1));
@@ -163,10 +176,54 @@ impl ExchangeError {
                 Cow::Borrowed(text) => text.into(),
                 Cow::Owned(text) => text.into(),
             },
-            grpc_status: matches!(self, Self::Timeout | Self::TryTimeout).then_some(DEADLINE_EXCEEDED),
+            grpc_status: self.is_timeout().then_some(DEADLINE_EXCEEDED),
             details: verdict.details.into(),
             place: 0,
         }
+    }
+}
+
+impl ExchangeError {
+    /// The value of `proxy-status`, with the type of error (RFC 9209 section 2.3).
+    fn proxy_status(&self) -> &'static str {
+        match self {
+            Self::Head(_) => "meshgate; error=http_request_error",
+            Self::RequestBody(error) => proxy_status_of_body(error),
+            Self::ResponseBody(_) => "meshgate; error=http_response_incomplete",
+            Self::NoRoute => "meshgate; error=destination_not_found",
+            Self::NoCluster(_) => "meshgate; error=proxy_configuration_error",
+            Self::Upstream(error) => proxy_status_of_upstream(&error.kind),
+            Self::NotTaken => "meshgate; error=http_upgrade_failed",
+            Self::Timeout | Self::TryTimeout => "meshgate; error=http_response_timeout",
+            Self::Filter(_) | Self::Closed | Self::Overloaded | Self::Internal(_) => INTERNAL_ERROR,
+        }
+    }
+}
+
+const INTERNAL_ERROR: &str = "meshgate; error=proxy_internal_error";
+
+fn proxy_status_of_body(error: &BodyError) -> &'static str {
+    match error.fault {
+        BodyFault::Downstream => "meshgate; error=http_request_error",
+        _ => INTERNAL_ERROR,
+    }
+}
+
+fn proxy_status_of_upstream(kind: &UpstreamErrorKind) -> &'static str {
+    match kind {
+        UpstreamErrorKind::NoEndpoint | UpstreamErrorKind::ConnectFailed => {
+            "meshgate; error=destination_unavailable"
+        }
+        UpstreamErrorKind::ConnectTimeout => "meshgate; error=connection_timeout",
+        UpstreamErrorKind::TlsFailed => "meshgate; error=tls_protocol_error",
+        UpstreamErrorKind::Overflow => "meshgate; error=connection_limit_reached",
+        UpstreamErrorKind::Unsent
+        | UpstreamErrorKind::Refused
+        | UpstreamErrorKind::StreamReset { .. }
+        | UpstreamErrorKind::Reset { .. } => "meshgate; error=connection_terminated",
+        UpstreamErrorKind::NoUpgrades => "meshgate; error=http_upgrade_failed",
+        UpstreamErrorKind::Protocol => "meshgate; error=http_protocol_error",
+        UpstreamErrorKind::RequestBody(error) => proxy_status_of_body(error),
     }
 }
 
@@ -346,6 +403,31 @@ impl fmt::Display for ExchangeError {
             Self::Overloaded => f.write_str("memory is short"),
             Self::TryTimeout => f.write_str("the try's timeout passed"),
             Self::Internal(what) => f.write_str(what),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[test]
+    fn every_timeout_of_ours_is_one_for_grpc() {
+        let filter = |fault| ExchangeError::Filter(FilterFailure { filter: Rc::from("slow"), fault });
+        for (error, expected) in [
+            (ExchangeError::Timeout, Some(DEADLINE_EXCEEDED)),
+            (ExchangeError::TryTimeout, Some(DEADLINE_EXCEEDED)),
+            (filter(FilterFault::PauseTimeout), Some(DEADLINE_EXCEEDED)),
+            (filter(FilterFault::RequestBodyLimit(1)), None),
+            (ExchangeError::NoRoute, None),
+            (ExchangeError::Overloaded, None),
+        ] {
+            let response = error.response();
+            assert_eq!(response.grpc_status, expected, "{error}");
+            let timed_out = response.status == StatusCode::GATEWAY_TIMEOUT;
+            assert_eq!(timed_out, expected.is_some(), "{error}");
         }
     }
 }

@@ -70,14 +70,15 @@ fn open(
     arrived: Request<Incoming>,
 ) -> Result<(Rc<Exchange>, Body), Box<Response<Body>>> {
     let (mut parts, body) = arrived.into_parts();
-    let depth = call_depth::take(&mut parts.headers);
+    let (version, depth) = (parts.version, call_depth::take(&mut parts.headers));
     let raw = Arrived::of(&parts);
     if overload::refuses() {
         overload::count_refused();
         return Err(Box::new(raw.reject(&listener, peer, &ExchangeError::Overloaded, &parts.headers)));
     }
     overload::took(overload::EXCHANGE);
-    let arrived = request_arrived(parts, peer, &listener.forwarding, &listener.config.upgrades);
+    let config = &listener.config;
+    let arrived = request_arrived(parts, peer, &listener.forwarding, config.max_headers, &config.upgrades);
     let ArrivedRequest { head, origin, upgrade } = match arrived {
         Ok(arrived) => arrived,
         Err((rejection, headers)) => {
@@ -99,7 +100,7 @@ fn open(
         chain: Rc::clone(&listener.chain),
         clusters: Rc::clone(&listener.targets),
     });
-    Ok((Exchange::new(listener, raw, stream, Offer::new(upgrade)), Body::downstream(body)))
+    Ok((Exchange::new(listener, raw, stream, Offer::new(upgrade)), Body::downstream(body, version)))
 }
 
 /// Runs the request through its filters and sends it where they say.

@@ -5,10 +5,11 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http::Version;
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::Tunnel;
@@ -21,7 +22,8 @@ pub struct Body {
 enum Content {
     Empty,
     Full(Bytes),
-    Downstream(Incoming),
+    Http1(Incoming),
+    Http2(Incoming),
     Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>),
     Tunnel(Tunnel),
 }
@@ -38,13 +40,14 @@ impl Body {
         if bytes.is_empty() { Body::empty() } else { Body { content: Content::Full(bytes) } }
     }
 
-    /// A client's request body, handed through as it arrives.
-    pub fn downstream(incoming: Incoming) -> Body {
-        if http_body::Body::is_end_stream(&incoming) {
-            Body::empty()
-        } else {
-            Body { content: Content::Downstream(incoming) }
-        }
+    /// A client's request body, handed through as it arrives by this version of HTTP.
+    pub fn downstream(incoming: Incoming, version: Version) -> Body {
+        let content = match version {
+            _ if http_body::Body::is_end_stream(&incoming) => Content::Empty,
+            Version::HTTP_2 => Content::Http2(incoming),
+            _ => Content::Http1(incoming),
+        };
+        Body { content }
     }
 
     /// Any stream of frames.
@@ -90,7 +93,7 @@ impl fmt::Debug for Body {
         let kind = match &self.content {
             Content::Empty => "empty",
             Content::Full(_) => "full",
-            Content::Downstream(_) => "downstream",
+            Content::Http1(_) | Content::Http2(_) => "downstream",
             Content::Stream(_) => "stream",
             Content::Tunnel(_) => "tunnel",
         };
@@ -113,9 +116,20 @@ impl http_body::Body for Body {
                 self.content = Content::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Content::Downstream(incoming) => Pin::new(incoming)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(|error| BodyError::downstream(&error)))),
+            Content::Http1(incoming) => poll_downstream(incoming, cx),
+            Content::Http2(incoming) => {
+                let frame = ready!(poll_downstream(incoming, cx));
+                // hyper takes a reset without an error for the end: but from a client that was still sending, it is not.
+                if frame.is_none() && !incoming.is_end_stream() {
+                    let cut = "the client reset its stream before the end";
+                    return Poll::Ready(Some(Err(BodyError::new(
+                        BodyFault::Downstream,
+                        BodyReason::Closed,
+                        cut,
+                    ))));
+                }
+                Poll::Ready(frame)
+            }
             Content::Stream(stream) => stream.as_mut().poll_frame(cx),
         }
     }
@@ -124,7 +138,7 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Empty | Content::Tunnel(_) => true,
             Content::Full(_) => false,
-            Content::Downstream(incoming) => incoming.is_end_stream(),
+            Content::Http1(incoming) | Content::Http2(incoming) => incoming.is_end_stream(),
             Content::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -133,10 +147,18 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Empty | Content::Tunnel(_) => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Downstream(incoming) => incoming.size_hint(),
+            Content::Http1(incoming) | Content::Http2(incoming) => incoming.size_hint(),
             Content::Stream(stream) => stream.size_hint(),
         }
     }
+}
+
+fn poll_downstream(
+    incoming: &mut Incoming,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    let frame = Pin::new(incoming).poll_frame(cx);
+    frame.map(|frame| frame.map(|frame| frame.map_err(|error| BodyError::downstream(&error))))
 }
 
 /// Who is to blame for a body that ended before its end.

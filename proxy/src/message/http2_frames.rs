@@ -20,6 +20,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
 
 /// Earned back by the head of a message: a cancelled one costs a RST_STREAM, browsers add a PRIORITY.
 const FOR_HEAD: u32 = 4;
@@ -39,12 +40,26 @@ pub struct FrameBudget {
     have: usize,
     /// Bytes to pass before the next head.
     skip: usize,
+    /// Messages' heads that have begun to come, and whether the last one goes on in another frame.
+    heads: u32,
+    goes_on: bool,
 }
 
 impl FrameBudget {
     /// A budget of so many frames. The first `skip` bytes are no frames.
     pub fn new(most: u32, skip: usize) -> FrameBudget {
-        FrameBudget { most, left: most, sent: 0, renewed: Instant::now(), head: [0; HEAD], have: 0, skip }
+        let renewed = Instant::now();
+        FrameBudget {
+            most,
+            left: most,
+            sent: 0,
+            renewed,
+            head: [0; HEAD],
+            have: 0,
+            skip,
+            heads: 0,
+            goes_on: false,
+        }
     }
 
     /// Bytes came from the peer. False: there was one frame too many among them.
@@ -74,14 +89,24 @@ impl FrameBudget {
     fn frame(&mut self) -> bool {
         let [high, middle, low, kind, flags, ..] = self.head;
         self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        self.goes_on = is_of_message_head(kind) && flags & END_HEADERS == 0;
         match kind {
-            HEADERS => self.earn(FOR_HEAD),
+            HEADERS => {
+                self.heads = self.heads.wrapping_add(1);
+                self.earn(FOR_HEAD);
+            }
             DATA if self.skip > 0 || flags & END_STREAM != 0 => self.earn(1),
             // The HTTP/2 code counts them, and bounds what they add up to.
             CONTINUATION => {}
             _ => return self.spend(),
         }
         true
+    }
+
+    /// Which message's head has begun to come and is not whole, by its number.
+    fn unfinished_head(&self) -> Option<u32> {
+        let in_frame = self.skip > 0 && is_of_message_head(self.head[3]);
+        (self.goes_on || in_frame).then_some(self.heads)
     }
 
     /// Bytes went to the peer.
@@ -111,6 +136,11 @@ impl FrameBudget {
         self.left -= 1;
         true
     }
+}
+
+/// Whether frames of this type carry the head of a message.
+fn is_of_message_head(kind: u8) -> bool {
+    matches!(kind, HEADERS | CONTINUATION)
 }
 
 /// The error that ends a connection whose peer is over its budget.
@@ -147,6 +177,11 @@ impl<T> Watched<T> {
     /// Bytes that the last read brought.
     pub fn last_read(&self) -> usize {
         self.last_read
+    }
+
+    /// Which message's head has begun to come and is not whole, by its number.
+    pub fn unfinished_head(&self) -> Option<u32> {
+        self.budget.as_ref().and_then(|budget| budget.unfinished_head())
     }
 
     /// What it stands before.
@@ -252,6 +287,27 @@ mod tests {
         budget.sent(1 << 20);
         assert!(budget.received(&frame(PING, 0, 8).repeat(10)), "never more than the whole budget");
         assert!(!budget.received(&frame(PING, 0, 8)));
+    }
+
+    #[test]
+    fn heads_that_are_not_whole_are_told_apart() {
+        let mut budget = FrameBudget::new(10, PREFACE);
+        assert_eq!(budget.unfinished_head(), None);
+        let mut after = |bytes: &[u8]| {
+            assert!(budget.received(bytes));
+            budget.unfinished_head()
+        };
+        assert_eq!(after(&[0; PREFACE]), None);
+        assert_eq!(after(&frame(HEADERS, 0, 10)), Some(1), "a CONTINUATION is due");
+        let last = frame(CONTINUATION, END_HEADERS, 10);
+        assert_eq!(after(&last[..5]), Some(1));
+        assert_eq!(after(&last[5..12]), Some(1));
+        assert_eq!(after(&last[12..]), None);
+        let next = frame(HEADERS, END_HEADERS, 10);
+        assert_eq!(after(&next[..5]), None, "of what type the frame is has not come yet");
+        assert_eq!(after(&[&next[5..], &next[..12]].concat()), Some(3), "another one");
+        assert_eq!(after(&next[12..]), None);
+        assert_eq!(after(&frame(DATA, 0, 10)[..12]), None);
     }
 
     proptest::proptest! {

@@ -49,7 +49,7 @@ pub struct ArrivedRequest {
     pub upgrade: Option<Upgrade>,
 }
 
-/// Checks a request's head and makes it ours. It may offer to change to one of `upgrades`.
+/// Checks a request's head and makes it ours. It may have so many fields, and offer to change to one of `upgrades`.
 ///
 /// # Errors
 /// Why it goes no further, and what is left of its fields.
@@ -57,9 +57,13 @@ pub fn request_arrived(
     parts: request::Parts,
     peer: &Peer,
     forwarding: &Forwarding,
+    max_fields: usize,
     upgrades: &[String],
 ) -> Result<ArrivedRequest, (Rejection, HeaderMap)> {
     let request::Parts { method, uri, version, mut headers, extensions, .. } = parts;
+    if let Err(rejection) = check_number(&headers, max_fields) {
+        return Err((rejection, headers));
+    }
     let connect = extensions.get::<Protocol>().filter(|_| method == Method::CONNECT).map(Protocol::as_str);
     // In what follows, an offer over HTTP/2 reads as one over HTTP/1.1 does.
     let method = if connect.is_some() { Method::GET } else { method };
@@ -79,6 +83,15 @@ pub fn request_arrived(
         }
         Err(rejection) => Err((rejection, headers)),
     }
+}
+
+/// hyper counts the fields of HTTP/1.1 as it reads them; of HTTP/2 nobody does, and small ones are many within the bound for
+/// their size. Each line counts, so each piece of a cookie that a client sends in pieces does.
+fn check_number(headers: &HeaderMap, most: usize) -> Result<(), Rejection> {
+    if headers.len() > most {
+        return Err(Rejection::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many fields"));
+    }
+    Ok(())
 }
 
 /// What was taken out of a head that is acceptable.

@@ -79,6 +79,12 @@ fn configuration(config: &Config) -> Value {
             "tls": listener.tls.as_ref().map(tls),
             "chain": config.chain(listener.chain).name,
             "cluster": listener.cluster,
+            "opaque": listener.opaque.as_ref().map(|opaque| json!({
+                "chain": config.chain(opaque.listener.chain).name,
+                "cluster": opaque.listener.cluster,
+                "timeout_ms": opaque.timeout.as_millis() as u64,
+                "idle_timeout_ms": opaque.listener.idle_timeout.as_millis() as u64,
+            })),
             "request_timeout_ms": listener.request_timeout.map(|timeout| timeout.as_millis() as u64),
             "max_request_body": listener.max_request_body,
             "proxy_protocol": listener.proxy_protocol.as_ref().map(|protocol| json!({

@@ -55,6 +55,10 @@ impl Serve for Listener {
         self.config.protocol == Protocol::Tcp
     }
 
+    fn opaque(&self) -> Option<(Rc<Self>, Duration)> {
+        Some((self.opaque.clone()?, self.config.opaque.as_ref()?.timeout))
+    }
+
     fn passthrough(&self) -> Option<usize> {
         self.config.tls_passthrough.as_ref().map(|passthrough| passthrough.max_hello)
     }

@@ -118,6 +118,97 @@ async fn websocket_over_http2_reaches_an_endpoint_that_speaks_http1() {
     until("both are over", || async { (active(&gate).await == 0.0).then_some(()) }).await;
 }
 
+/// A WebSocket in a stream of HTTP/2.
+pub(crate) type Tunnelled = WebSocketStream<TokioIo<Upgraded>>;
+
+/// Sends a message and expects it back.
+async fn echo(socket: &mut Tunnelled, message: Message) {
+    socket.send(message.clone()).await.unwrap();
+    assert_eq!(within("an echo", socket.next()).await.unwrap().unwrap(), message);
+}
+
+/// Waits until this connection has been told that the proxy drains.
+pub(crate) async fn until_told(gate: &Meshgate) {
+    until("the connection is told", || async {
+        let told = gate.metrics().await.sum("meshgate_downstream_connections_drained_total", &[]);
+        (told == 1.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn websocket_over_http2_lives_on_across_a_reload() {
+    let backend = WebSocketBackend::start().await;
+    let gate = proxy("", backend.address()).start().await;
+    let mut client = Client::connect(&gate).await;
+    let (stream, _) = client.tunnel("websocket", "/chat").await;
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+    echo(&mut socket, Message::text("before")).await;
+
+    // Another chain, another cluster, and no WebSocket from now on.
+    let before = gate.reload().await;
+    let changed = gate.setup().clone().with_chain("- headers: {response: {set: {x-out: changed}}}").yaml();
+    let changed = changed.replace("upgrades: [websocket, x-tunnel]", "upgrades: [x-tunnel]");
+    gate.replace("meshgate.yaml", changed.replace("name: one, ", "name: one, connect_timeout: 7s, "));
+    gate.reloaded(&before).await;
+    echo(&mut socket, Message::text("after")).await;
+    echo(&mut socket, Message::binary(vec![7; 1 << 20])).await;
+    assert_eq!(active(&gate).await, 1.0);
+    assert_eq!(client.ask("websocket", "/next").await.status(), 501, "the next one is not taken");
+    echo(&mut socket, Message::text("and the first one goes on")).await;
+
+    socket.close(None).await.unwrap();
+    while let Some(Ok(_)) = within("the end", socket.next()).await {}
+    drop(socket);
+    let entry = gate.access("/chat").await;
+    assert_eq!(entry["response_code"], 200, "{entry}");
+    assert!(entry["response_flags"].is_null(), "{entry}");
+}
+
+#[tokio::test]
+async fn a_drain_lets_websocket_over_http2_end_by_itself() {
+    let backend = WebSocketBackend::start().await;
+    let gate = proxy("", backend.address()).top("drain: {spread: 0s}").start().await;
+    let mut client = Client::connect(&gate).await;
+    let (stream, _) = client.tunnel("websocket", "/chat").await;
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+    echo(&mut socket, Message::text("before")).await;
+
+    gate.terminate();
+    until_told(&gate).await;
+    for text in ["still", "here"] {
+        echo(&mut socket, Message::text(text)).await;
+    }
+    echo(&mut socket, Message::binary(vec![7; 1 << 20])).await;
+    socket.close(None).await.unwrap();
+    while let Some(Ok(_)) = within("the end", socket.next()).await {}
+    drop(socket);
+    let stopped = gate.wait().await;
+    assert!(stopped.status.success(), "{}\n{}", stopped.status, stopped.log.join("\n"));
+    let entry = stopped.access_log.iter().find(|entry| entry["path"] == "/chat").unwrap();
+    assert_eq!(entry["response_code"], 200, "{entry}");
+    assert!(entry["response_flags"].is_null(), "{entry}");
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_websocket_over_http2_for_ever() {
+    let backend = WebSocketBackend::start().await;
+    let gate = proxy("", backend.address()).top("drain: {timeout: 200ms}").start().await;
+    let mut client = Client::connect(&gate).await;
+    let (stream, _) = client.tunnel("websocket", "/chat").await;
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+    echo(&mut socket, Message::text("before")).await;
+    gate.terminate();
+    while let Some(Ok(_)) = within("the end", socket.next()).await {}
+    let stopped = gate.wait().await;
+    let entry = stopped.access_log.iter().find(|entry| entry["path"] == "/chat").unwrap();
+    assert_eq!(
+        (&entry["response_flags"], &entry["response_code_details"]),
+        (&"LR".into(), &"shutdown".into()),
+        "{entry}"
+    );
+}
+
 #[tokio::test]
 async fn ends_are_passed_on_both_ways() {
     let backend = SocketBackend::start().await;

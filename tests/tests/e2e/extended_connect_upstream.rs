@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::extended_connect::Client;
+use super::extended_connect::{Client, Tunnelled, until_told};
 
 type Taken = (request::Parts, TokioIo<Upgraded>);
 
@@ -191,6 +191,54 @@ async fn websocket_over_http2_reaches_an_endpoint_that_speaks_http2() {
     drop(socket);
     let entry = gate.access("/chat").await;
     assert_eq!((&entry["response_code"], &entry["method"]), (&200.into(), &"CONNECT".into()), "{entry}");
+}
+
+/// A message each way.
+async fn both_ways(client: &mut Tunnelled, server: &mut Tunnelled, text: &str) {
+    pass(client, server, text).await;
+    pass(server, client, text).await;
+}
+
+async fn pass(from: &mut Tunnelled, to: &mut Tunnelled, text: &str) {
+    from.send(Message::text(text)).await.unwrap();
+    assert_eq!(within("a message", to.next()).await.unwrap().unwrap(), Message::text(text));
+}
+
+#[tokio::test]
+async fn websocket_over_http2_on_both_sides_lives_on_across_a_reload_and_a_drain() {
+    let mut endpoint = Endpoint::start(true).await;
+    let gate = proxy(SEEN, &endpoint).top("drain: {spread: 0s}").start().await;
+    let mut client = Client::connect(&gate).await;
+    let (stream, _) = client.tunnel("websocket", "/chat").await;
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+    let (_, mut server) = endpoint.websocket().await;
+    both_ways(&mut socket, &mut server, "at first").await;
+
+    // Another chain, and another cluster: it makes a connection of its own for what comes.
+    let before = gate.reload().await;
+    let changed = gate.setup().clone().with_chain("- headers: {response: {set: {x-out: changed}}}").yaml();
+    gate.replace("meshgate.yaml", changed.replace("protocol: http2", "protocol: http2, connect_timeout: 7s"));
+    gate.reloaded(&before).await;
+    assert_eq!(client.get("/plain").await, 200);
+    assert_eq!(endpoint.connections(), 2);
+    both_ways(&mut socket, &mut server, "after the reload").await;
+
+    gate.terminate();
+    until_told(&gate).await;
+    both_ways(&mut socket, &mut server, "in the drain").await;
+    let client_ends = async {
+        socket.close(None).await.unwrap();
+        while let Some(Ok(_)) = within("the end", socket.next()).await {}
+        drop(socket);
+    };
+    tokio::join!(client_ends, async {
+        while let Some(Ok(_)) = within("the goodbye", server.next()).await {}
+        drop(server);
+    });
+    let stopped = gate.wait().await;
+    assert!(stopped.status.success(), "{}\n{}", stopped.status, stopped.log.join("\n"));
+    let entry = stopped.access_log.iter().find(|entry| entry["path"] == "/chat").unwrap();
+    assert_eq!(entry["response_code"], 200, "{entry}");
 }
 
 /// A client over HTTP/1.1 behind the change, and the endpoint's stream.

@@ -244,12 +244,16 @@ async fn want_of_files_holds_up_new_connections_and_nothing_else() {
     gate.log().wait(complaint, |line| line.contains(complaint).then_some(())).await;
     for _ in 0..10 {
         assert_eq!(kept.get("/meanwhile").await.status, 200, "who is there is served");
+        assert_eq!(gate.admin("/ready").await.status, 200, "one file is kept for whoever asks why");
     }
+    let refused = gate.metrics().await.sum("meshgate_downstream_accept_errors_total", &[]);
+    assert!(refused >= 1.0, "the metrics say why");
     drop(waiting);
     until("new connections are accepted", || async {
         let mut client = Client::try_http1(gate.address()).await.ok()?;
         client.try_call(Ask::get("/after")).await.is_ok().then_some(())
     })
     .await;
-    assert!(gate.metrics().await.sum("meshgate_downstream_accept_errors_total", &[]) >= 1.0);
+    assert_eq!(kept.get("/after").await.status, 200);
+    assert_eq!(gate.admin("/ready").await.status, 200);
 }

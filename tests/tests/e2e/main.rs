@@ -12,6 +12,7 @@ mod admin; // the admin API: its endpoints, and what it refuses
 mod admission; // the standard filter `admission`
 mod authz; // the standard filter `authz`
 mod balancing; // load balancers and outlier detection
+mod balancing_changed; // load balancers, outlier detection and slow start that a reload changes
 mod bodies; // streaming with back-pressure, early answers, bodies broken off
 mod capabilities; // every capability that the documents list has its tests
 mod check; // `meshgate check`: exit codes, and the messages for bad files, compared with golden files
@@ -41,6 +42,7 @@ mod headers; // the standard filter `headers`
 mod health; // health checks: what is asked, how often, and who gets requests
 mod hostile; // filters that loop, trap, grow or lie, in every callback
 mod hostile_guests; // a guest for each kind of attack, alone and beside a filter under load
+mod ipv6; // listeners, clients and endpoints of IPv6
 mod isolation; // an instance of a filter for each exchange, and what sharing one costs
 mod jwt; // the standard filter `jwt`
 mod kit; // `meshgate filter …`: what an author of filters has
@@ -51,6 +53,7 @@ mod matrix; // every protocol, with and without TLS, while the proxy reloads, ro
 mod mirrors; // copies of requests for other clusters
 mod mtls; // clients' certificates: who is let in, and what is said of them
 mod one_of_four; // a bad endpoint among good ones: what it costs, what it gets, and when it is back
+mod opaque; // one port for HTTP and for what does not speak it
 mod overload; // a process that is short of memory
 mod passthrough; // TLS that is passed through, by server name
 mod proxy_protocol; // connections that say for whom they were made, from clients and to endpoints

@@ -1,6 +1,11 @@
 //! Bytes that are not HTTP, or HTTP that two servers would read differently: refused here, never forwarded.
 
-use meshgate_tests::{Ask, Backend, Client, Meshgate, Wire};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use meshgate_tests::{
+    Ask, Backend, Client, END, Frames, Meshgate, PREFACE, Seen, Wire, empty, fields, frame, kind, within,
+};
 
 /// Requests, and the status each is refused with. Every connection ends after the answer.
 const REFUSED: &[(&str, u16)] = &[
@@ -110,6 +115,30 @@ async fn bounds_of_heads_are_the_listeners() {
 }
 
 #[tokio::test]
+async fn number_of_fields_is_bounded_over_http2() {
+    let one = Backend::echo("one").await;
+    // What is not 403 did not come to the filter that denies everything.
+    for (chain, served) in [("", 200), ("- authz: {default: deny}", 403)] {
+        let gate = Meshgate::chain(chain).listener("max_headers: 10").cluster("one", &[&one]).start().await;
+        let mut client = Client::http2(gate.address()).await;
+        for cookie in [false, true] {
+            let name = |number: usize| if cookie { "cookie".to_owned() } else { format!("x-{number}") };
+            // The id that the client gives each request is one more.
+            for (path, fields, expected) in [("/", 9, served), ("/over", 10, 431), ("/", 9, served)] {
+                let with = |ask: Ask, number| ask.header(&name(number), "a=b");
+                let reply = client.call((0..fields).fold(Ask::get(path), with)).await;
+                assert_eq!(reply.status, expected, "{chain:?}, {fields} fields, cookie: {cookie}");
+            }
+        }
+        assert!(!client.is_closed(), "only the request was refused");
+        let entry = gate.access("/over").await;
+        assert_eq!((&entry["response_code"], &entry["response_flags"]), (&431.into(), &"DPE".into()));
+        assert_eq!(entry["response_code_details"], "invalid_request_head");
+    }
+    assert_eq!(one.requests(), 4, "{:?}", one.seen());
+}
+
+#[tokio::test]
 async fn request_body_over_the_listeners_limit_is_413() {
     let one = Backend::echo("one").await;
     let gate = Meshgate::chain("").listener("max_request_body: 1KiB").cluster("one", &[&one]).start().await;
@@ -136,6 +165,27 @@ async fn half_a_head_is_given_up() {
 }
 
 #[tokio::test]
+async fn half_a_head_is_given_up_over_http2() {
+    let one = Backend::echo("one").await;
+    let setup = Meshgate::chain("").listener("header_timeout: 100ms").listener("idle_timeout: 1h");
+    let gate = setup.cluster("one", &[&one]).start().await;
+    let mut patient = Client::http2(gate.address()).await;
+    assert_eq!(patient.get("/").await.status, 200);
+
+    let head = fields(&[(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/")]);
+    // More of the head is due: in this frame, or in another one.
+    let whole = frame(kind::HEADERS, END, 1, &head);
+    for half in [&whole[..whole.len() - 5], &whole[..]] {
+        let mut wire = Wire::connect(gate.address()).await;
+        wire.write([PREFACE, &frame(kind::SETTINGS, 0, 0, &[]), half].concat()).await;
+        wire.read_to_end().await;
+    }
+    let timed_out = gate.metrics().await.sum("meshgate_downstream_connections_timed_out_total", &[]);
+    assert_eq!(timed_out, 2.0);
+    assert_eq!(patient.get("/").await.status, 200, "who says nothing between two requests is not late");
+}
+
+#[tokio::test]
 async fn garbage_ends_its_own_connection_only() {
     let one = Backend::echo("one").await;
     let gate = Meshgate::chain("").cluster("one", &[&one]).start().await;
@@ -151,5 +201,36 @@ async fn garbage_ends_its_own_connection_only() {
         wire.finish_writing().await;
         wire.read_to_end().await;
         assert_eq!(neighbour.get("/").await.status, 200);
+    }
+}
+
+/// A client that takes back its upload without an error has not sent it: the endpoint must not take the part for the whole.
+#[tokio::test]
+async fn half_a_body_is_never_a_whole_one_over_http2() {
+    let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
+    for http2 in [false, true] {
+        let ended = ended.clone();
+        let answer = move |_: Seen, request: Request<Incoming>| {
+            let ended = ended.clone();
+            async move {
+                let body = request.into_body().collect().await.map_err(std::io::Error::other);
+                ended.send(body.as_ref().map(drop).map_err(drop)).unwrap();
+                body?;
+                Ok(Response::new(empty()))
+            }
+        };
+        let (one, protocol) = if http2 {
+            (Backend::http2("one", answer).await, "protocol: http2")
+        } else {
+            (Backend::answering("one", answer).await, "")
+        };
+        let gate = Meshgate::chain("").cluster_of("one", &[one.address()], protocol).start().await;
+        let mut frames = Frames::connect(gate.address()).await;
+        let head = [(":method", "POST"), (":scheme", "http"), (":authority", "a"), (":path", "/")];
+        frames.ask(1, false, &head).await;
+        frames.send(kind::DATA, 0, 1, b"half").await;
+        one.wait_for_requests(1).await;
+        frames.send(kind::RST_STREAM, 0, 1, &0_u32.to_be_bytes()).await;
+        assert_eq!(within("the body's end", ends.recv()).await, Some(Err(())), "{http2}");
     }
 }

@@ -141,7 +141,7 @@ async fn list_of_matches_is_an_or() {
 
 #[tokio::test]
 async fn row_2_weights_are_kept() {
-    const DRAWS: usize = 5_000;
+    const DRAWS: usize = 10_000;
     let (gate, backends) =
         routed("- {name: split, match: {path: /**}, to: {one: 90, two: 10, three: 0}}").await;
     let mut client = gate.client().await;
@@ -151,8 +151,6 @@ async fn row_2_weights_are_kept() {
     let [one, two, three] = backends.map(|backend| backend.requests());
     assert_eq!((one + two, three), (DRAWS, 0));
     assert!(within_binomial_bounds(one, DRAWS, 0.9), "{one} of {DRAWS} for 90 %");
-    // And it is a draw, not a pattern of nine and one: ten thousand in a row would not vary.
-    assert!(two > 0);
 }
 
 #[tokio::test]

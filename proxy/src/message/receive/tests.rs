@@ -10,8 +10,11 @@ fn peer() -> Peer {
     Peer::cleartext(Rc::new(Connection::cleartext(1, address("192.0.2.7:4711"), address("127.0.0.1:80"))))
 }
 
+/// More than most tests need.
+const MOST_FIELDS: usize = 20;
+
 fn arrive(request: Request<()>, forwarding: Forwarding) -> Result<RequestHead, Rejection> {
-    let arrived = request_arrived(request.into_parts().0, &peer(), &forwarding, &[]);
+    let arrived = request_arrived(request.into_parts().0, &peer(), &forwarding, MOST_FIELDS, &[]);
     arrived.map(|arrived| arrived.head).map_err(|(rejection, _)| rejection)
 }
 
@@ -30,6 +33,20 @@ fn get(fields: &[(&str, &str)]) -> Result<RequestHead, Rejection> {
 
 fn status(outcome: Result<RequestHead, Rejection>) -> u16 {
     outcome.map_or_else(|rejection| rejection.status.as_u16(), |_| 200)
+}
+
+#[test]
+fn number_of_fields_is_bounded() {
+    // Lines of one name count as those of several do: a client may send a cookie in pieces.
+    for one_name in [true, false] {
+        for (number, expected) in [(MOST_FIELDS, 200), (MOST_FIELDS + 1, 431)] {
+            let names: Vec<_> = (0..number).map(|number| format!("x-{number}")).collect();
+            let fields: Vec<_> =
+                names.iter().map(|name| (if one_name { "cookie" } else { name.as_str() }, "a=b")).collect();
+            let request = request("GET", "http://a.example/", Version::HTTP_2, &fields);
+            assert_eq!(status(arrive(request, Forwarding::default())), expected, "{number} fields");
+        }
+    }
 }
 
 #[test]

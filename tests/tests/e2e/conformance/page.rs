@@ -31,7 +31,7 @@ const CALLBACKS: &[(&str, Test)] = &[
     ("proxy_on_memory_allocate", initialize::memory_comes_from_the_guest),
     ("malloc", initialize::memory_comes_from_the_guest),
     ("proxy_validate_configuration", versions::callbacks_that_do_not_come),
-    ("proxy_on_foreign_function", versions::callbacks_that_do_not_come),
+    ("proxy_on_foreign_function", crate::retry::row_6_hits_are_one_and_the_retries_and_each_says_which_it_is),
     ("proxy_on_request_metadata", versions::callbacks_that_do_not_come),
     ("proxy_on_response_metadata", versions::callbacks_that_do_not_come),
     ("envoy_on_resolve_dns", versions::callbacks_that_do_not_come),

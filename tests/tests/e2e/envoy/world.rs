@@ -13,8 +13,17 @@ pub(super) type Observed = BTreeMap<String, String>;
 
 /// Fields that proxies add or change by themselves, in each its own way; filters have no part in them. And whether a timer
 /// ran before a request came, which is a matter of chance.
-pub(super) const IGNORED: [&str; 8] =
-    ["date", "server", "via", "x-forwarded-for", "x-forwarded-proto", "x-request-id", "x-test-id", "x-ticks"];
+pub(super) const IGNORED: [&str; 9] = [
+    "date",
+    "server",
+    "via",
+    "proxy-status",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-request-id",
+    "x-test-id",
+    "x-ticks",
+];
 /// The same, by prefix.
 pub(super) const IGNORED_PREFIXES: [&str; 2] = ["x-envoy-", "x-meshgate-"];
 /// Response fields whose values are compared by their form: digits and letters of hexadecimal numbers count as equal.

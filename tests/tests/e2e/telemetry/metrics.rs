@@ -231,13 +231,15 @@ async fn row_29_response_classification_of_grpc_is_by_its_status() {
         .cluster_of("echo", &[echo.address()], "protocol: http2")
         .start()
         .await;
-    for method in ["Unary", "Refuse", "Nothing"] {
+    for method in ["Unary", "Refuse", "Nothing", "Status13", "Status14"] {
         let ask = Ask::post(&format!("/test.Echo/{method}"), framed(b"x"))
             .header("content-type", "application/grpc");
         Client::http2(gate.address()).await.call(ask).await;
     }
-    let metrics = counted(&gate, "meshgate_http_requests_total", 3.0).await;
-    for (status, outcome) in [("0", "success"), ("7", "success"), ("12", "success")] {
+    let metrics = counted(&gate, "meshgate_http_requests_total", 5.0).await;
+    for (status, outcome) in
+        [("0", "success"), ("7", "success"), ("12", "success"), ("13", "failure"), ("14", "failure")]
+    {
         let labels = [("grpc_status", status), ("outcome", outcome), ("protocol", "HTTP/2")];
         assert_eq!(metrics.sum("meshgate_http_requests_total", &labels), 1.0, "{}", metrics.text());
     }
