@@ -1,23 +1,24 @@
 //! Every example's README, command by command: each line with `curl` in a ```console block prints what stands below it.
 //!
-//! The example runs as it stands, but on free ports. Its clusters' endpoints are played by backends that answer
-//! `NAME: METHOD PATH`, NAME being the cluster's; those of a cluster `chat` speak WebSocket, those of a cluster `greeter` gRPC, and
-//! that of `collector` takes OpenTelemetry's protocol,
-//! those of `application` and `tokens` do what `caching-auth/servers.py` does, and the first of `orders` fails. A line `...` in the README stands for any lines.
+//! The example runs as it stands, but on free ports. Its clusters' endpoints are played by servers that answer
+//! `NAME: METHOD PATH`, NAME being the cluster's. Those of some names do what the example needs instead (`servers.rs`): a cluster
+//! `chat` speaks WebSocket, `greeter` gRPC, `collector` OpenTelemetry's protocol and `limits` that of Envoy's rate limit service;
+//! `application`, `tokens`, `policy` and `web` do what the `servers.py` of their examples do; the first of `orders` fails; and at
+//! `nobody` nobody listens. A line `...` in the README stands for any lines.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::BytesMut;
-use http::{HeaderName, HeaderValue, Response};
-use http_body_util::BodyExt;
 use meshgate_tests::{
-    Ask, Backend, Load, Meshgate, OtlpReceiver, Prometheus, Shown, WebSocketBackend, foreign_example, framed,
-    full, messages, repository, run, shown_commands, streamed,
+    Ask, Load, Meshgate, Prometheus, Shown, foreign_example, repository, run, shown_commands,
 };
 use tempfile::TempDir;
 use tokio::process::Command;
+
+use self::servers::Servers;
+
+mod servers;
 
 #[tokio::test]
 async fn quickstart() {
@@ -137,7 +138,7 @@ async fn telemetry_in_a_real_prometheus() {
     let slow = prometheus.value(slow).await.expect("there were requests");
     assert!(slow > 0.0 && slow < 60_000.0, "{slow} ms");
 
-    let collector = &addresses.receivers[0];
+    let collector = &addresses.servers.receivers[0];
     assert_eq!(collector.wait_for_logs(sent).await.len(), sent);
     // The route that answers by itself, and none at all, are no endpoint's.
     let all = sent + (of(0) + of(3)) as usize;
@@ -156,26 +157,40 @@ async fn rate_limit() {
 }
 
 #[tokio::test]
+async fn edge() {
+    assert!(run_readme("edge").await >= 16);
+}
+
+#[tokio::test]
+async fn ext_authz() {
+    assert!(run_readme("ext-authz").await >= 8);
+}
+
+#[tokio::test]
+async fn global_rate_limit() {
+    assert!(run_readme("global-rate-limit").await >= 7);
+}
+
+#[tokio::test]
 async fn websocket() {
     assert!(run_readme("websocket").await >= 2);
 }
 
 #[tokio::test]
 async fn no_example_is_left_out() {
-    let folders =
-        std::fs::read_dir(repository().join("examples")).unwrap().map(|entry| entry.unwrap().file_name());
-    let mut names: Vec<_> = folders.map(|name| name.into_string().unwrap()).collect();
-    names.sort();
     assert_eq!(
-        names,
+        folders("examples"),
         [
             "admission",
             "assemblyscript",
             "c",
             "caching-auth",
             "canary",
+            "edge",
+            "ext-authz",
             "fault-injection",
             "gateway",
+            "global-rate-limit",
             "grpc",
             "hello-filter",
             "jwt-authorization",
@@ -189,6 +204,25 @@ async fn no_example_is_left_out() {
         ],
         "each has a test here"
     );
+}
+
+#[test]
+fn every_standard_filter_is_in_an_example() {
+    let examples = folders("examples").into_iter().map(|name| repository().join("examples").join(name));
+    let texts: Vec<_> =
+        examples.map(|folder| std::fs::read_to_string(folder.join("meshgate.yaml")).unwrap()).collect();
+    for filter in folders("filters") {
+        let entry = format!("- {filter}:");
+        assert!(texts.iter().any(|text| text.contains(&entry)), "{filter} is in none");
+    }
+}
+
+/// What is in a folder of the repository.
+fn folders(of: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(repository().join(of)).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 /// Runs the example and returns how many commands were tried.
@@ -274,13 +308,11 @@ struct Addresses {
     admin: Vec<String>,
     listeners: Vec<(String, String)>,
     actual: Vec<(String, String)>,
-    backends: Vec<Backend>,
-    websockets: Vec<WebSocketBackend>,
-    receivers: Vec<OtlpReceiver>,
+    servers: Servers,
 }
 
 impl Addresses {
-    /// The example's text with free ports, backends for its endpoints and absolute paths of its modules.
+    /// The example's text with free ports, servers for its endpoints and absolute paths of its modules.
     async fn freed(&mut self, yaml: &str, folder: &Path) -> String {
         let (mut section, mut name) = (String::new(), String::new());
         let mut freed = String::new();
@@ -305,7 +337,7 @@ impl Addresses {
                         self.listeners.push((name.clone(), address.clone()));
                         "127.0.0.1:0".to_owned()
                     }
-                    _ => self.play(&name).await,
+                    _ => self.servers.play(&name).await.to_string(),
                 };
                 line = line.replace(&address, &actual);
             }
@@ -321,48 +353,6 @@ impl Addresses {
             freed.push('\n');
         }
         freed
-    }
-
-    /// Starts a backend for an endpoint of this cluster.
-    async fn play(&mut self, cluster: &str) -> String {
-        if cluster == "chat" {
-            let backend = WebSocketBackend::start().await;
-            let address = backend.address().to_string();
-            self.websockets.push(backend);
-            return address;
-        }
-        if cluster == "collector" {
-            let receiver = OtlpReceiver::http().await;
-            let address = receiver.address().to_string();
-            self.receivers.push(receiver);
-            return address;
-        }
-        if cluster == "greeter" {
-            let backend = greeter().await;
-            let address = backend.address().to_string();
-            self.backends.push(backend);
-            return address;
-        }
-        let name = cluster.to_owned();
-        // One of several does not do what it should.
-        let fails = name == "orders" && !self.backends.iter().any(|backend| backend.name() == name);
-        let backend = Backend::answering(cluster, move |seen, _| {
-            let (status, answer) = match name.as_str() {
-                "application" => (200, format!("Good morning, {}.\n", seen.header("x-user"))),
-                "tokens" => match seen.header("authorization") {
-                    "Bearer of-ann" => (200, r#"{"user": "Ann", "groups": ["staff"]}"#.to_owned()),
-                    "Bearer of-bob" => (200, r#"{"user": "Bob", "groups": []}"#.to_owned()),
-                    _ => (404, "null".to_owned()),
-                },
-                _ => (if fails { 503 } else { 200 }, format!("{name}: {} {}\n", seen.method, seen.path)),
-            };
-            let response = Response::builder().status(status).header("content-type", "text/plain");
-            async move { Ok(response.body(full(answer)).unwrap()) }
-        })
-        .await;
-        let address = backend.address().to_string();
-        self.backends.push(backend);
-        address
     }
 
     fn learn(&mut self, gate: &Meshgate) {
@@ -384,34 +374,6 @@ impl Addresses {
             // The commands run elsewhere.
             .replace("$(cat examples/", &format!("$(cat {}/examples/", repository().display()))
     }
-}
-
-/// `helloworld.Greeter`, whose `SayHello` greets whoever a well-formed call names.
-async fn greeter() -> Backend {
-    Backend::http2("greeter", async |seen, request| {
-        let body = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes();
-        // A message with the text in its first field.
-        let name = messages(&mut BytesMut::from(&body[..])).pop().and_then(|message| {
-            let [10, length, name @ ..] = &message[..] else { return None };
-            (usize::from(*length) == name.len()).then(|| name.to_vec())
-        });
-        let greeting = match (&*seen.path, name) {
-            ("/helloworld.Greeter/SayHello", Some(name)) => [b"Hello, ", &name[..]].concat(),
-            _ => return Err(std::io::Error::other("no call of SayHello")),
-        };
-        let reply = [&[10, u8::try_from(greeting.len()).unwrap()], &greeting[..]].concat();
-        let (mut sender, body) = streamed();
-        tokio::spawn(async move {
-            sender.send_data(framed(&reply)).await?;
-            sender.send_trailers([("grpc-status", "0")].into_iter().map(field).collect()).await
-        });
-        Ok(Response::builder().header("content-type", "application/grpc").body(body).unwrap())
-    })
-    .await
-}
-
-fn field((name, value): (&'static str, &'static str)) -> (HeaderName, HeaderValue) {
-    (HeaderName::from_static(name), HeaderValue::from_static(value))
 }
 
 /// All `ip:port` in a line of YAML.
