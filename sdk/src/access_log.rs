@@ -102,6 +102,28 @@ impl<F: Filter> Exchange<F> {
     ///
     /// On other hosts the line goes to the filter's log.
     ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// # struct Short;
+    /// # #[filter]
+    /// # impl Filter for Short {
+    /// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+    /// fn on_log(&self, exchange: &Exchange<Self>) {
+    ///     let request = exchange.request();
+    ///     let line = format!("{} {} {:?}", request.method(), request.path(), exchange.response_code());
+    ///     if let Err(refused) = exchange.log_line(line.as_bytes()) {
+    ///         meshgate_sdk::warn!("{refused}");
+    ///     }
+    /// }
+    /// # }
+    /// # fn main() {
+    /// # use meshgate_sdk::testing::{Proxy, Request};
+    /// # let mut proxy = Proxy::new::<Short>("");
+    /// # assert_eq!(proxy.send(Request::get("/")).status(), 200);
+    /// # assert!(proxy.logs().is_empty());
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// `INTERNAL_FAILURE`: the line, with the filter's fields, is too long (`limits.log_bytes`).
     pub fn log_line(&self, line: &[u8]) -> Result<(), Refused> {

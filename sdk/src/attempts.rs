@@ -3,6 +3,17 @@
 use std::fmt;
 use std::time::Duration;
 
+/// As [`Attempt::ending`] says it.
+///
+/// ```
+/// use meshgate_sdk::attempts::Ending;
+///
+/// /// Whether the endpoint cannot have begun with the request.
+/// fn is_untouched(ending: Ending) -> bool {
+///     matches!(ending, Ending::ConnectFailure | Ending::Refused | Ending::ResetBeforeRequest)
+/// }
+/// # assert!(is_untouched(Ending::Refused) && !is_untouched(Ending::Reset));
+/// ```
 pub use meshgate_abi::Ending;
 use meshgate_abi::{event, function};
 use prost::Message;
@@ -65,6 +76,37 @@ impl Attempts {
 }
 
 /// Describes [`Attempts`].
+///
+/// ```
+/// # use meshgate_sdk::attempts::{Attempt, Attempts, Ending, Retry, Verdict};
+/// # use meshgate_sdk::prelude::*;
+/// # struct Hedge(Attempts);
+/// # #[filter]
+/// # impl Filter for Hedge {
+/// fn configure(_: Empty) -> Result<Self, ConfigError> {
+///     let attempts = Attempts::judge()
+///         .per_try_timeout(Duration::from_secs(2))
+///         .hedge_after(Duration::from_millis(500)) // asks about one that is slow
+///         .from_status(502)                        // and about no response that is better
+///         .replay(1 << 20)
+///         .numbered();
+///     Ok(Self(attempts.build()))
+/// }
+/// # fn on_request(&self, exchange: &Exchange<Self>) -> Outcome { Ok(exchange.attempts(&self.0)?) }
+/// # fn on_attempt(&self, _: &Exchange<Self>, attempt: &Attempt) -> Verdict {
+/// #     if attempt.ending() == Ending::Slow { Retry::now().into() } else { Verdict::Deliver }
+/// # }
+/// # }
+/// # fn main() {
+/// # use meshgate_sdk::testing::{Proxy, Request, Response};
+/// # let mut proxy = Proxy::new::<Hedge>("");
+/// # proxy.endpoint(|request| match request.field("x-envoy-attempt-count").as_deref() {
+/// #     Some("1") => Response::new(200).after(Duration::from_secs(3)),
+/// #     _ => Response::new(200).after(Duration::from_millis(10)),
+/// # });
+/// # assert_eq!(proxy.send(Request::get("/")).took(), Duration::from_millis(510));
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Builder(meshgate_abi::Attempts);
 
@@ -197,6 +239,37 @@ impl fmt::Debug for Attempt {
 }
 
 /// What becomes of a try that ended.
+///
+/// ```
+/// # use meshgate_sdk::attempts::Attempts;
+/// # use meshgate_sdk::prelude::*;
+/// use meshgate_sdk::attempts::{Attempt, Retry, Verdict};
+///
+/// # struct Again(Attempts);
+/// # #[filter]
+/// # impl Filter for Again {
+/// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self(Attempts::judge().build())) }
+/// # fn on_request(&self, exchange: &Exchange<Self>) -> Outcome { Ok(exchange.attempts(&self.0)?) }
+/// /// A gRPC call that the server could not take is made again, unless another try of it is under way.
+/// fn on_attempt(&self, _: &Exchange<Self>, attempt: &Attempt) -> Verdict {
+///     meshgate_sdk::debug!("{}: {:?}, left {:?}", attempt.endpoint(), attempt.elapsed(), attempt.left());
+///     match attempt.grpc_status() {
+///         Some(14) if attempt.others() == 0 && attempt.number() < 3 => Verdict::Retry(Retry::now()),
+///         _ => Verdict::Deliver,
+///     }
+/// }
+/// # }
+/// # fn main() {
+/// # use meshgate_sdk::testing::{Proxy, Request, Response};
+/// # let mut proxy = Proxy::new::<Again>("");
+/// # let mut tries = 0;
+/// # proxy.endpoint(move |_| {
+/// #     tries += 1;
+/// #     if tries < 3 { Response::grpc_status(14, "later") } else { Response::grpc("hi") }
+/// # });
+/// # assert_eq!(proxy.send(Request::post("/", "ask")).text(), "hi");
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The client gets what there is: the response, or the error that takes its place.

@@ -1,4 +1,7 @@
 //! A message's body, as a filter's callback for it sees it: a sequence of parts that can be awaited, read and changed.
+//! `grpc.rs` divides it into gRPC's messages instead.
+
+mod grpc;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -10,8 +13,9 @@ use std::task::{Poll, Waker};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::grpc::GrpcMessage;
 use crate::error::{Refused, Stop};
-use crate::host::{self, BufferType, Direction};
+use crate::host::{self, BufferType, Direction, Status};
 use crate::reply::Reply;
 
 /// What a body's task waits for, of the body.
@@ -37,6 +41,16 @@ pub(crate) struct Arrived {
     ended: Cell<bool>,
     wants: Cell<Wants>,
     waker: RefCell<Option<Waker>>,
+    /// What was taken out of the host's buffer, from its end, so that what stands before it can go on.
+    taken: RefCell<Option<Taken>>,
+}
+
+/// Bytes that are to be put back into the host's buffer.
+struct Taken {
+    bytes: Vec<u8>,
+    buffer: BufferType,
+    /// The hostcall. Whoever takes something out says it, so that modules whose filters take nothing out need not import it.
+    put: fn(BufferType, usize, usize, &[u8]) -> Result<(), Status>,
 }
 
 /// Where a [`Body`] finds what has arrived of it: an exchange or a connection.
@@ -56,12 +70,15 @@ impl Arrived {
             ended: Cell::new(false),
             wants: Cell::new(Wants::Nothing),
             waker: RefCell::new(None),
+            taken: RefCell::new(None),
         }
     }
 
     /// The host's buffer has so many bytes.
     pub(crate) fn grew(&self, size: usize, ended: bool) {
-        self.size.set(size);
+        // What was taken out stands before what has come now.
+        let given_back = self.give_back();
+        self.size.set(size + given_back);
         self.ended.set(self.ended.get() || ended);
         self.wake();
     }
@@ -72,8 +89,12 @@ impl Arrived {
         self.wake();
     }
 
-    /// What was in the host's buffer has gone on.
+    /// What is in the host's buffer goes on.
     pub(crate) fn released(&self) {
+        // Whoever waits for the next part gets what was taken out with that one. Nobody else knows of it any more.
+        if self.wants.get() != Wants::Next {
+            self.give_back();
+        }
         self.size.set(0);
         self.start.set(0);
         self.end.set(0);
@@ -81,6 +102,25 @@ impl Arrived {
 
     pub(crate) fn wants(&self) -> Wants {
         self.wants.get()
+    }
+
+    /// Bytes in the host's buffer behind what the filter was given last.
+    fn unread(&self) -> usize {
+        self.size.get().saturating_sub(self.end.get())
+    }
+
+    /// Puts what was taken out of the host's buffer back to its end, as far as that was known until now: how many bytes. A host
+    /// that holds nothing takes nothing outside of its callback for the body; it does in the next one.
+    fn give_back(&self) -> usize {
+        let Some(taken) = self.taken.take() else { return 0 };
+        let (end, count) = (self.size.get(), taken.bytes.len());
+        if (taken.put)(taken.buffer, end, 0, &taken.bytes).is_ok() {
+            self.size.set(end + count);
+            count
+        } else {
+            self.taken.replace(Some(taken));
+            0
+        }
     }
 
     fn wake(&self) {
@@ -142,6 +182,8 @@ impl Drop for Waits<'_> {
 /// # fn main() {}
 /// ```
 ///
+/// A body of gRPC can be read message by message, too: [`grpc_message`](Self::grpc_message).
+///
 /// Where a body's length changes, Meshgate takes care of `content-length`. On other hosts the filter removes it from the
 /// head, in [`on_request`](crate::Filter::on_request) or [`on_response`](crate::Filter::on_response).
 pub struct Body {
@@ -174,6 +216,7 @@ impl Body {
     /// As [`next`](Self::next), but the part stays in the host: how many bytes it has. [`part`](Self::part) reads what is wanted
     /// of them.
     pub async fn next_size(&mut self) -> Option<usize> {
+        self.arrived().give_back();
         let part = self.arrived().until(Wants::Next, |arrived| {
             let (end, size) = (arrived.end.get(), arrived.size.get());
             if size > end {
@@ -223,6 +266,7 @@ impl Body {
     /// # Errors
     /// The host gave no access to it.
     pub async fn at_least(&mut self, size: usize) -> Result<Vec<u8>, BodyError> {
+        self.arrived().give_back();
         let enough = self.arrived().until(Wants::Whole, |arrived| {
             let there = arrived.size.get();
             (there >= size || arrived.ended.get()).then_some(there)
@@ -239,6 +283,7 @@ impl Body {
     /// It is longer than `limit` bytes. `?` then answers with 413 for a request and 502 for a response. Or the host gave
     /// no access to it.
     pub async fn whole(&mut self, limit: usize) -> Result<Vec<u8>, BodyError> {
+        self.arrived().give_back();
         let size = self.arrived().until(Wants::Whole, |arrived| {
             let size = arrived.size.get();
             (arrived.ended.get() || size > limit).then_some(size)
@@ -291,7 +336,7 @@ impl Body {
         })
     }
 
-    /// Puts `bytes` in the place of what was given last: a part, or the whole body.
+    /// Puts `bytes` in the place of what was given last: a part, a message, or the whole body.
     ///
     /// # Errors
     /// The host does not let the body be changed.
@@ -381,10 +426,10 @@ impl fmt::Debug for Body {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BodyError {
-    /// It is longer than the filter wants to hold.
+    /// It, or a message in it, is longer than the filter wants to hold.
     #[non_exhaustive]
     TooLong {
-        /// How many bytes it may have.
+        /// How many bytes that may have.
         limit: usize,
         /// Whether it is a request's.
         request: bool,
@@ -404,7 +449,9 @@ pub enum BodyError {
 impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLong { limit, .. } => write!(f, "the body is longer than {limit} bytes"),
+            Self::TooLong { limit, .. } => {
+                write!(f, "the body, or a message in it, is longer than {limit} bytes")
+            }
             Self::Malformed { reason, .. } => write!(f, "the body is malformed: {reason}"),
             Self::Refused(refused) => refused.fmt(f),
         }

@@ -46,7 +46,7 @@ use crate::trace;
 /// ```
 ///
 /// While a call is under way, other exchanges go on. If the exchange ends before the response is there, the callback that
-/// waits is dropped where it stands.
+/// waits is dropped where it stands, and with it the call: Meshgate breaks the request off; elsewhere it runs on until its timeout.
 #[must_use = "a call is made by `.send().await`"]
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -72,6 +72,16 @@ impl Cluster {
 
     /// Begins a request to this cluster. Without [`authority`](Call::authority) it carries the cluster's name as such,
     /// without [`timeout`](Call::timeout) it has five seconds.
+    ///
+    /// ```
+    /// # use meshgate_sdk::{Cluster, Stop};
+    /// async fn order(shop: &Cluster, token: &str, items: &[u32]) -> Result<bool, Stop> {
+    ///     let call = shop.request("PUT", "/orders/7").authority("shop.example").bearer_token(token);
+    ///     let made = call.json(&items)?.send().await?;
+    ///     let note = shop.request("PATCH", "/orders/7").header("content-type", "text/plain").body("urgent");
+    ///     Ok(made.is_success() && note.send().await?.is_success())
+    /// }
+    /// ```
     pub fn request(&self, method: impl Into<Cow<'static, str>>, path: impl Into<String>) -> Call {
         Call {
             cluster: self.as_str().to_owned(),
@@ -175,6 +185,8 @@ pub(crate) fn bounded(timeout: Duration) -> Duration {
 ///     let quota: Quota = response.json()?;
 ///     meshgate_sdk::info!("{} left", quota.left);
 /// }
+/// let (size, sum) = (response.body().len(), response.trailers().get("x-sum"));
+/// meshgate_sdk::debug!("{}: {size} bytes, {sum:?}, {:?}", response.status(), response.headers());
 /// # Ok(())
 /// # }
 /// ```

@@ -45,6 +45,32 @@ pub fn leave_out(callbacks: &[&str]) -> Result<(), Refused> {
 
 /// As [`leave_out`], but for requests of gRPC, for which these callbacks are made. Other hosts make them for all requests.
 ///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// # struct Failed;
+/// # #[filter]
+/// # impl Filter for Failed {
+/// fn configure(_: Empty) -> Result<Self, ConfigError> {
+///     meshgate_sdk::leave_out_but_for_grpc(&["response_trailers"])?;
+///     Ok(Self)
+/// }
+///
+/// fn on_response_trailers(&self, exchange: &Exchange<Self>) -> Outcome {
+///     // Other responses with trailers do not have it.
+///     if let Some(status) = exchange.response().trailers().get("grpc-status") {
+///         exchange.log_field("failed.grpc", status)?;
+///     }
+///     Ok(())
+/// }
+/// # }
+/// # fn main() {
+/// # use meshgate_sdk::testing::{Proxy, Request, Response};
+/// # let mut proxy = Proxy::new::<Failed>("");
+/// # proxy.endpoint(|_| Response::new(200).body("a").trailer("grpc-status", "5"));
+/// # assert_eq!(proxy.send(Request::get("/")).log_field("failed.grpc").as_deref(), Some("5"));
+/// # }
+/// ```
+///
 /// # Errors
 /// `BAD_ARGUMENT`: there is no such callback.
 pub fn leave_out_but_for_grpc(callbacks: &[&str]) -> Result<(), Refused> {

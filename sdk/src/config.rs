@@ -124,6 +124,9 @@ fn refusal(json: &[u8], error: &serde_json::Error) -> ConfigError {
 ///     /// Who to ask.
 ///     service: Cluster,
 /// }
+///
+/// let config: Config = serde_json::from_str(r#"{"service": "users"}"#).unwrap();
+/// assert_eq!(config.service.as_str(), "users");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -169,6 +172,11 @@ pub struct FilePath(String);
 ///     /// The words that must not be said, one in a line.
 ///     words: meshgate_sdk::config::FileText,
 /// }
+///
+/// fn is_said(config: &Config, word: &str) -> bool {
+///     config.words.as_str().lines().any(|line| line == word)
+/// }
+/// # assert!(is_said(&Config { words: "one\ntwo".into() }, "two"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

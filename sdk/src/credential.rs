@@ -125,11 +125,25 @@ impl JsonSchema for Place {
 
 impl Place {
     /// A field that holds nothing else.
+    ///
+    /// ```
+    /// use meshgate_sdk::credential::Place;
+    ///
+    /// let place: Place = serde_json::from_str(r#"{"header": "x-api-key"}"#).unwrap();
+    /// assert_eq!(place, Place::header("X-Api-Key"));
+    /// ```
     pub fn header(name: &str) -> Self {
         Self::Header { name: name.to_ascii_lowercase(), prefix: String::new() }
     }
 
     /// `authorization: Bearer …`
+    ///
+    /// ```
+    /// use meshgate_sdk::credential::Place;
+    ///
+    /// let place: Place = serde_json::from_str(r#"{"header": "authorization", "prefix": "Bearer "}"#).unwrap();
+    /// assert_eq!(place, Place::bearer());
+    /// ```
     pub fn bearer() -> Self {
         Self::Header { name: "authorization".to_owned(), prefix: "Bearer ".to_owned() }
     }

@@ -35,6 +35,13 @@ impl Dice {
     }
 
     /// Always the same numbers, for tests.
+    ///
+    /// ```
+    /// use meshgate_sdk::Dice;
+    ///
+    /// let (one, other) = (Dice::seeded(7), Dice::seeded(7));
+    /// assert_eq!(one.bits(), other.bits());
+    /// ```
     pub fn seeded(seed: u64) -> Self {
         Self { state: Cell::new(seed) }
     }

@@ -44,6 +44,27 @@ impl<F: Filter> Exchange<F> {
 
     /// Lets the response's body go to the client at this speed and no faster; 0 takes it back.
     ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// # struct Slow;
+    /// # #[filter]
+    /// # impl Filter for Slow {
+    /// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+    /// fn on_response(&self, exchange: &Exchange<Self>) -> Outcome {
+    ///     if exchange.response().header("content-type").is_some_and(|kind| kind.starts_with("video/")) {
+    ///         exchange.throttle_response(256 << 10)?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # fn main() {
+    /// # use meshgate_sdk::testing::{Proxy, Request, Response};
+    /// # let mut proxy = Proxy::new::<Slow>("");
+    /// # proxy.endpoint(|_| Response::new(200).header("content-type", "video/mp4"));
+    /// # assert_eq!(proxy.send(Request::get("/")).throttle(), 256 << 10);
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// `BAD_ARGUMENT`: the response is on its way already. `NOT_FOUND`: the host is not Meshgate.
     pub fn throttle_response(&self, bytes_per_second: u64) -> Result<(), Refused> {

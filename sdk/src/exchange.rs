@@ -48,6 +48,46 @@ use crate::runtime::half::Half;
 /// # }
 /// # fn main() {}
 /// ```
+///
+/// What the host knows of it beside its messages has functions of its own:
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// # struct Names;
+/// # #[filter]
+/// # impl Filter for Names {
+/// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+/// fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+///     let is_safe = exchange.is_mtls() && exchange.tls_version().as_deref() == Some("TLSv1.3");
+///     if !is_safe || exchange.server_name() != Some(exchange.request().authority()) {
+///         return Reply::new(421).details("wrong_name").into();
+///     }
+///     Ok(())
+/// }
+///
+/// fn on_log(&self, exchange: &Exchange<Self>) {
+///     let who = exchange.peer_identity().or_else(|| exchange.source_address()).unwrap_or_default();
+///     let route = exchange.route_name().or_else(|| exchange.cluster_name()).unwrap_or_default();
+///     let bytes = exchange.request_size().unwrap_or(0) + exchange.response_size().unwrap_or(0);
+///     let (took, waited) = (exchange.duration(), exchange.upstream_duration());
+///     meshgate_sdk::debug!("{took:?}, of it {waited:?} for {:?}", exchange.upstream_address());
+///     meshgate_sdk::debug!("{:?} at {:?}", exchange.protocol(), exchange.destination_address());
+///     meshgate_sdk::info!(
+///         "since {:?}: {:?}", exchange.started(), exchange.response_details();
+///         id = exchange.id().unwrap_or_default(), who = who, route = route, bytes = bytes,
+///     );
+/// }
+/// # }
+/// # fn main() {
+/// # use meshgate_sdk::testing::{Proxy, Request};
+/// # let mut proxy = Proxy::new::<Names>("");
+/// # let request = Request::get("/").peer_identity("spiffe://mesh/ann").property("connection/tls_version", "TLSv1.3");
+/// # let named = |name| request.clone().property("connection/requested_server_name", name);
+/// # assert_eq!(proxy.send(named("example.com")).status(), 200);
+/// # assert_eq!(proxy.send(named("example.net")).status(), 421);
+/// # assert!(proxy.logs().last().unwrap().ends_with("id=\"\" who=spiffe://mesh/ann route=\"\" bytes=0"));
+/// # }
+/// ```
 pub struct Exchange<F: Filter> {
     /// What the filter keeps for this exchange.
     pub state: F::State,

@@ -93,12 +93,50 @@ pub trait Filter: Sized + 'static {
     }
 
     /// The request's body begins. See [`Body`] for what to do with it. Not called for a request without a body.
+    ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// # struct Spell;
+    /// # #[filter]
+    /// # impl Filter for Spell {
+    /// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+    /// async fn on_request_body(&self, _: &Exchange<Self>, body: &mut Body) -> Outcome {
+    ///     let text = body.text(64 << 10).await?; // 413, if it is longer
+    ///     body.replace(text.replace("colour", "color"))?;
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # fn main() {
+    /// # use meshgate_sdk::testing::{Proxy, Request};
+    /// # let done = Proxy::new::<Spell>("").send(Request::post("/", "a colour"));
+    /// # assert_eq!(done.upstream().unwrap().text(), "a color");
+    /// # }
+    /// ```
     async fn on_request_body(&self, exchange: &Exchange<Self>, body: &mut Body) -> Outcome {
         let _ = (exchange, body);
         Ok(())
     }
 
     /// The request ends with trailers.
+    ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// # struct Tidy;
+    /// # #[filter]
+    /// # impl Filter for Tidy {
+    /// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+    /// fn on_request_trailers(&self, exchange: &Exchange<Self>) -> Outcome {
+    ///     exchange.request().trailers().remove("x-internal")?;
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # fn main() {
+    /// # use meshgate_sdk::testing::{Proxy, Request};
+    /// # let request = Request::post("/", "a").trailer("x-internal", "1").trailer("x-sum", "2");
+    /// # let done = Proxy::new::<Tidy>("").send(request);
+    /// # assert_eq!(done.upstream().unwrap().trailers().len(), 1);
+    /// # }
+    /// ```
     async fn on_request_trailers(&self, exchange: &Exchange<Self>) -> Outcome {
         let _ = exchange;
         Ok(())
@@ -112,12 +150,52 @@ pub trait Filter: Sized + 'static {
     }
 
     /// The response's body begins. See [`Body`] for what to do with it. Not called for a response without a body.
+    ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// # struct Quiet;
+    /// # #[filter]
+    /// # impl Filter for Quiet {
+    /// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+    /// async fn on_response_body(&self, _: &Exchange<Self>, body: &mut Body) -> Outcome {
+    ///     while let Some(part) = body.next().await? {
+    ///         body.replace(part.to_ascii_lowercase())?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # fn main() {
+    /// # use meshgate_sdk::testing::{Proxy, Request, Response};
+    /// # let mut proxy = Proxy::new::<Quiet>("");
+    /// # proxy.endpoint(|_| Response::new(200).parts(["HE", "LLO"]));
+    /// # assert_eq!(proxy.send(Request::get("/")).text(), "hello");
+    /// # }
+    /// ```
     async fn on_response_body(&self, exchange: &Exchange<Self>, body: &mut Body) -> Outcome {
         let _ = (exchange, body);
         Ok(())
     }
 
     /// The response ends with trailers.
+    ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// # struct Seen;
+    /// # #[filter]
+    /// # impl Filter for Seen {
+    /// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+    /// fn on_response_trailers(&self, exchange: &Exchange<Self>) -> Outcome {
+    ///     exchange.response().trailers().set("x-seen", "yes")?;
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # fn main() {
+    /// # use meshgate_sdk::testing::{Proxy, Request, Response};
+    /// # let mut proxy = Proxy::new::<Seen>("");
+    /// # proxy.endpoint(|_| Response::new(200).body("a").trailer("x-sum", "2"));
+    /// # assert_eq!(proxy.send(Request::get("/")).response().trailer_field("x-seen").as_deref(), Some("yes"));
+    /// # }
+    /// ```
     async fn on_response_trailers(&self, exchange: &Exchange<Self>) -> Outcome {
         let _ = exchange;
         Ok(())
@@ -151,6 +229,35 @@ pub trait Filter: Sized + 'static {
     /// It ends: its module or configuration was replaced, or the proxy stops. What it has kept for later it does now; calls and
     /// [`sleep`](crate::sleep) go on as before, and so do ticks. No exchange comes any more. After a time that the host sets
     /// (Meshgate: `limits.done`, 5 seconds) it is over in any case. An error is logged.
+    ///
+    /// ```
+    /// # use std::cell::RefCell;
+    /// # use meshgate_sdk::prelude::*;
+    /// # struct Audit { collector: Cluster, unsent: RefCell<String> }
+    /// # #[filter]
+    /// # impl Filter for Audit {
+    /// # fn configure(_: Empty) -> Result<Self, ConfigError> {
+    /// #     Ok(Self { collector: "collector".into(), unsent: RefCell::default() })
+    /// # }
+    /// fn on_log(&self, exchange: &Exchange<Self>) {
+    ///     self.unsent.borrow_mut().push_str(&exchange.request().path());
+    /// }
+    ///
+    /// async fn on_end(&self) -> Outcome {
+    ///     let unsent = self.unsent.take();
+    ///     self.collector.post("/events", unsent).send().await?.success()?;
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # fn main() {
+    /// # use meshgate_sdk::testing::{Proxy, Request, Response};
+    /// # let mut proxy = Proxy::new::<Audit>("");
+    /// # proxy.upstream("collector", |_| Response::new(204));
+    /// # proxy.send(Request::get("/a"));
+    /// # assert!(proxy.end());
+    /// # assert_eq!(proxy.calls("collector")[0].text(), "/a");
+    /// # }
+    /// ```
     async fn on_end(&self) -> Outcome {
         Ok(())
     }

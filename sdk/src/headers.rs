@@ -27,6 +27,12 @@ pub(crate) fn text(bytes: Vec<u8>) -> String {
 ///         meshgate_sdk::debug!("accepts {}", String::from_utf8_lossy(value));
 ///     }
 ///     headers.remove("x-debug")?;
+///     if headers.get_bytes("x-name").is_some_and(|name| !name.is_ascii()) {
+///         headers.remove("x-name")?;
+///     }
+///     if !headers.contains("via") {
+///         headers.add("via", "1.1 mesh")?;
+///     }
 ///     Ok(())
 /// }
 /// # }
@@ -103,6 +109,7 @@ fn refused(what: &str, name: &str, status: Status) -> Refused {
 ///     for (name, value) in pairs.iter() {
 ///         println!("{name}: {}", String::from_utf8_lossy(value));
 ///     }
+///     println!("of {}", pairs.get("server").unwrap_or_default());
 ///     pairs.all("set-cookie").count()
 /// }
 /// ```

@@ -81,7 +81,7 @@ mod tcp;
 mod time;
 
 pub use access_log::Flag;
-pub use body::{Body, BodyError};
+pub use body::{Body, BodyError, GrpcMessage};
 pub use call::{Call, CallError, CallResponse};
 pub use callbacks::{leave_out, leave_out_but_for_grpc};
 pub use config::{Cluster, ConfigError};

@@ -10,6 +10,18 @@ use std::fmt::{self, Write};
 use crate::host::{self, LogLevel};
 
 /// How much a line matters.
+///
+/// ```
+/// use meshgate_sdk::log::{Level, line};
+///
+/// /// Failures of the endpoint are worth a line, others only to those who look for a mistake.
+/// fn tell(status: u16) {
+///     let level = if status >= 500 { Level::Warn } else { Level::Debug };
+///     line(level, &format!("answered with {status}"));
+/// }
+/// # tell(503);
+/// # assert!(Level::Debug < Level::Warn);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u32)]
 pub enum Level {
@@ -28,6 +40,13 @@ pub enum Level {
 }
 
 /// Writes one line.
+///
+/// ```
+/// use meshgate_sdk::log::{self, Level};
+///
+/// log::line(Level::Info, "ready");
+/// meshgate_sdk::info!("ready"); // the same
+/// ```
 pub fn line(level: Level, message: &str) {
     let level = match level {
         Level::Trace => LogLevel::Trace,
@@ -87,6 +106,14 @@ macro_rules! log_line {
 }
 
 /// Logs at level `debug`, with the arguments of `format!`, and fields as [`info!`](crate::info) has them.
+///
+/// ```
+/// let path = "/orders";
+/// meshgate_sdk::debug!("nothing is known of {path}");
+/// meshgate_sdk::debug!("looked up"; path = path, found = false);
+/// // The lines: nothing is known of /orders
+/// //            looked up path=/orders found=false
+/// ```
 #[macro_export]
 macro_rules! debug {
     ($($argument:tt)*) => { $crate::log_line!(Debug, $($argument)*) };
@@ -105,12 +132,25 @@ macro_rules! info {
 }
 
 /// Logs at level `warn`, with the arguments of `format!`, and fields as [`info!`](crate::info) has them.
+///
+/// ```
+/// let left = 3;
+/// meshgate_sdk::warn!("only {left} places are left"; of = 100);
+/// // The line: only 3 places are left of=100
+/// ```
 #[macro_export]
 macro_rules! warn {
     ($($argument:tt)*) => { $crate::log_line!(Warn, $($argument)*) };
 }
 
 /// Logs at level `error`, with the arguments of `format!`, and fields as [`info!`](crate::info) has them.
+///
+/// ```
+/// if let Err(error) = "many".parse::<u32>() {
+///     meshgate_sdk::error!("cannot read the number"; reason = error);
+///     // The line: cannot read the number reason="invalid digit found in string"
+/// }
+/// ```
 #[macro_export]
 macro_rules! error {
     ($($argument:tt)*) => { $crate::log_line!(Error, $($argument)*) };

@@ -33,6 +33,42 @@ use crate::target::Target;
 /// # }
 /// # fn main() {}
 /// ```
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// # struct Front;
+/// # #[filter]
+/// # impl Filter for Front {
+/// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+/// fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+///     let request = exchange.request();
+///     if request.scheme() == "http" {
+///         let location = format!("https://{}{}", request.authority(), request.path());
+///         return Reply::redirect_with(301, location).into();
+///     }
+///     if request.has_body() && request.bearer_token().is_none() {
+///         return Reply::new(401).into();
+///     }
+///     if request.header("x-method-override").as_deref() == Some("DELETE") {
+///         request.set_method("DELETE")?;
+///     }
+///     request.set_authority("backend.internal")?;
+///     Ok(())
+/// }
+/// # }
+/// # fn main() {
+/// # use meshgate_sdk::testing::{Proxy, Request};
+/// # let mut proxy = Proxy::new::<Front>("");
+/// # let moved = proxy.send(Request::get("/a?b"));
+/// # assert_eq!((moved.status(), moved.header("location").as_deref()), (301, Some("https://example.com/a")));
+/// # let post = Request::post("/a", "b").header(":scheme", "https").header("x-method-override", "DELETE");
+/// # assert_eq!(proxy.send(post.clone()).status(), 401);
+/// # let done = proxy.send(post.header("authorization", "Bearer c"));
+/// # let upstream = done.upstream().unwrap();
+/// # assert_eq!((&*upstream.method(), upstream.field("host")), ("DELETE", None));
+/// # assert_eq!(upstream.field(":authority").as_deref(), Some("backend.internal"));
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
     pub(crate) has_more: bool,
@@ -193,6 +229,9 @@ fn cookie<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 ///     let response = exchange.response();
 ///     if response.status() == Some(404) {
 ///         response.set_status(410)?;
+///     }
+///     if response.has_body() && response.header("content-type").is_none() {
+///         response.headers().set("content-type", "application/octet-stream")?;
 ///     }
 ///     response.headers().remove("server")?;
 ///     Ok(())

@@ -41,6 +41,19 @@ use crate::error::Refused;
 use crate::host::{self, Status};
 
 /// The description of one series, from which it is defined. Defining the same series again gives the same one.
+///
+/// [`CounterBuilder`], [`GaugeBuilder`] and [`HistogramBuilder`] hold one:
+///
+/// ```
+/// use meshgate_sdk::metric::Counter;
+///
+/// let refused = Counter::build("refused_total").help("Requests that were refused.");
+/// let expired = refused.clone().label("reason", "expired").define()?;
+/// let unknown = refused.label("reason", "unknown").define()?;
+/// # expired.add(1);
+/// # unknown.add(1);
+/// # Ok::<(), meshgate_sdk::Refused>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Builder {
     series: Series,
@@ -96,6 +109,35 @@ impl Builder {
 }
 
 /// A number that only grows.
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// struct Door {
+///     refused: Counter,
+/// }
+///
+/// # #[filter]
+/// # impl Filter for Door {
+/// fn configure(_: Empty) -> Result<Self, ConfigError> {
+///     let refused = Counter::build("door_refused_total").help("Requests without a token.");
+///     Ok(Self { refused: refused.define()? })
+/// }
+///
+/// fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+///     if exchange.request().bearer_token().is_none() {
+///         self.refused.add(1);
+///         return Reply::new(401).into();
+///     }
+///     Ok(())
+/// }
+/// # }
+/// # fn main() {
+/// # use meshgate_sdk::testing::{Proxy, Request};
+/// # let mut proxy = Proxy::new::<Door>("");
+/// # proxy.send(Request::get("/"));
+/// # assert_eq!(proxy.metric("door_refused_total", &[]), 1);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Counter(u32);
 
@@ -112,6 +154,37 @@ impl Counter {
 }
 
 /// A number that goes up and down.
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// # struct Names { under_way: Gauge }
+/// # #[derive(Deserialize, JsonSchema)]
+/// # struct Config { names: Vec<String> }
+/// # #[filter]
+/// # impl Filter for Names {
+/// fn configure(config: Config) -> Result<Self, ConfigError> {
+///     Gauge::build("names").help("Names in the list.").define()?.set(config.names.len() as u64);
+///     Ok(Self { under_way: Gauge::build("names_under_way").define()? })
+/// }
+///
+/// fn on_request(&self, _: &Exchange<Self>) -> Outcome {
+///     self.under_way.add(1);
+///     Ok(())
+/// }
+///
+/// fn on_log(&self, _: &Exchange<Self>) {
+///     self.under_way.add(-1);
+/// }
+/// # }
+/// # fn main() {
+/// # use meshgate_sdk::testing::{Proxy, Request};
+/// # let mut proxy = Proxy::new::<Names>(r#"{"names": ["ann", "bob"]}"#);
+/// # let begun = proxy.begin(Request::get("/"));
+/// # assert_eq!((proxy.metric("names", &[]), proxy.metric("names_under_way", &[])), (2, 1));
+/// # proxy.finish(begun);
+/// # assert_eq!(proxy.metric("names_under_way", &[]), 0);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Gauge(u32);
 
@@ -133,6 +206,30 @@ impl Gauge {
 }
 
 /// A distribution of values.
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// # struct Took { seconds: Histogram }
+/// # #[filter]
+/// # impl Filter for Took {
+/// fn configure(_: Empty) -> Result<Self, ConfigError> {
+///     // Recorded in microseconds, read in seconds.
+///     let seconds = Histogram::build("took_seconds").scale(1e-6).buckets(&[0.001, 0.01, 0.1, 1.0]);
+///     Ok(Self { seconds: seconds.define()? })
+/// }
+///
+/// fn on_log(&self, exchange: &Exchange<Self>) {
+///     let took = exchange.duration().unwrap_or_default();
+///     self.seconds.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+/// }
+/// # }
+/// # fn main() {
+/// # use meshgate_sdk::testing::{Proxy, Request};
+/// # let mut proxy = Proxy::new::<Took>("");
+/// # proxy.send(Request::get("/"));
+/// # assert_eq!(proxy.metric("took_seconds", &[]), 1);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Histogram(u32);
 
@@ -186,14 +283,36 @@ macro_rules! builder {
 
 builder! {
     /// Describes a [`Counter`].
+    ///
+    /// ```
+    /// use meshgate_sdk::metric::Counter;
+    ///
+    /// let builder = Counter::build("refused_total").label("reason", "expired").help("Requests that were refused.");
+    /// builder.define()?.add(1);
+    /// # Ok::<(), meshgate_sdk::Refused>(())
+    /// ```
     CounterBuilder makes Counter
 }
 builder! {
     /// Describes a [`Gauge`].
+    ///
+    /// ```
+    /// use meshgate_sdk::metric::Gauge;
+    ///
+    /// Gauge::build("rules").label("kind", "deny").help("Rules in force.").define()?.set(7);
+    /// # Ok::<(), meshgate_sdk::Refused>(())
+    /// ```
     GaugeBuilder makes Gauge
 }
 builder! {
     /// Describes a [`Histogram`].
+    ///
+    /// ```
+    /// use meshgate_sdk::metric::Histogram;
+    ///
+    /// let sizes = Histogram::build("sizes_bytes").buckets(&[1024.0, 65_536.0]).family(["kind"]);
+    /// sizes.with(["text"]).record(2_000);
+    /// ```
     HistogramBuilder makes Histogram
 }
 
@@ -221,6 +340,32 @@ const NONE: u32 = u32::MAX;
 /// A series is defined when its values are met first, and found without an allocation from then on. Values must be few: each
 /// set of them is a series that stays. What a host refuses (it bounds the number of series) is logged once, and counted
 /// nowhere.
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// struct Tenants {
+///     requests: Family<Counter, 2>,
+/// }
+///
+/// # #[filter]
+/// # impl Filter for Tenants {
+/// fn configure(_: Empty) -> Result<Self, ConfigError> {
+///     Ok(Self { requests: Counter::build("tenants_requests_total").family(["tenant", "failed"]) })
+/// }
+///
+/// fn on_log(&self, exchange: &Exchange<Self>) {
+///     let tenant = exchange.request().header("x-tenant").unwrap_or_default();
+///     let failed = exchange.response_code().is_none_or(|code| code >= 500);
+///     self.requests.with([&tenant, if failed { "yes" } else { "no" }]).add(1);
+/// }
+/// # }
+/// # fn main() {
+/// # use meshgate_sdk::testing::{Proxy, Request};
+/// # let mut proxy = Proxy::new::<Tenants>("");
+/// # proxy.send(Request::get("/").header("x-tenant", "ann"));
+/// # assert_eq!(proxy.metric("tenants_requests_total", &[("tenant", "ann"), ("failed", "no")]), 1);
+/// # }
+/// ```
 pub struct Family<M, const N: usize> {
     base: Builder,
     labels: [&'static str; N],

@@ -54,6 +54,18 @@ impl SharedQueue {
 
     /// The queue of this name, if somebody has opened it; of another VM, by its `vm_id`, or of the own, by an empty one.
     ///
+    /// ```
+    /// use meshgate_sdk::{Refused, SharedQueue};
+    ///
+    /// fn report(event: &str) -> Result<(), Refused> {
+    ///     match SharedQueue::find("audit-vm", "events")? {
+    ///         Some(queue) => queue.enqueue(event),
+    ///         None => Ok(()), // nobody wants to know
+    ///     }
+    /// }
+    /// # assert!(report("started").is_ok());
+    /// ```
+    ///
     /// # Errors
     /// The host has no queues.
     pub fn find(vm_id: &str, name: &str) -> Result<Option<Self>, Refused> {

@@ -20,6 +20,21 @@ use crate::{headers, log};
 /// }
 /// # assert!(guard(None).is_err() && guard(Some("old")).is_err() && guard(Some("new")).is_ok());
 /// ```
+///
+/// ```
+/// use meshgate_sdk::{Outcome, Reply, Stop};
+///
+/// #[derive(serde::Serialize)]
+/// struct Problem {
+///     title: &'static str,
+/// }
+///
+/// fn too_many() -> Outcome {
+///     let reply = Reply::json(429, &Problem { title: "slow down" })?;
+///     reply.header("retry-after", "1").details("too_many").grpc_status(8).into()
+/// }
+/// # assert!(matches!(too_many(), Err(Stop::Reply(reply)) if reply.status() == 429));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Reply {
     status: u16,

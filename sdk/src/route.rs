@@ -89,6 +89,22 @@ impl Decision {
 }
 
 /// Describes a [`Decision`].
+///
+/// ```
+/// # use std::time::Duration;
+/// use meshgate_sdk::route::{Decision, Mirror};
+///
+/// let carts = Decision::to(&"carts".into())
+///     .name("carts")
+///     .timeout(Duration::from_secs(3))
+///     .endpoint_authority()
+///     .response_header("x-served-by", "carts")
+///     .chain(&"routes/0/filters".into());
+/// let copied = carts.clone().mirror(Mirror::to(&"carts-next".into())).build();
+/// let events = carts.and(&Decision::part().name("events").no_timeout().hash_key("session-7")).build();
+/// let gone = Decision::answer(410, "no more\n").header("cache-control", "max-age=60").build();
+/// # let _ = (copied, events, gone);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Builder(RouteDecision);
 
@@ -180,7 +196,7 @@ impl Builder {
 /// ```
 /// use meshgate_sdk::route::{Decision, Mirror};
 ///
-/// let next = Mirror::to(&"carts-next".into()).authority_suffix("-shadow").compare();
+/// let next = Mirror::to(&"carts-next".into()).authority_suffix("-shadow").compare().buffer(1 << 20);
 /// let decision = Decision::to(&"carts".into()).mirror(next).build();
 /// # let _ = decision;
 /// ```

@@ -52,6 +52,39 @@ pub struct SharedMap<T> {
 
 impl<T: Serialize + DeserializeOwned> SharedMap<T> {
     /// The map of this name: every worker and every plugin of the same `vm` that says it means the same one.
+    ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// struct Sessions {
+    ///     users: SharedMap<String>,
+    /// }
+    ///
+    /// # #[filter]
+    /// # impl Filter for Sessions {
+    /// fn configure(_: Empty) -> Result<Self, ConfigError> {
+    ///     Ok(Self { users: SharedMap::new("sessions") })
+    /// }
+    ///
+    /// fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+    ///     let request = exchange.request();
+    ///     let session = request.cookie("session").unwrap_or_default();
+    ///     match (request.path().as_str(), self.users.get(&session)?) {
+    ///         ("/login", _) => self.users.set(&session, &request.parameter("user").unwrap_or_default())?,
+    ///         ("/logout", _) => self.users.remove(&session)?,
+    ///         (_, Some(user)) => request.headers().set("x-user", user)?,
+    ///         (_, None) => return Reply::new(401).into(),
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # fn main() {
+    /// # use meshgate_sdk::testing::{Proxy, Request};
+    /// # let mut proxy = Proxy::new::<Sessions>("");
+    /// # let mut get = |target| proxy.send(Request::get(target).header("cookie", "session=7")).status();
+    /// # let targets = ["/", "/login?user=ann", "/", "/logout", "/"];
+    /// # assert_eq!(targets.map(&mut get), [401, 200, 200, 200, 401]);
+    /// # }
+    /// ```
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), values: PhantomData }
     }
@@ -90,6 +123,19 @@ impl<T: Serialize + DeserializeOwned> SharedMap<T> {
     }
 
     /// As [`update`](Self::update), with a value that expires.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use meshgate_sdk::{Refused, SharedMap};
+    ///
+    /// /// Whether a user has failed more than three times, with less than a minute between.
+    /// fn is_suspicious(failures: &SharedMap<u32>, user: &str) -> Result<bool, Refused> {
+    ///     let count = failures.update_for(user, Duration::from_secs(60), |known| known.unwrap_or(0) + 1)?;
+    ///     Ok(count > 3)
+    /// }
+    /// # assert_eq!(is_suspicious(&SharedMap::new("failures"), "ann"), Ok(false));
+    /// ```
     ///
     /// # Errors
     /// As for [`update`](Self::update).
@@ -186,6 +232,12 @@ fn nanoseconds(until: Option<SystemTime>) -> u64 {
 /// fn ticket(tickets: &SharedCounter) -> Result<i64, meshgate_sdk::Refused> {
 ///     tickets.add(1)
 /// }
+///
+/// fn left(tickets: &SharedCounter) -> Result<i64, meshgate_sdk::Refused> {
+///     Ok(100 - tickets.get()?)
+/// }
+/// # let tickets = SharedCounter::new("tickets");
+/// # assert_eq!((left(&tickets), ticket(&tickets)), (Ok(100), Ok(1)));
 /// ```
 #[derive(Clone, Debug)]
 pub struct SharedCounter {
@@ -249,6 +301,7 @@ impl SharedCounter {
 ///     let try_it = Change::add(1).at_most(3).lasting(Duration::from_secs(60));
 ///     Ok(tries.change(user, &try_it)?.done)
 /// }
+/// # assert_eq!(may_try(&SharedCounters::new("tries"), "ann"), Ok(true));
 /// ```
 #[derive(Clone, Debug)]
 pub struct SharedCounters {
@@ -282,6 +335,11 @@ impl SharedCounters {
 /// fn seat(seats: &SharedCounters, guest: &str) -> Result<bool, Refused> {
 ///     let one = Change::add(1).at_most(3).lasting(Duration::from_secs(10));
 ///     Ok(seats.change(guest, &one)?.done)
+/// }
+///
+/// /// Gives it back; a guest who has none has none then, too.
+/// fn leave(seats: &SharedCounters, guest: &str) -> Result<(), Refused> {
+///     seats.change(guest, &Change::add(-1).at_least(0)).map(drop)
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -324,6 +382,38 @@ impl Change {
 }
 
 /// What a [`Change`] came to.
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// # use meshgate_sdk::{Change, SharedCounters};
+/// # struct Tries { tries: SharedCounters }
+/// # #[filter]
+/// # impl Filter for Tries {
+/// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self { tries: SharedCounters::new("tries") }) }
+/// fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+///     let user = exchange.request().header("x-user").unwrap_or_default();
+///     let tries = self.tries.change(&user, &Change::add(1).at_most(3).evicting())?;
+///     if tries.evicted {
+///         meshgate_sdk::warn!("there are more users than can be remembered");
+///     }
+///     if !tries.done {
+///         return Reply::new(429).into();
+///     }
+///     exchange.request().headers().set("x-try", tries.number.to_string())?;
+///     Ok(())
+/// }
+/// # }
+/// # fn main() {
+/// # use meshgate_sdk::testing::{Proxy, Request};
+/// # let mut proxy = Proxy::new::<Tries>("");
+/// # for number in ["1", "2", "3"] {
+/// #     let done = proxy.send(Request::get("/").header("x-user", "ann"));
+/// #     assert_eq!(done.upstream().unwrap().field("x-try").as_deref(), Some(number));
+/// # }
+/// # assert_eq!(proxy.send(Request::get("/").header("x-user", "ann")).status(), 429);
+/// # assert_eq!(proxy.send(Request::get("/").header("x-user", "bob")).status(), 200);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Changed {
     /// The number now.

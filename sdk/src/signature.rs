@@ -12,6 +12,18 @@ use crate::error::Refused;
 use crate::host::{self, Status};
 
 /// An algorithm of JSON Web Signatures (RFC 7518, RFC 8037). Those with a shared secret are not among them.
+///
+/// ```
+/// use meshgate_sdk::signature::Algorithm;
+///
+/// /// What the header of a token says, if it is an algorithm of ours.
+/// fn accepted(name: &str) -> Option<Algorithm> {
+///     Algorithm::named(name).filter(|algorithm| [Algorithm::Es256, Algorithm::EdDsa].contains(algorithm))
+/// }
+///
+/// assert_eq!(accepted("ES256").map(Algorithm::name), Some("ES256"));
+/// assert_eq!((accepted("RS256"), accepted("none")), (None, None));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
     /// RSA, PKCS #1 version 1.5, with SHA-256.
@@ -90,6 +102,13 @@ impl fmt::Display for Algorithm {
 }
 
 /// A curve of ECDSA.
+///
+/// ```
+/// use meshgate_sdk::signature::{Curve, PublicKey};
+///
+/// assert!(PublicKey::ecdsa(Curve::P384, &[5; 48], &[6; 48]).is_some());
+/// assert!(PublicKey::ecdsa(Curve::P256, &[5; 48], &[6; 48]).is_none()); // too long
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Curve {
     /// P-256.
@@ -107,6 +126,11 @@ pub enum Curve {
 ///
 /// let key = PublicKey::ed25519(&[7; 32]);
 /// assert_eq!(PublicKey::from_der(key.der()), key);
+///
+/// // `n` and `e` of a JSON Web Key, decoded.
+/// let (modulus, exponent) = ([0xc5; 256], [1, 0, 1]);
+/// let other = PublicKey::rsa(&modulus, &exponent);
+/// assert_ne!(other, key);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKey(Vec<u8>);

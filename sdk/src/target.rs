@@ -51,6 +51,13 @@ impl Target {
     }
 
     /// The value of the query's first parameter of this name, both as written (percent-encoded).
+    ///
+    /// ```
+    /// use meshgate_sdk::Target;
+    ///
+    /// let target = Target::from("/login?next=%2Fhome");
+    /// assert_eq!(target.raw_parameter("next"), Some("%2Fhome"));
+    /// ```
     pub fn raw_parameter(&self, name: &str) -> Option<&str> {
         self.raw_parameters().find(|(known, _)| *known == name).map(|(_, value)| value)
     }

@@ -109,6 +109,34 @@ pub trait TcpFilter: Sized + 'static {
     }
 
     /// The endpoint begins to send. Runs once, as [`on_downstream_data`](Self::on_downstream_data).
+    ///
+    /// ```
+    /// # use std::cell::Cell;
+    /// # use meshgate_sdk::prelude::*;
+    /// # use meshgate_sdk::{Connection, TcpFilter};
+    /// # struct Lines;
+    /// # #[filter]
+    /// # impl TcpFilter for Lines {
+    /// # type State = Cell<usize>;
+    /// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+    /// async fn on_upstream_data(&self, connection: &Connection<Self>, data: &mut Body) -> Outcome {
+    ///     while let Some(part) = data.next().await? {
+    ///         let lines = part.iter().filter(|byte| **byte == b'\n').count();
+    ///         connection.state.set(connection.state.get() + lines);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # fn on_log(&self, connection: &Connection<Self>) {
+    /// #     meshgate_sdk::info!("{} lines", connection.state.get());
+    /// # }
+    /// # }
+    /// # fn main() {
+    /// # use meshgate_sdk::testing::{Client, Proxy};
+    /// # let mut proxy = Proxy::tcp::<Lines>("");
+    /// # assert_eq!(proxy.connect(&Client::new()).endpoint_sends("a\nb\n"), b"a\nb\n");
+    /// # assert_eq!(proxy.logs(), ["2 lines"]);
+    /// # }
+    /// ```
     async fn on_upstream_data(&self, connection: &Connection<Self>, data: &mut Body) -> Outcome {
         let _ = (connection, data);
         Ok(())
@@ -165,12 +193,90 @@ pub trait TcpFilter: Sized + 'static {
     /// It ends: its module or configuration was replaced, or the proxy stops. What it has kept for later it does now; calls and
     /// [`sleep`](crate::sleep) go on as before, and so do ticks. No connection comes any more. After a time that the host sets
     /// (Meshgate: `limits.done`, 5 seconds) it is over in any case. An error is logged.
+    ///
+    /// ```
+    /// # use std::cell::Cell;
+    /// # use meshgate_sdk::prelude::*;
+    /// # use meshgate_sdk::{Connection, TcpFilter};
+    /// # struct Count { collector: Cluster, unsent: Cell<u64> }
+    /// impl Count {
+    ///     async fn report(&self) -> Outcome {
+    ///         self.collector.post("/count", self.unsent.take().to_string()).send().await?.success()?;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// #[filter]
+    /// impl TcpFilter for Count {
+    /// #   fn configure(_: Empty) -> Result<Self, ConfigError> {
+    /// #       meshgate_sdk::tick_every(Duration::from_secs(60))?;
+    /// #       Ok(Self { collector: "collector".into(), unsent: Cell::new(0) })
+    /// #   }
+    ///     // …
+    ///     fn on_log(&self, _: &Connection<Self>) {
+    ///         self.unsent.set(self.unsent.get() + 1);
+    ///     }
+    ///
+    ///     async fn on_tick(&self) -> Outcome {
+    ///         self.report().await
+    ///     }
+    ///
+    ///     async fn on_end(&self) -> Outcome {
+    ///         self.report().await
+    ///     }
+    /// }
+    /// # fn main() {
+    /// # use meshgate_sdk::testing::{Client, Proxy, Response};
+    /// # let mut proxy = Proxy::tcp::<Count>("");
+    /// # proxy.upstream("collector", |_| Response::new(204));
+    /// # drop(proxy.connect(&Client::new()));
+    /// # proxy.advance(Duration::from_secs(60));
+    /// # drop(proxy.connect(&Client::new()));
+    /// # drop(proxy.connect(&Client::new()));
+    /// # assert!(proxy.end());
+    /// # let said: Vec<_> = proxy.calls("collector").iter().map(|call| call.text()).collect();
+    /// # assert_eq!(said, ["1", "2"]);
+    /// # }
+    /// ```
     async fn on_end(&self) -> Outcome {
         Ok(())
     }
 }
 
 /// Who ended a connection.
+///
+/// ```
+/// # use std::cell::Cell;
+/// # use meshgate_sdk::prelude::*;
+/// use meshgate_sdk::{ClosedBy, Connection, TcpFilter};
+///
+/// # struct Watch;
+/// # #[filter]
+/// # impl TcpFilter for Watch {
+/// # type State = Cell<bool>;
+/// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+/// fn on_downstream_close(&self, connection: &Connection<Self>, _: ClosedBy) {
+///     connection.state.set(true);
+/// }
+///
+/// fn on_upstream_close(&self, connection: &Connection<Self>, by: ClosedBy) {
+///     if by == ClosedBy::Peer && !connection.state.get() {
+///         meshgate_sdk::info!("the endpoint hung up");
+///     }
+/// }
+/// # }
+/// # fn main() {
+/// # use meshgate_sdk::testing::{Client, Proxy};
+/// # let mut proxy = Proxy::tcp::<Watch>("");
+/// # let mut connection = proxy.connect(&Client::new());
+/// # connection.client_closed(ClosedBy::Peer);
+/// # connection.endpoint_closed(ClosedBy::Peer);
+/// # drop(connection);
+/// # assert!(proxy.logs().is_empty());
+/// # proxy.connect(&Client::new()).endpoint_closed(ClosedBy::Peer);
+/// # assert_eq!(proxy.logs(), ["the endpoint hung up"]);
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ClosedBy {
@@ -184,6 +290,42 @@ pub enum ClosedBy {
 
 /// One connection of a client, and the one to an endpoint that it is joined with. It is passed to every callback of a
 /// [`TcpFilter`].
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// use meshgate_sdk::{Connection, Flag, TcpFilter};
+///
+/// # struct Members;
+/// # #[filter]
+/// # impl TcpFilter for Members {
+/// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+/// fn on_connection(&self, connection: &Connection<Self>) -> Outcome {
+///     if connection.is_mtls() && connection.peer_identity().is_some_and(|name| name.starts_with("spiffe://mesh/")) {
+///         return Ok(());
+///     }
+///     connection.set_flag(Flag::Unauthorized)?;
+///     connection.log_field("members.asked_for", connection.server_name().unwrap_or_default())?;
+///     connection.close()
+/// }
+///
+/// fn on_log(&self, connection: &Connection<Self>) {
+///     let source = connection.source_address().unwrap_or_default();
+///     let bytes = connection.received().unwrap_or(0) + connection.sent().unwrap_or(0);
+///     let endpoint = connection.upstream_address().or_else(|| connection.cluster_name());
+///     meshgate_sdk::info!("over"; source = source, bytes = bytes, to = endpoint.unwrap_or_default());
+///     meshgate_sdk::debug!("{:?} since {:?}", connection.duration(), connection.started());
+///     let _ = connection.log_line(format!("{:?} {bytes}", connection.destination_address()).as_bytes());
+/// }
+/// # }
+/// # fn main() {
+/// # use meshgate_sdk::testing::{Client, Proxy};
+/// # let mut proxy = Proxy::tcp::<Members>("");
+/// # let client = Client::new().property("source/address", "192.0.2.7:555");
+/// # assert!(proxy.connect(&client).is_closed());
+/// # assert!(!proxy.connect(&client.peer_identity("spiffe://mesh/ann")).is_closed());
+/// # assert_eq!(proxy.logs()[0], "over source=192.0.2.7:555 bytes=0 to=\"\"");
+/// # }
+/// ```
 pub struct Connection<F: TcpFilter> {
     /// What the filter keeps for this connection.
     pub state: F::State,

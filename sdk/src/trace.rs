@@ -53,6 +53,7 @@ use crate::runtime::current;
 /// fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
 ///     if let Some(context) = exchange.trace_context() {
 ///         meshgate_sdk::info!("seen"; trace = context.trace_id());
+///         meshgate_sdk::debug!("{} {:?}", context.traceparent(), context.tracestate());
 ///     }
 ///     Ok(())
 /// }
@@ -167,6 +168,31 @@ impl<F: Filter> Exchange<F> {
     /// Says that the exchange's trace is recorded, by this filter: what other filters add to it from now on is kept for
     /// [`take_spans`](Self::take_spans). For filters that export traces; of several, the last one counts.
     ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// # use meshgate_sdk::Dice;
+    /// # struct Export { dice: Dice }
+    /// # #[filter]
+    /// # impl Filter for Export {
+    /// # fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self { dice: Dice::new("export") }) }
+    /// fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+    ///     let trace = (u128::from(self.dice.bits()) << 64 | u128::from(self.dice.bits())).to_be_bytes();
+    ///     exchange.record_spans(trace, self.dice.bits().to_be_bytes(), "")?;
+    ///     Ok(())
+    /// }
+    ///
+    /// fn on_log(&self, exchange: &Exchange<Self>) {
+    ///     meshgate_sdk::info!("{} bytes for the collector", exchange.take_spans().len());
+    /// }
+    /// # }
+    /// # fn main() {
+    /// # use meshgate_sdk::testing::{Proxy, Request};
+    /// # let mut proxy = Proxy::new::<Export>("");
+    /// # proxy.send(Request::get("/"));
+    /// # assert_eq!(proxy.logs(), ["0 bytes for the collector"]);
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// `BAD_ARGUMENT`: an id that has nothing but zeros, or more than 512 bytes of state. `NOT_FOUND`: the host is not Meshgate.
     pub fn record_spans(&self, trace: [u8; 16], span: [u8; 8], state: &str) -> Result<(), Refused> {
@@ -212,6 +238,9 @@ fn recorded() -> Option<meshgate_abi::TraceContext> {
 ///     let lines = text.lines().count();
 ///     parse.end();
 ///     span.attribute("order.lines", u32::try_from(lines).unwrap_or(u32::MAX));
+///     if span.is_recorded() {
+///         span.attribute("order.words", text.split_whitespace().count() as i64);
+///     }
 ///     if lines == 0 {
 ///         span.fail("an empty order");
 ///         return Reply::new(400).into();

@@ -21,7 +21,7 @@ pub(crate) fn test() -> Result<()> {
     step("running the author's kit, from a new crate to a change that is live", &kit)
 }
 
-/// Formatting, the layer test, and clippy with warnings as errors. Each runs, whatever the others found.
+/// Formatting, the layer test, clippy and the SDK's documentation with warnings as errors. Each runs, whatever the others found.
 pub(crate) fn lint() -> Result<()> {
     let format = step("checking the format", &["fmt", "--all", "--check"]);
     say("checking the layers");
@@ -31,7 +31,10 @@ pub(crate) fn lint() -> Result<()> {
         let arguments = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
         step("running clippy", &arguments)
     });
-    format.and(layers).and(clippy)
+    say("building the SDK's documentation");
+    let documentation = ["doc", "--locked", "--no-deps", "-p", "meshgate-sdk", "-p", "meshgate-abi"];
+    let documentation = commands::run(cargo().args(documentation).env("RUSTDOCFLAGS", "-D warnings"));
+    format.and(layers).and(clippy).and(documentation)
 }
 
 fn step(what: &str, arguments: &[&str]) -> Result<()> {

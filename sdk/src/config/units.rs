@@ -20,6 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 ///
 /// let config: Config = serde_json::from_str(r#"{"wait": "250ms"}"#).unwrap();
 /// assert_eq!(config.wait.as_std(), std::time::Duration::from_millis(250));
+/// assert_eq!((Duration::parse("250ms"), Duration::parse("250")), (Some(config.wait), None));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duration(std::time::Duration);
@@ -100,6 +101,7 @@ impl JsonSchema for Duration {
 ///
 /// let config: Config = serde_json::from_str(r#"{"keep": "64KiB"}"#).unwrap();
 /// assert_eq!(config.keep.bytes(), 65_536);
+/// assert_eq!((Size::parse("64KiB"), Size::parse("64k")), (Some(Size::of(65_536)), None));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Size(u64);
@@ -169,6 +171,8 @@ impl JsonSchema for Size {
 /// let chosen = config.percent.hits(&Dice::new("sampling"));
 /// # let _ = chosen;
 /// assert_eq!(config.percent.to_string(), "0.5");
+/// assert!(!config.percent.is_zero());
+/// assert_eq!((Percent::new(100.0), Percent::new(101.0)), (Some(Percent::ALWAYS), None));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Percent(u32);

@@ -9,13 +9,54 @@ use crate::tcp::ClosedBy;
 /// When it is dropped, the filter is told that both sides are over.
 ///
 /// ```
-/// # use meshgate_sdk::testing::{Client, Proxy};
-/// fn passes_greetings_on(proxy: &mut Proxy) {
-///     let mut connection = proxy.connect(&Client::new());
-///     assert_eq!(connection.client_sends("HELLO"), b"HELLO");
-///     assert_eq!(connection.endpoint_sends("hello"), b"hello");
-///     assert!(!connection.is_closed());
-/// }
+/// # use meshgate_sdk::prelude::*;
+/// # use meshgate_sdk::route::Decision;
+/// # use meshgate_sdk::{Connection, TcpFilter};
+/// # struct Greeters { decision: Decision }
+/// # #[filter]
+/// # impl TcpFilter for Greeters {
+/// #     fn configure(_: Empty) -> Result<Self, ConfigError> {
+/// #         Ok(Self { decision: Decision::to(&"greeters".into()).build() })
+/// #     }
+/// #     async fn on_downstream_data(&self, connection: &Connection<Self>, data: &mut Body) -> Outcome {
+/// #         if !data.at_least(5).await?.starts_with(b"HELLO") {
+/// #             return connection.close();
+/// #         }
+/// #         meshgate_sdk::sleep(Duration::from_millis(20)).await?;
+/// #         connection.route(&self.decision)?;
+/// #         Ok(())
+/// #     }
+/// #     async fn on_upstream_data(&self, _: &Connection<Self>, data: &mut Body) -> Outcome {
+/// #         data.at_least(1).await?;
+/// #         meshgate_sdk::sleep(Duration::from_millis(20)).await?;
+/// #         Ok(())
+/// #     }
+/// # }
+/// # fn main() {
+/// use meshgate_sdk::ClosedBy;
+/// use meshgate_sdk::testing::{Client, Proxy, Response};
+///
+/// // `Greeters` lets those in that greet, takes its time, and sends them to `greeters`.
+/// let mut proxy = Proxy::tcp::<Greeters>("");
+/// proxy.upstream("greeters", |_| Response::new(200));
+///
+/// let mut connection = proxy.connect(&Client::new());
+/// assert_eq!(connection.client_sends("HEL"), b"");
+/// assert_eq!(connection.client_sends("LO"), b"");
+/// assert_eq!(connection.to_endpoint(), b"HELLO");
+/// assert_eq!(connection.cluster().as_deref(), Some("greeters"));
+/// assert_eq!(connection.endpoint_sends("hello"), b"");
+/// assert_eq!(connection.to_client(), b"hello");
+/// assert_eq!((connection.client_ends(), connection.endpoint_ends()), (Vec::new(), Vec::new()));
+/// connection.client_closed(ClosedBy::Peer);
+/// connection.endpoint_closed(ClosedBy::Proxy);
+/// assert!(connection.proxy().logs().is_empty());
+/// drop(connection);
+///
+/// let mut connection = proxy.connect(&Client::new());
+/// connection.client_sends("GET / HTTP/1.1");
+/// assert!(connection.is_closed());
+/// # }
 /// ```
 #[derive(Debug)]
 pub struct Connected<'a> {
@@ -29,6 +70,26 @@ pub struct Connected<'a> {
 
 impl Proxy {
     /// A client connects to a filter for TCP, which lets it or closes the connection.
+    ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// # use meshgate_sdk::{Connection, TcpFilter};
+    /// # struct Members;
+    /// # #[filter]
+    /// # impl TcpFilter for Members {
+    /// #     fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+    /// #     fn on_connection(&self, connection: &Connection<Self>) -> Outcome {
+    /// #         if connection.is_mtls() { Ok(()) } else { connection.close() }
+    /// #     }
+    /// # }
+    /// # fn main() {
+    /// # use meshgate_sdk::testing::{Client, Proxy};
+    /// // `Members` wants certificates.
+    /// let mut proxy = Proxy::tcp::<Members>("");
+    /// assert!(proxy.connect(&Client::new()).is_closed());
+    /// assert!(!proxy.connect(&Client::new().peer_identity("spiffe://mesh/ann")).is_closed());
+    /// # }
+    /// ```
     ///
     /// # Panics
     /// The filter waits for something that will never happen, or fails.

@@ -35,6 +35,42 @@ pub struct Begun {
 ///     assert!(done.upstream().is_none() && done.took().is_zero());
 /// }
 /// ```
+///
+/// And what the filter had the host do:
+///
+/// ```
+/// # use meshgate_sdk::Flag;
+/// # use meshgate_sdk::prelude::*;
+/// # struct Slow;
+/// # #[filter]
+/// # impl Filter for Slow {
+/// #     fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self) }
+/// #     async fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+/// #         if exchange.request().path() == "/never" { return Err(Stop::Reset); }
+/// #         let _span = exchange.span("wait");
+/// #         exchange.set_flag(Flag::DelayInjected)?;
+/// #         exchange.log_field("slow.by", "20ms")?;
+/// #         meshgate_sdk::sleep(Duration::from_millis(20)).await?;
+/// #         Ok(())
+/// #     }
+/// #     fn on_response(&self, exchange: &Exchange<Self>) -> Outcome {
+/// #         exchange.encode_response("gzip", 6)?;
+/// #         exchange.throttle_response(1024)?;
+/// #         exchange.response().headers().set("x-slow", "1")?;
+/// #         Ok(())
+/// #     }
+/// # }
+/// # fn main() {
+/// # use meshgate_sdk::testing::{Proxy, Request};
+/// # let mut proxy = Proxy::new::<Slow>("");
+/// let done = proxy.send(Request::get("/").recorded());
+/// assert_eq!((done.flags(), done.log_field("slow.by").as_deref()), (vec!["DI"], Some("20ms")));
+/// assert_eq!((done.encoding(), done.throttle()), (Some(("gzip".to_owned(), 6)), 1024));
+/// assert_eq!((done.took(), done.spans()[0].took), (Duration::from_millis(20), Duration::from_millis(20)));
+/// assert_eq!((done.header("x-slow").as_deref(), done.response().head().len()), (Some("1"), 2));
+/// assert!(proxy.send(Request::get("/never")).was_reset());
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Done {
     pub(super) response: Response,

@@ -16,6 +16,18 @@ use crate::tcp::ClosedBy;
 ///
 /// The simulation implements it for a filter compiled natively, `meshgate-testing` for a compiled module in Meshgate's own
 /// host. Both must agree.
+///
+/// ```
+/// use meshgate_sdk::testing::{Engine, Part, Request, Verdict};
+///
+/// /// What a proxy of its own would do with a request that has no body.
+/// fn lets_pass(host: &mut impl Engine, request: &Request) -> bool {
+///     let exchange = host.open(request);
+///     let verdict = host.deliver(exchange, Part::RequestHead(true));
+///     let said = host.close(exchange);
+///     matches!(verdict, Verdict::Passed(_)) && said.flags.is_empty()
+/// }
+/// ```
 pub trait Engine {
     /// Starts the filter with this configuration. Shared data, metrics and the clock stay what they were.
     ///
@@ -97,6 +109,22 @@ pub trait Engine {
 }
 
 /// What a filter said of an exchange beside its messages.
+///
+/// ```
+/// use meshgate_abi::{Encode, LogEntry, function};
+/// use meshgate_sdk::testing::Said;
+///
+/// let mut said = Said::default();
+/// assert!(said.add(LogEntry { flags: vec!["RL".to_owned()], ..LogEntry::default() }));
+/// assert!(!said.add(LogEntry { flags: vec!["UH".to_owned()], ..LogEntry::default() })); // the proxy's own
+/// assert_eq!(said.flags, ["RL"]);
+///
+/// assert!(said.encode(Encode { coding: "gzip".to_owned(), level: 6 }));
+/// assert_eq!(said.encoding, Some(("gzip".to_owned(), 6)));
+///
+/// assert_eq!(said.tracing(function::TRACE, b""), Some(Ok(Vec::new()))); // no trace is recorded
+/// assert_eq!(said.tracing(function::KV, b""), None);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
     /// The letters of response flags, in the order in which they were set.
@@ -199,6 +227,14 @@ impl Said {
 }
 
 /// One way of an exchange.
+///
+/// ```
+/// use meshgate_sdk::testing::{Engine, Way};
+///
+/// fn fields(host: &impl Engine, exchange: u32) -> usize {
+///     host.head(exchange, Way::Request).len() + host.head(exchange, Way::Response).len()
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
     /// From the client to the endpoint.
@@ -208,6 +244,18 @@ pub enum Way {
 }
 
 /// A part of a message.
+///
+/// ```
+/// use meshgate_sdk::testing::{Engine, Part, Verdict, Way};
+///
+/// /// Delivers a body in two parts.
+/// fn deliver(host: &mut impl Engine, exchange: u32, one: &[u8], other: &[u8]) -> [Verdict; 2] {
+///     [
+///         host.deliver(exchange, Part::Body(Way::Request, one.to_vec(), false)),
+///         host.deliver(exchange, Part::Body(Way::Request, other.to_vec(), true)),
+///     ]
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub enum Part {
     /// The request's head, which the exchange was opened with; whether it is all.
@@ -227,6 +275,21 @@ pub enum Part {
 }
 
 /// What became of what was delivered.
+///
+/// ```
+/// use meshgate_sdk::testing::Verdict;
+///
+/// fn describe(verdict: &Verdict) -> String {
+///     match verdict {
+///         Verdict::Passed(bytes) => format!("{} bytes go on", bytes.len()),
+///         Verdict::Held => "it waits".to_owned(),
+///         Verdict::Answered(response) => format!("the client gets {}", response.status()),
+///         Verdict::Closed(_) => "it is closed".to_owned(),
+///         Verdict::Failed(reason) => format!("it fails: {reason}"),
+///     }
+/// }
+/// # assert_eq!(describe(&Verdict::Passed(b"abc".to_vec())), "3 bytes go on");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// It goes on, with these bytes of the body, or of what one side sent.
@@ -242,6 +305,17 @@ pub enum Verdict {
 }
 
 /// A call that a filter has begun.
+///
+/// ```
+/// use meshgate_sdk::testing::{Engine, Response, StartedCall};
+///
+/// /// Answers all calls, each with what it asks for.
+/// fn answer(host: &mut impl Engine) {
+///     for StartedCall { id, request, .. } in host.calls() {
+///         host.answer(id, &Response::new(200).body(request.target()));
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct StartedCall {
     /// By which [`Engine::answer`] knows it.
@@ -255,6 +329,16 @@ pub struct StartedCall {
 }
 
 /// What a filter did with a gRPC stream.
+///
+/// ```
+/// use meshgate_sdk::testing::{Engine, StreamDid};
+///
+/// /// The messages that were sent since somebody looked, on any stream.
+/// fn sent(host: &mut impl Engine) -> Vec<Vec<u8>> {
+///     let did = host.streams().into_iter().map(|(_, did)| did);
+///     did.filter_map(|did| if let StreamDid::Sent(message) = did { Some(message) } else { None }).collect()
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum StreamDid {
     /// It opened it.
@@ -273,6 +357,18 @@ pub enum StreamDid {
 }
 
 /// What comes on a gRPC stream. The host tells of it in this order, and of metadata even where there is none.
+///
+/// ```
+/// use meshgate_sdk::testing::{Engine, StreamPart};
+///
+/// /// Answers with one message, and ends the stream.
+/// fn answer(host: &mut impl Engine, stream: u32, message: &[u8]) {
+///     host.receive(stream, &StreamPart::Metadata(vec![(":status".to_owned(), b"200".to_vec())]));
+///     host.receive(stream, &StreamPart::Message(message.to_vec()));
+///     host.receive(stream, &StreamPart::Trailers(vec![("grpc-status".to_owned(), b"0".to_vec())]));
+///     host.receive(stream, &StreamPart::Closed(0, String::new()));
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum StreamPart {
     /// Before the first message.

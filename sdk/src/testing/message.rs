@@ -6,6 +6,14 @@ use meshgate_abi::TraceContext;
 use serde::Serialize;
 
 /// Name and value of each field.
+///
+/// ```
+/// use meshgate_sdk::testing::{Fields, Response};
+///
+/// let response = Response::new(204).header("X-A", "1");
+/// let fields: &Fields = response.head();
+/// assert_eq!(*fields, [(":status".to_owned(), b"204".to_vec()), ("x-a".to_owned(), b"1".to_vec())]);
+/// ```
 pub type Fields = Vec<(String, Vec<u8>)>;
 
 /// The client of a TCP connection: what is known of it.
@@ -57,6 +65,27 @@ impl Client {
 /// assert_eq!(request.target(), "/orders?dry=1");
 /// assert_eq!(request.field("content-type").as_deref(), Some("application/json"));
 /// assert_eq!(request.text(), "[1, 2]");
+/// ```
+///
+/// A body may come in parts, and with fields after it:
+///
+/// ```
+/// use meshgate_sdk::testing::Request;
+///
+/// let request = Request::new("PUT", "/notes/7")
+///     .header(":authority", "notes.example")
+///     .property("source/address", "192.0.2.7:555")
+///     .peer_identity("spiffe://mesh/ann")
+///     .parts(["one ", "two"])
+///     .trailer("x-sum", "7")
+///     .recorded();
+/// assert_eq!((request.body_parts().len(), request.bytes()), (2, b"one two".to_vec()));
+/// assert_eq!(request.trailer_field("x-sum").as_deref(), Some("7"));
+/// assert_eq!(request.facts()[0].0, "source/address");
+/// assert!(request.trace().is_some());
+///
+/// let received = Request::received(request.head().clone(), request.bytes(), request.trailers().clone());
+/// assert_eq!(received.field(":authority").as_deref(), Some("notes.example"));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Request {
@@ -224,6 +253,21 @@ impl Request {
 /// let nobody_home = Response::refused();
 /// # assert_eq!(nobody_home.status(), 0);
 /// ```
+///
+/// ```
+/// use meshgate_sdk::testing::Response;
+///
+/// let response = Response::json(&[1, 2]).trailer("x-sum", "3");
+/// assert_eq!((response.field("content-type").as_deref(), response.bytes()), (Some("application/json"), b"[1,2]".to_vec()));
+/// assert_eq!((response.trailer_field("x-sum").as_deref(), response.trailers().len()), (Some("3"), 1));
+///
+/// let parts = Response::new(200).parts(["one ", "two"]);
+/// let received = Response::received(parts.head().clone(), parts.bytes(), parts.trailers().clone());
+/// assert_eq!((parts.body_parts().len(), received.body_parts().len()), (2, 1));
+///
+/// assert_eq!(Response::grpc("yes").grpc_outcome(), Ok(b"yes".to_vec()));
+/// assert_eq!(Response::grpc_status(7, "not you").grpc_outcome(), Err((7, "not you".to_owned())));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Response {
     pub(crate) head: Fields,
@@ -234,6 +278,15 @@ pub struct Response {
 }
 
 /// Why there is no response.
+///
+/// ```
+/// use meshgate_sdk::testing::{Failure, Response};
+///
+/// assert_eq!(Response::timeout().failure(), Some(Failure::Timeout));
+/// assert_eq!(Response::refused().failure(), Some(Failure::Refused));
+/// assert_eq!(Response::reset().failure(), Some(Failure::Reset));
+/// assert_eq!(Response::new(503).failure(), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// None came in time.

@@ -79,6 +79,45 @@ const PATIENCE: Duration = Duration::from_secs(5);
 type Server = Box<dyn FnMut(&Request) -> Response>;
 
 /// A proxy with one filter and one worker, between clients and servers that a test plays.
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// # struct Asks { users: Cluster, asked: Counter }
+/// # #[filter]
+/// # impl Filter for Asks {
+/// #     fn configure(_: Empty) -> Result<Self, ConfigError> {
+/// #         Ok(Self { users: "users".into(), asked: Counter::build("asked_total").define()? })
+/// #     }
+/// #     async fn on_request(&self, _: &Exchange<Self>) -> Outcome {
+/// #         self.asked.add(1);
+/// #         let name = self.users.get("/me").send().await?.success()?;
+/// #         meshgate_sdk::info!("it is {}", name.text());
+/// #         Ok(())
+/// #     }
+/// # }
+/// # fn main() {
+/// use std::time::Duration;
+///
+/// use meshgate_sdk::testing::{Proxy, Request, Response};
+///
+/// let mut proxy = Proxy::new::<Asks>("");
+/// proxy.upstream("users", |_| Response::new(200).body("ann").after(Duration::from_secs(1)));
+/// proxy.endpoint(|request| Response::new(200).body(request.target()));
+///
+/// let before = proxy.now();
+/// let begun = proxy.begin(Request::get("/a"));
+/// let other = proxy.begin(Request::get("/b"));
+/// proxy.give_up(other);                           // both in one: `proxy.abandon(Request::get("/b"))`
+/// proxy.advance(Duration::from_millis(900));
+/// assert!(proxy.logs().is_empty());               // `users` has not answered yet
+/// assert_eq!(proxy.finish(begun).text(), "/a");   // now it has
+/// assert_eq!(proxy.now(), before + Duration::from_secs(1));
+///
+/// assert_eq!(proxy.logs(), ["it is ann"]);
+/// assert_eq!(proxy.calls("users")[1].target(), "/me");
+/// assert_eq!(proxy.metric("asked_total", &[]), 2);
+/// # }
+/// ```
 pub struct Proxy {
     engine: Box<dyn Engine>,
     configuration: String,
@@ -151,6 +190,17 @@ impl Proxy {
 
     /// As [`new`](Self::new), in another host.
     ///
+    /// ```
+    /// use meshgate_sdk::testing::{Engine, Proxy, Request};
+    ///
+    /// /// The same test for a module in any host.
+    /// fn stamps(host: impl Engine + 'static) {
+    ///     let mut proxy = Proxy::with(host, r#"{"header": "x-stamp", "value": "1"}"#);
+    ///     let done = proxy.send(Request::get("/"));
+    ///     assert_eq!(done.upstream().unwrap().field("x-stamp").as_deref(), Some("1"));
+    /// }
+    /// ```
+    ///
     /// # Panics
     /// The filter refuses the configuration.
     pub fn with(engine: impl Engine + 'static, configuration: &str) -> Self {
@@ -162,6 +212,26 @@ impl Proxy {
 
     /// What a filter says about a configuration that it refuses.
     ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// # use meshgate_sdk::testing::Proxy;
+    /// # #[derive(Deserialize, JsonSchema)]
+    /// # #[serde(deny_unknown_fields)]
+    /// # struct Config { header: String }
+    /// # struct Stamp { config: Config }
+    /// # #[filter]
+    /// # impl Filter for Stamp {
+    /// #     fn configure(config: Config) -> Result<Self, ConfigError> { Ok(Self { config }) }
+    /// #     fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+    /// #         Ok(exchange.request().headers().set(&self.config.header, "1")?)
+    /// #     }
+    /// # }
+    /// # fn main() {
+    /// let refusal = Proxy::refusal::<Stamp>(r#"{"hedder": "x-a"}"#);
+    /// assert!(refusal.contains("hedder: unknown field `hedder`"), "{refusal}");
+    /// # }
+    /// ```
+    ///
     /// # Panics
     /// It accepts it.
     pub fn refusal<F: Filter>(configuration: &str) -> String {
@@ -172,6 +242,15 @@ impl Proxy {
     }
 
     /// Starts a filter in a host, or says what it logged when it refused its configuration.
+    ///
+    /// ```
+    /// use meshgate_sdk::testing::{Engine, Proxy};
+    ///
+    /// fn refuses_nonsense(host: impl Engine + 'static) {
+    ///     let reason = Proxy::try_with(host, "[]").unwrap_err();
+    ///     assert!(reason.contains("configuration refused"), "{reason}");
+    /// }
+    /// ```
     ///
     /// # Errors
     /// The filter refuses the configuration.
@@ -195,6 +274,27 @@ impl Proxy {
 
     /// A new worker begins where this one was: the filter starts again, and only shared data is still there.
     ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// # use meshgate_sdk::SharedCounter;
+    /// # struct Count { requests: SharedCounter }
+    /// # #[filter]
+    /// # impl Filter for Count {
+    /// #     fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self { requests: SharedCounter::new("requests") }) }
+    /// #     fn on_request(&self, _: &Exchange<Self>) -> Outcome {
+    /// #         Reply::new(200).body(self.requests.add(1)?.to_string()).into()
+    /// #     }
+    /// # }
+    /// # fn main() {
+    /// # use meshgate_sdk::testing::{Proxy, Request};
+    /// // `Count` answers how many requests there have been, on all workers.
+    /// let mut proxy = Proxy::new::<Count>("");
+    /// assert_eq!(proxy.send(Request::get("/")).text(), "1");
+    /// proxy.restart();
+    /// assert_eq!(proxy.send(Request::get("/")).text(), "2");
+    /// # }
+    /// ```
+    ///
     /// # Panics
     /// The filter refuses its configuration now.
     pub fn restart(&mut self) {
@@ -207,6 +307,31 @@ impl Proxy {
 
     /// The filter ends: its module or configuration is replaced, or the proxy stops. It has five seconds by its clock for what it
     /// has left to do; whether they were enough.
+    ///
+    /// ```
+    /// # use meshgate_sdk::prelude::*;
+    /// # struct Last { audit: Cluster }
+    /// # #[filter]
+    /// # impl Filter for Last {
+    /// #     fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self { audit: "audit".into() }) }
+    /// #     async fn on_end(&self) -> Outcome {
+    /// #         self.audit.post("/", "it was me").timeout(Duration::from_secs(60)).send().await?;
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # fn main() {
+    /// # use meshgate_sdk::testing::{Proxy, Response};
+    /// // `Last` tells `audit` when it ends.
+    /// let mut proxy = Proxy::new::<Last>("");
+    /// proxy.upstream("audit", |_| Response::new(204).after(Duration::from_secs(1)));
+    /// assert!(proxy.end());
+    /// assert_eq!(proxy.calls("audit")[0].text(), "it was me");
+    ///
+    /// let mut proxy = Proxy::new::<Last>("");
+    /// proxy.upstream("audit", |_| Response::new(204).after(Duration::from_secs(30)));
+    /// assert!(!proxy.end());
+    /// # }
+    /// ```
     pub fn end(&mut self) -> bool {
         let until = self.now + PATIENCE;
         self.engine.end();

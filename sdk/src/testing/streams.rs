@@ -7,6 +7,35 @@ use super::message::{Fields, Request};
 use super::{Due, Proxy};
 
 /// What a server of gRPC streams hears: see [`Proxy::grpc_streams`].
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// # struct Relay { rules: Cluster }
+/// # #[filter]
+/// # impl Filter for Relay {
+/// #     fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self { rules: "rules".into() }) }
+/// #     async fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+/// #         let mut stream = self.rules.grpc_stream("example.Rules", "Ask").open().await?;
+/// #         stream.send_bytes(exchange.request().path())?;
+/// #         stream.close()?;
+/// #         let allowed = stream.message_bytes().await?;
+/// #         if allowed.as_deref() == Some(b"yes") { Ok(()) } else { Reply::new(403).into() }
+/// #     }
+/// # }
+/// # fn main() {
+/// use meshgate_sdk::testing::{Proxy, Request, StreamEvent};
+///
+/// # let mut proxy = Proxy::new::<Relay>("");
+/// proxy.grpc_streams("rules", |stream, event| match event {
+///     StreamEvent::Opened(request) => assert_eq!(request.target(), "/example.Rules/Ask"),
+///     StreamEvent::Message(path) => stream.send(if path == b"/open" { "yes" } else { "no" }),
+///     StreamEvent::Ended => stream.end(),
+///     StreamEvent::Cancelled => {}
+/// });
+/// assert_eq!(proxy.send(Request::get("/open")).status(), 200);
+/// assert_eq!(proxy.send(Request::get("/private")).status(), 403);
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum StreamEvent {
     /// The filter has opened a stream.
@@ -20,6 +49,53 @@ pub enum StreamEvent {
 }
 
 /// The server's end of a gRPC stream: what it says to what it has heard, in this order.
+///
+/// ```
+/// # use meshgate_sdk::prelude::*;
+/// # struct Relay { rules: Cluster }
+/// # #[filter]
+/// # impl Filter for Relay {
+/// #     fn configure(_: Empty) -> Result<Self, ConfigError> { Ok(Self { rules: "rules".into() }) }
+/// #     async fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
+/// #         let mut stream = self.rules.grpc_stream("example.Rules", "Ask").open().await?;
+/// #         stream.send_bytes(exchange.request().path())?;
+/// #         stream.close()?;
+/// #         let version = stream.metadata().await.get("x-version").unwrap_or_default();
+/// #         while let Some(rule) = stream.message_bytes().await? {
+/// #             exchange.request().headers().add("x-rule", rule)?;
+/// #         }
+/// #         let rules = stream.trailers().get("x-rules").unwrap_or_default();
+/// #         exchange.request().headers().set("x-rules", format!("{rules} of {version}"))?;
+/// #         Ok(())
+/// #     }
+/// # }
+/// # fn main() {
+/// # use meshgate_sdk::testing::{Proxy, Request, StreamEvent};
+/// # let mut proxy = Proxy::new::<Relay>("");
+/// proxy.grpc_streams("rules", |stream, event| match event {
+///     StreamEvent::Opened(_) => {
+///         stream.metadata("x-version", "7");
+///         stream.begin();
+///     }
+///     StreamEvent::Message(path) if path == b"/broken" => stream.reset(),
+///     StreamEvent::Message(path) if path == b"/private" => stream.fail(7, "not you"),
+///     StreamEvent::Message(path) => stream.send(path),
+///     StreamEvent::Ended => {
+///         stream.after(Duration::from_millis(20));
+///         stream.trailer("x-rules", "1");
+///         stream.end();
+///     }
+///     StreamEvent::Cancelled => println!("the filter gives stream {} up", stream.number()),
+/// });
+/// # assert_eq!(proxy.send(Request::get("/broken")).status(), 503);
+/// # assert_eq!(proxy.send(Request::get("/private")).status(), 502);
+/// let done = proxy.send(Request::get("/a"));
+/// assert_eq!(done.took(), Duration::from_millis(20));
+/// # let upstream = done.upstream().unwrap();
+/// # assert_eq!(upstream.field("x-rule").as_deref(), Some("/a"));
+/// # assert_eq!(upstream.field("x-rules").as_deref(), Some("1 of 7"));
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ServerStream<'a> {
     id: u32,

@@ -6,9 +6,16 @@ use guest_suite_tcp::Suite;
 use meshgate_sdk::ClosedBy;
 use meshgate_sdk::testing::{Client, Proxy, Response};
 
+use super::messages::frame;
+
 /// Runs a test both ways.
 fn both(test: impl Fn(&mut Proxy)) {
-    for mut proxy in [Proxy::tcp::<Suite>(""), super::compiled("suite-tcp", "").unwrap()] {
+    both_with("", test);
+}
+
+fn both_with(configuration: &str, test: impl Fn(&mut Proxy)) {
+    let compiled = super::compiled("suite-tcp", configuration).unwrap();
+    for mut proxy in [Proxy::tcp::<Suite>(configuration), compiled] {
         proxy.upstream("slow", |_| Response::new(200).body("slow").after(Duration::from_millis(30)));
         proxy.grpc_streams("talk", super::streams::talk);
         proxy.upstream("gate", |call| match call.target().as_str() {
@@ -95,6 +102,59 @@ fn data_through_a_stream() {
         }
         drop(connection);
         assert_eq!(proxy.calls("talk").len(), 1);
+    });
+}
+
+#[test]
+fn messages_of_grpc() {
+    let sent = ["one", "two"].map(frame).concat();
+    // Of the second one, three bytes come with the first.
+    let (first, second) = sent.split_at(11);
+    both(|proxy| {
+        let mut connection = proxy.connect(&Client::new());
+        assert_eq!(connection.client_sends("MSGS"), b"MSGS");
+        assert_eq!(connection.client_sends(first), frame("ONE"));
+        assert_eq!(connection.client_sends(second), frame("TWO"));
+        assert_eq!(connection.client_ends(), b"");
+        drop(connection);
+        let mut connection = proxy.connect(&Client::new());
+        assert_eq!(connection.client_sends("MSGC"), b"MSGC");
+        assert_eq!(connection.client_sends(first), b"");
+        assert_eq!(connection.to_endpoint(), frame("ONE"));
+        assert_eq!(connection.client_sends(second), b"");
+        assert_eq!(connection.to_endpoint(), frame("TWO"));
+        assert_eq!(connection.client_sends("no message"), b"");
+        assert!(connection.is_closed());
+    });
+}
+
+#[test]
+fn a_message_that_nobody_waits_for_goes_on_as_it_is() {
+    let sent = ["one", "two"].map(frame).concat();
+    let (first, second) = sent.split_at(11);
+    both(|proxy| {
+        let mut connection = proxy.connect(&Client::new());
+        assert_eq!(connection.client_sends("SOON"), b"SOON");
+        assert_eq!(connection.client_sends(first), frame("ONE"));
+        connection.proxy().advance(Duration::from_millis(30));
+        assert_eq!(connection.client_sends(second), frame("two"), "what had come of it as well");
+        assert_eq!(connection.client_sends("more"), b"more");
+    });
+}
+
+#[test]
+fn connections_hear_of_ticks_while_they_are_open() {
+    both_with(r#"{"tick": "1s"}"#, |proxy| {
+        let mut connection = proxy.connect(&Client::new());
+        assert_eq!(connection.client_sends("PART"), b"PART");
+        connection.proxy().advance(Duration::from_millis(1_500));
+        assert_eq!(connection.client_sends("one"), b"<ONE>");
+        connection.proxy().advance(Duration::from_secs(1));
+        drop(connection);
+        proxy.advance(Duration::from_secs(5));
+        let logs = proxy.logs();
+        assert_eq!(logs[..2], ["0 parts so far", "1 parts so far"]);
+        assert_eq!(logs[2..], ["endpoint's over, by Peer", "client's over, by Peer", "1 parts"]);
     });
 }
 

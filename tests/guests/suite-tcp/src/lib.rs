@@ -7,7 +7,17 @@ use std::time::Duration;
 use meshgate_sdk::metric::Counter;
 use meshgate_sdk::prelude::*;
 use meshgate_sdk::route::Decision;
-use meshgate_sdk::{ClosedBy, Connection, TcpFilter, property, sleep};
+use meshgate_sdk::{
+    ClosedBy, Connection, GrpcMessage, TcpFilter, TimedOut, property, sleep, tick_every, timeout,
+};
+
+/// What the filter is told.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How often connections hear of a tick.
+    tick: Option<meshgate_sdk::config::Duration>,
+}
 
 /// The filter.
 #[derive(Debug)]
@@ -25,7 +35,10 @@ pub struct State {
 impl TcpFilter for Suite {
     type State = State;
 
-    fn configure(_: Empty) -> Result<Self, ConfigError> {
+    fn configure(config: Config) -> Result<Self, ConfigError> {
+        if let Some(period) = config.tick {
+            tick_every(period)?;
+        }
         Ok(Self { connections: Counter::build("suite_connections_total").define()? })
     }
 
@@ -73,6 +86,24 @@ impl TcpFilter for Suite {
                 let whole = data.whole(12).await?;
                 data.replace(whole.repeat(2))?;
             }
+            // Messages of gRPC follow.
+            b"MSGS" => {
+                while let Some(message) = data.grpc_message(64).await? {
+                    shout(&message, data)?;
+                }
+            }
+            b"MSGC" => {
+                while let Some(message) = data.grpc_message(64).await? {
+                    Cluster::from("slow").get("/").send().await?;
+                    shout(&message, data)?;
+                }
+            }
+            // One that takes too long goes on as it is, and so does what follows.
+            b"SOON" => {
+                while let Some(message) = soon(data).await.unwrap_or_default() {
+                    shout(&message, data)?;
+                }
+            }
             b"GOTO" => {
                 let cluster = Cluster::from(&*String::from_utf8_lossy(first.get(5..).unwrap_or_default()));
                 connection.route(&Decision::to(&cluster).name("chosen").build())?;
@@ -97,6 +128,10 @@ impl TcpFilter for Suite {
         Ok(())
     }
 
+    fn on_connection_tick(&self, connection: &Connection<Self>) {
+        meshgate_sdk::info!("{} parts so far", connection.state.parts.get());
+    }
+
     fn on_downstream_close(&self, _: &Connection<Self>, by: ClosedBy) {
         meshgate_sdk::info!("client's over, by {by:?}");
     }
@@ -109,4 +144,16 @@ impl TcpFilter for Suite {
         self.connections.add(1);
         meshgate_sdk::info!("{} parts", connection.state.parts.get());
     }
+}
+
+/// Puts a message in capitals.
+fn shout(message: &GrpcMessage, data: &mut Body) -> Outcome {
+    data.replace(GrpcMessage::new(message.bytes.to_ascii_uppercase()).frame())?;
+    Ok(())
+}
+
+/// A message that comes within 20 milliseconds.
+async fn soon(data: &mut Body) -> Result<Option<GrpcMessage>, TimedOut> {
+    let message = timeout(Duration::from_millis(20), data.grpc_message(64)).await?;
+    Ok(message.unwrap_or_default())
 }

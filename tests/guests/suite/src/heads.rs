@@ -11,7 +11,7 @@ use meshgate_sdk::{
     sleep, timeout,
 };
 
-use crate::{Suite, streams};
+use crate::{Suite, facts, streams};
 
 /// Says when it is dropped before it is told that all went well.
 struct Guard(bool);
@@ -107,8 +107,10 @@ impl Suite {
             }
             "shared" => self.shared()?,
             "counted" => self.counted()?,
+            "kept" => self.kept()?,
             "hold" => format!("{:?}", exchange.hold(&SharedCounter::new("places"), 2)?),
             "log" => log(exchange)?,
+            "line" => format!("{:?}", exchange.log_line(b"a line of its own").is_ok()),
             "break" => return Err(Stop::Reset),
             "attempts" => {
                 exchange.attempts(&Attempts::judge().from_status(500).build())?;
@@ -132,6 +134,16 @@ impl Suite {
                 let mut lent = self.lent.take().ok_or_else(|| Stop::failed("nothing lent"))?;
                 streams::outcome(Ok(lent.message_bytes().await?))
             }
+            "record" => facts::recorded(exchange)?,
+            "credentials" => facts::credentials(exchange)?,
+            "client" => facts::client(exchange),
+            "verify" => facts::verified()?,
+            "measure" => {
+                sleep(Duration::from_millis(20)).await?;
+                self.measure();
+                String::new()
+            }
+            "texts" => self.texts.clone(),
             what if what.starts_with("stream") => streams::talk(what).await?,
             "fetched" => self.fetched.get().to_string(),
             _ => return Ok(()),
@@ -184,6 +196,20 @@ impl Suite {
         self.notes.set("number", &"none".to_owned())?;
         let refused = SharedCounter::new("notes/number").add(1).map_err(|refused| refused.status());
         Ok(format!("{} | {} {} | {within:?} | {refused:?}", all.join(", "), raised.number, lowered.number))
+    }
+
+    /// A value that is made of the one before it, while that lasts; a number for which another one may have to go.
+    fn kept(&self) -> Result<String, Stop> {
+        let lasts = Duration::from_secs(10);
+        let longer = self.notes.update_for("e", lasts, |known| known.unwrap_or_default() + "e")?;
+        let Changed { number, done, evicted } = self.counters.change("one", &Change::add(1).evicting())?;
+        Ok(format!("{longer} {number} {done} {evicted}"))
+    }
+
+    fn measure(&self) {
+        self.level.set(5);
+        self.level.add(-2);
+        [4, 5, 90].into_iter().for_each(|milliseconds| self.waits.record(milliseconds));
     }
 }
 

@@ -4,6 +4,7 @@
 //! The request's field `x-do` says what happens to the heads, the path what happens to the bodies.
 
 mod bodies;
+mod facts;
 mod heads;
 mod others;
 mod streams;
@@ -11,9 +12,12 @@ mod streams;
 use std::cell::{Cell, RefCell};
 
 use meshgate_sdk::attempts::{Attempt, Retry, Verdict};
-use meshgate_sdk::metric::{Counter, Family, Histogram};
+use meshgate_sdk::config::{FilePath, FileText, SubChain};
+use meshgate_sdk::metric::{Counter, Family, Gauge, Histogram};
 use meshgate_sdk::prelude::*;
-use meshgate_sdk::{GrpcStream, SharedCounter, SharedCounters, SharedQueue, tick_every};
+use meshgate_sdk::{
+    GrpcStream, SharedCounter, SharedCounters, SharedQueue, leave_out, leave_out_but_for_grpc, tick_every,
+};
 
 use self::others::{Asked, Bell};
 
@@ -26,6 +30,23 @@ pub struct Config {
     /// It reads a stream of the cluster `talk` instead.
     #[serde(default)]
     follow: bool,
+    /// It has callbacks left out.
+    #[serde(default)]
+    quiet: bool,
+    /// What it tells of when it is asked: a list of filters.
+    chain: Option<SubChain>,
+    /// A file's path.
+    file: Option<FilePath>,
+    /// What is in a file.
+    text: Option<FileText>,
+}
+
+impl Config {
+    fn texts(&self) -> String {
+        let Self { chain, file, text, .. } = self;
+        let (chain, file) = (chain.as_ref().map(SubChain::as_str), file.as_ref().map(FilePath::as_str));
+        format!("{chain:?} {file:?} {:?}", text.as_ref().map(FileText::as_str))
+    }
 }
 
 /// The filter.
@@ -42,6 +63,9 @@ pub struct Suite {
     counters: SharedCounters,
     done: Family<Counter, 2>,
     sizes: Histogram,
+    level: Gauge,
+    waits: Histogram,
+    texts: String,
 }
 
 /// What it keeps for an exchange.
@@ -56,6 +80,11 @@ impl Filter for Suite {
     type State = State;
 
     fn configure(config: Config) -> Result<Self, ConfigError> {
+        let texts = config.texts();
+        if config.quiet {
+            leave_out(&["response_headers"])?;
+            leave_out_but_for_grpc(&["response_trailers"])?;
+        }
         if let Some(period) = config.tick {
             if period == meshgate_sdk::config::Duration::default() {
                 return Err(ConfigError::new("no time at all").at("tick"));
@@ -74,6 +103,9 @@ impl Filter for Suite {
             counters: SharedCounters::new("counters"),
             done: Counter::build("suite_exchanges_total").family(["method", "code"]),
             sizes: Histogram::build("suite_sizes").define()?,
+            level: Gauge::build("suite_level").define()?,
+            waits: Histogram::build("suite_waits_seconds").scale(0.001).buckets(&[0.005, 0.1]).define()?,
+            texts,
         })
     }
 
@@ -114,6 +146,9 @@ impl Filter for Suite {
         let code = exchange.response_code().unwrap_or(0).to_string();
         self.done.with([&exchange.request().method(), &code]).add(1);
         self.sizes.record(7);
+        if let Some(facts) = facts::of_the_past(exchange) {
+            meshgate_sdk::info!("{facts}");
+        }
     }
 
     async fn on_queue(&self, queue: SharedQueue) -> Outcome {
