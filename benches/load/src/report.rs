@@ -134,6 +134,11 @@ impl Report {
             let pairs = self.pairs(five, one, small);
             median(pairs.filter_map(|(five, one)| Some((five.cpu_us()? - one.cpu_us()?) / 4.0)))
         };
+        let kept = |subject| {
+            let ratio = self.ratio(subject, "direct", small, |round| Some(round.rate() * 100.0));
+            shown(ratio, 0, " %")
+        };
+        let at_rest = |subject| shown(median(self.of(subject, small).filter_map(pss)), 1, " MiB");
         let rows = [
             ("CPU, Meshgate without filters / nginx", "≤ 0.9", shown(cpu("meshgate-0", "nginx"), 2, "")),
             ("CPU, Meshgate with 5 filters / nginx", "≤ 1.0", shown(cpu("meshgate-5", "nginx"), 2, "")),
@@ -150,26 +155,33 @@ impl Report {
                 "≤ 0.15",
                 shown(cpu("meshgate-5", "envoy-5"), 2, ""),
             ),
+            (
+                "the same with telemetry, authz, fault, retry and routing",
+                "≤ 0.15",
+                shown(cpu("meshgate-standard", "envoy-5"), 2, ""),
+            ),
             ("one more filter, Meshgate", "≤ 1 µs", shown(per_filter("meshgate-1", "meshgate-5"), 2, " µs")),
             ("one more filter, Envoy", "–", shown(per_filter("envoy-1", "envoy-5"), 2, " µs")),
             (
-                "throughput kept of direct, Meshgate with 5 filters",
+                "throughput kept of direct, Meshgate with 5 filters / with those",
                 "≥ 60 %",
-                shown(
-                    self.ratio("meshgate-5", "direct", small, |round| Some(round.rate())).map(|r| r * 100.0),
-                    0,
-                    " %",
-                ),
+                format!("{} / {}", kept("meshgate-5"), kept("meshgate-standard")),
             ),
+            ("the same, two of those with mutual TLS between them", "≥ 35 %", kept("meshgate-pair")),
             (
                 "memory at rest (PSS), Meshgate with 5 filters / Envoy",
                 "≤ 0.3",
                 shown(self.ratio("meshgate-5", "envoy-5", small, pss), 2, ""),
             ),
             (
-                "memory at rest (PSS), Meshgate with 5 filters",
+                "the same with those",
+                "≤ 0.3",
+                shown(self.ratio("meshgate-standard", "envoy-5", small, pss), 2, ""),
+            ),
+            (
+                "memory at rest (PSS), Meshgate with 5 filters / with those",
                 "≤ 25 MiB",
-                shown(median(self.of("meshgate-5", small).filter_map(pss)), 1, " MiB"),
+                format!("{} / {}", at_rest("meshgate-5"), at_rest("meshgate-standard")),
             ),
             (
                 "share of the load's core in use, highest median",

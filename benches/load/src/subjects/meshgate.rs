@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,6 +18,16 @@ pub(crate) enum Chain {
     Same(usize),
     /// Five standard filters that do what most installations want: telemetry, authorization, faults (none), routing and retries.
     Standard,
+    /// The same in each of two proxies, as at a client and at a server, which speak mutual TLS to each other.
+    Pair,
+}
+
+/// A proxy on a request's way.
+struct Hop {
+    listen: SocketAddr,
+    backend: SocketAddr,
+    downstream: Link,
+    upstream: Link,
 }
 
 pub(super) fn find(places: &Places, chain: Chain) -> Result<PathBuf> {
@@ -35,15 +46,38 @@ pub(super) fn version(program: &Path) -> Result<String> {
 }
 
 pub(super) fn command(start: &Start<'_>, chain: Chain) -> Result<Command> {
-    let file = start.directory.join("meshgate.yaml");
-    fs::write(&file, configuration(start, chain)?)?;
-    let mut command = Command::new(start.program);
+    let (listen, backend, link) = (start.listen, start.backend, start.link);
+    let mut command = if matches!(chain, Chain::Pair) {
+        let between = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let server = Hop { listen: between, backend, downstream: Link::Mtls, upstream: Link::Http1 };
+        let client = Hop { listen, backend: between, downstream: Link::Http1, upstream: Link::Mtls };
+        let mut command = Command::new("sh");
+        command.args(["-c", "\"$0\" run -c \"$1\" & exec \"$0\" run -c \"$2\""]).arg(start.program);
+        command.arg(write(start, "server.yaml", &server, chain)?).arg(write(
+            start,
+            "client.yaml",
+            &client,
+            chain,
+        )?);
+        command
+    } else {
+        let hop = Hop { listen, backend, downstream: link, upstream: link };
+        let mut command = Command::new(start.program);
+        command.args(["run", "-c"]).arg(write(start, "meshgate.yaml", &hop, chain)?);
+        command
+    };
     // One cache for all starts: what is measured at rest is a start with compiled modules, as after a restart.
-    command.args(["run", "-c"]).arg(&file).env("XDG_CACHE_HOME", start.places.scratch.join("cache"));
+    command.env("XDG_CACHE_HOME", start.places.scratch.join("cache"));
     Ok(command)
 }
 
-fn configuration(start: &Start<'_>, chain: Chain) -> Result<String> {
+fn write(start: &Start<'_>, name: &str, hop: &Hop, chain: Chain) -> Result<PathBuf> {
+    let file = start.directory.join(name);
+    fs::write(&file, configuration(start, hop, chain)?)?;
+    Ok(file)
+}
+
+fn configuration(start: &Start<'_>, hop: &Hop, chain: Chain) -> Result<String> {
     let mut text = format!(
         "workers: 1
 access_log: {{to: none}}
@@ -55,12 +89,12 @@ listeners:
   - name: backend
     endpoints: [\"{}\"]
 {}",
-        start.listen,
+        hop.listen,
         // Without a default, a response shows that the last filter of the chain ran.
-        if matches!(chain, Chain::Standard) { "" } else { "    cluster: backend\n" },
-        downstream_tls(start),
-        start.backend,
-        upstream_tls(start)
+        if matches!(chain, Chain::Standard | Chain::Pair) { "" } else { "    cluster: backend\n" },
+        downstream_tls(start, hop.downstream),
+        hop.backend,
+        upstream_tls(start, hop.upstream)
     );
     match chain {
         Chain::Same(0) => text.push_str("chains:\n  web: []\n"),
@@ -74,7 +108,7 @@ listeners:
                 writeln!(text, "    - filter-{place}: {}", headers_configuration(place))?;
             }
         }
-        Chain::Standard => text.push_str(
+        Chain::Standard | Chain::Pair => text.push_str(
             "chains:
   web:
     - telemetry: {}
@@ -90,9 +124,9 @@ listeners:
     Ok(text)
 }
 
-fn downstream_tls(start: &Start<'_>) -> String {
+fn downstream_tls(start: &Start<'_>, link: Link) -> String {
     let file = |name| start.certificates.file(name);
-    let clients = match start.link {
+    let clients = match link {
         Link::Http1 | Link::Http2 => return String::new(),
         Link::Tls => String::new(),
         Link::Mtls => format!(", client_certificates: {{ca: {}, match_authority: false}}", file("ca.pem")),
@@ -104,8 +138,8 @@ fn downstream_tls(start: &Start<'_>) -> String {
     )
 }
 
-fn upstream_tls(start: &Start<'_>) -> String {
-    if start.link != Link::Mtls {
+fn upstream_tls(start: &Start<'_>, link: Link) -> String {
+    if link != Link::Mtls {
         return String::new();
     }
     let file = |name| start.certificates.file(name);

@@ -88,6 +88,11 @@ pub(crate) fn all() -> Vec<Subject> {
             "Meshgate, telemetry + authz + fault + retry + routing",
             Server::Meshgate(Chain::Standard),
         ),
+        subject(
+            "meshgate-pair",
+            "two of these in a row, mutual TLS between them",
+            Server::Meshgate(Chain::Pair),
+        ),
     ]
 }
 
@@ -125,9 +130,14 @@ impl Server {
         }
     }
 
-    /// Whether it can be measured over this link: the backend itself speaks no HTTP/2.
+    /// Whether it is measured over this link: the backend itself speaks no HTTP/2, and two proxies in a row have a link of their
+    /// own between them.
     pub(crate) fn speaks(self, link: Link) -> bool {
-        !matches!((self, link), (Self::Direct, Link::Http2))
+        match self {
+            Self::Direct => link != Link::Http2,
+            Self::Meshgate(Chain::Pair) => link == Link::Http1,
+            _ => true,
+        }
     }
 
     /// Response fields by which every response shows that the filters ran.
@@ -136,7 +146,7 @@ impl Server {
             Self::Direct | Self::Nginx | Self::HaProxy => Vec::new(),
             Self::Envoy(filters) => (1..=filters).map(field).collect(),
             Self::Meshgate(Chain::Same(filters)) => (1..=filters).map(field).collect(),
-            Self::Meshgate(Chain::Standard) => Vec::new(),
+            Self::Meshgate(Chain::Standard | Chain::Pair) => Vec::new(),
         }
     }
 }
