@@ -212,7 +212,7 @@ pub(crate) struct ListenerEntry {
     /// may choose the cluster by them. Not for protocols in which the server speaks first. Default: false.
     #[serde(default)]
     pub(crate) wait_for_data: bool,
-    /// Most connections at a time on each worker; more are closed as they come. Default: 20000.
+    /// Most connections at a time, over all workers; more are closed as they come. Default: 20000.
     #[serde(default)]
     #[schemars(with = "usize", range(min = 1, max = 1_000_000))]
     pub(crate) max_connections: Option<usize>,

@@ -156,7 +156,7 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// Of TCP: an endpoint is connected to only when something of what the client sent has passed the filters.
     pub wait_for_data: bool,
-    /// Most connections at a time on each worker.
+    /// Most connections at a time.
     pub max_connections: usize,
     /// Most connections at a time of one client address; none: no limit.
     pub max_connections_per_address: Option<usize>,

@@ -1,18 +1,20 @@
-//! How many connections each client address has on a listener, over all workers. It is looked at when a connection opens and
-//! when it closes, and never by a request.
+//! How many connections a listener has, and each client address of them, over all workers. It is looked at when a connection opens
+//! and when it closes, and never by a request.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Parts with a lock of their own, so that workers seldom meet.
 const PARTS: usize = 16;
 
-/// The connections of a listener by client address.
+/// The connections of a listener, all and by client address.
 #[derive(Debug, Default)]
 pub struct ByAddress {
+    all: AtomicUsize,
     parts: [Mutex<HashMap<IpAddr, usize>>; PARTS],
     hasher: RandomState,
 }
@@ -24,7 +26,24 @@ pub(super) struct Place {
     address: IpAddr,
 }
 
+/// A connection among all of its listener. Dropping it makes room for another one.
+#[derive(Debug)]
+pub(super) struct Admitted(Arc<ByAddress>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.all.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl ByAddress {
+    /// Room for a connection; none if the listener has `most` of them.
+    pub(super) fn admit(self: &Arc<Self>, most: usize) -> Option<Admitted> {
+        let more = |all: usize| (all < most).then_some(all + 1);
+        self.all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Admitted(Arc::clone(self)))
+    }
+
     /// A place for a connection; none if the address has `most` of them.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Place> {
         let address = counted(address);
@@ -99,11 +118,16 @@ mod tests {
         let counted = |_| {
             let all = Arc::clone(&all);
             std::thread::spawn(move || {
-                (0..1000).filter_map(|_| all.enter(ip("192.0.2.1"), 100)).collect::<Vec<_>>()
+                let both = |_| (all.enter(ip("192.0.2.1"), 100), all.admit(150));
+                (0..1000).map(both).unzip::<_, _, Vec<_>, Vec<_>>()
             })
         };
         let threads: Vec<_> = (0..4).map(counted).collect();
-        let places: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
-        assert_eq!(places.len(), 100);
+        let (places, rooms): (Vec<_>, Vec<_>) =
+            threads.into_iter().map(|thread| thread.join().unwrap()).unzip();
+        assert_eq!(places.iter().flatten().flatten().count(), 100);
+        assert_eq!(rooms.iter().flatten().flatten().count(), 150);
+        drop(rooms);
+        assert!(all.admit(1).is_some(), "and all of them make room");
     }
 }

@@ -32,7 +32,7 @@ use crate::tls::Transport;
 
 /// HTTP/2: bytes that a client may send on one stream, and on all of them, before we take them.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// HTTP/2: bytes of one response that wait for the client.
 const MAX_SEND_BUFFER: usize = 256 * 1024;
 /// HTTP/2: the same of connections that open when memory is short. A connection's window cannot be smaller.

@@ -225,10 +225,10 @@ impl<S: Serve> Opener<S> {
             self.stats.count_rejected();
             return;
         }
-        if self.slots.len() >= limits.max_connections {
+        let Some(admitted) = self.addresses.admit(limits.max_connections) else {
             self.stats.count_rejected();
             return;
-        }
+        };
         overload::took(overload::EXCHANGE);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let (slot, open) = self.slots.open(id, &limits);
@@ -245,7 +245,7 @@ impl<S: Serve> Opener<S> {
             addresses: self.addresses.clone(),
         };
         let task = tokio::task::spawn_local(async move {
-            let _guards = (open, counted);
+            let _guards = (admitted, open, counted);
             arrived.run(socket).await;
         });
         slot.set_task(task.abort_handle());

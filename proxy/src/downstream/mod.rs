@@ -119,7 +119,7 @@ pub struct ConnectionLimits {
     pub max_headers: usize,
     /// Most bytes of a request's head.
     pub max_header_bytes: usize,
-    /// Most connections at a time on this listener and worker; more are closed as they come.
+    /// Most connections at a time on this listener, over all workers; more are closed as they come.
     pub max_connections: usize,
     /// Most connections at a time of one client address on this listener, over all workers; none: as many as it likes.
     pub max_connections_per_address: Option<usize>,

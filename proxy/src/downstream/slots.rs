@@ -145,10 +145,6 @@ impl Slots {
         })
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.open.borrow().len()
-    }
-
     /// A place for a new connection, and the guard that gives it up.
     pub(super) fn open(self: &Rc<Self>, id: u64, limits: &ConnectionLimits) -> (Rc<Slot>, OpenSlot) {
         let period = self.period_for(limits);

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use http::{Method, Response};
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use meshgate_tests::{
-    Ask, Backend, Client, END, END_HEADERS, Meshgate, PREFACE, RawBackend, Socket, Wire, empty, fields,
+    Ask, Backend, Client, END, END_HEADERS, Meshgate, PREFACE, RawBackend, Seen, Socket, Wire, empty, fields,
     frame, framed, full, kind, streamed, until, within,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -154,6 +156,51 @@ async fn streams_of_one_connection_are_limited() {
     };
     assert_eq!(refused, (5, vec![0, 0, 0, 7]), "REFUSED_STREAM for the third");
     one.wait_for_requests(2).await;
+}
+
+#[tokio::test]
+async fn a_listener_has_so_many_connections_over_all_workers() {
+    let one = Backend::echo("one").await;
+    let gate = Meshgate::chain("").workers(2).listener("max_connections: 5").cluster("one", &[&one]);
+    let gate = gate.start().await;
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        let mut client = gate.client().await;
+        assert_eq!(client.get("/").await.status, 200);
+        open.push(client);
+    }
+    for _ in 0..5 {
+        assert_eq!(Socket::connect(gate.address()).await.end().await.bytes, b"", "one too many");
+    }
+    assert_eq!(gate.metrics().await.sum("meshgate_downstream_connections_rejected_total", &[]), 5.0);
+    open.pop();
+    until("there is room", || async {
+        let mut client = Client::try_http1(gate.address()).await.ok()?;
+        client.try_call(Ask::get("/again")).await.is_ok().then_some(())
+    })
+    .await;
+}
+
+/// Uploads that nobody takes leave room for another one on the same connection.
+#[tokio::test]
+async fn stalled_uploads_do_not_hold_up_others() {
+    let answer = |seen: Seen, request: Request<Incoming>| async move {
+        if seen.path == "/stalled" {
+            return std::future::pending().await;
+        }
+        let length = request.into_body().collect().await.map_err(std::io::Error::other)?.to_bytes().len();
+        Ok(Response::new(full(length.to_string())))
+    };
+    let one = Backend::answering("one", answer).await;
+    let gate = Meshgate::chain("").cluster("one", &[&one]).start().await;
+    let mut client = Client::http2(gate.address()).await;
+    let mut stalled = Vec::new();
+    for _ in 0..10 {
+        stalled.push(client.begin(Ask::post("/stalled", vec![b'x'; 1 << 20])).await.unwrap());
+    }
+    one.wait_for_requests(10).await;
+    let reply = client.call(Ask::post("/taken", vec![b'x'; 1 << 20])).await;
+    assert_eq!(reply.text(), (1 << 20).to_string());
 }
 
 #[tokio::test]
