@@ -10,7 +10,7 @@ use crate::expression::{Expression, NoExpressions};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(
     untagged,
-    expecting = "expected a text, or one of exact, prefix, suffix, contains, regex and present"
+    expecting = "expected a text, or one of exact, prefix, suffix, contains, regex, present and not"
 )]
 pub enum TextConfig {
     /// This very text.
@@ -35,6 +35,8 @@ pub enum TextRule {
     Regex(String),
     /// Whether there is one at all.
     Present(bool),
+    /// It is not what this says, or there is none.
+    Not(Box<TextConfig>),
 }
 
 /// A rule, prepared.
@@ -52,6 +54,8 @@ pub enum Text<E = NoExpressions> {
     Regex(E),
     /// Whether there is one at all.
     Present(bool),
+    /// It is something else, or there is none.
+    Not(Box<Self>),
 }
 
 impl<E: Expression> Text<E> {
@@ -76,22 +80,22 @@ impl<E: Expression> Text<E> {
             TextRule::Contains(text) => Self::Contains(part(text, "contains")?),
             TextRule::Regex(text) => Self::Regex(E::new(text).map_err(|error| error.at("regex"))?),
             TextRule::Present(present) => Self::Present(*present),
+            TextRule::Not(other) => Self::Not(Box::new(Self::new(other).map_err(|error| error.at("not"))?)),
         })
     }
 
     /// Whether a text, or that there is none, is what is meant.
     pub fn matches(&self, given: Option<&[u8]>) -> bool {
-        if let Self::Present(present) = self {
-            return given.is_some() == *present;
+        match (self, given) {
+            (Self::Present(present), given) => given.is_some() == *present,
+            (Self::Not(other), given) => !other.matches(given),
+            (_, None) => false,
+            (Self::Exact(text), Some(given)) => given == &**text,
+            (Self::Prefix(text), Some(given)) => given.starts_with(text),
+            (Self::Suffix(text), Some(given)) => given.ends_with(text),
+            (Self::Contains(text), Some(given)) => given.windows(text.len()).any(|part| part == &**text),
+            (Self::Regex(expression), Some(given)) => expression.matches(given),
         }
-        given.is_some_and(|given| match self {
-            Self::Exact(text) => given == &**text,
-            Self::Prefix(text) => given.starts_with(text),
-            Self::Suffix(text) => given.ends_with(text),
-            Self::Contains(text) => given.windows(text.len()).any(|part| part == &**text),
-            Self::Regex(expression) => expression.matches(given),
-            Self::Present(present) => *present,
-        })
     }
 }
 
@@ -136,11 +140,14 @@ pub(crate) mod tests {
             (r#"{"regex": "a|bb"}"#, vec!["a", "bb"], vec!["ab", "xa", ""]),
             (r#"{"present": true}"#, vec!["", "a"], vec![]),
             (r#"{"present": false}"#, vec![], vec!["", "a"]),
+            (r#"{"not": "a"}"#, vec!["", "b", "aa"], vec!["a"]),
+            (r#"{"not": {"prefix": "a"}}"#, vec!["", "b", "ba"], vec!["a", "ab"]),
         ] {
             let rule = text(rule).unwrap();
             assert!(fitting.iter().all(|text| rule.matches(Some(text.as_bytes()))), "{rule:?}");
             assert!(!others.iter().any(|text| rule.matches(Some(text.as_bytes()))), "{rule:?}");
-            assert_eq!(rule.matches(None), matches!(rule, Text::Present(false)), "{rule:?}");
+            let fits_none = matches!(rule, Text::Present(false) | Text::Not(_));
+            assert_eq!(rule.matches(None), fits_none, "{rule:?}");
         }
     }
 
@@ -151,6 +158,7 @@ pub(crate) mod tests {
             (r#"{"suffix": ""}"#, "suffix: "),
             (r#"{"contains": ""}"#, "contains: "),
             (r#"{"regex": "("}"#, "regex: "),
+            (r#"{"not": {"prefix": ""}}"#, "not/prefix: "),
         ] {
             assert!(text(rule).unwrap_err().starts_with(place), "{rule}");
         }

@@ -139,6 +139,28 @@ async fn list_of_matches_is_an_or() {
     assert_eq!(answerer(&gate, Ask::get("/c")).await, "404");
 }
 
+/// Who sends the requests is known by what the configuration says of the proxy beside it.
+#[tokio::test]
+async fn row_1_requests_are_routed_by_the_labels_of_their_source() {
+    for (app, expected) in [("shop", "one"), ("blog", "two"), ("", "two")] {
+        let (one, two) = (Backend::echo("one").await, Backend::echo("two").await);
+        let gate = Meshgate::chain(
+            "
+            - routing:
+                routes:
+                  - {name: shop, match: {properties: {node/metadata/app: shop}}, to: one}
+                  - {name: others, match: {properties: {node/metadata/app: {not: shop}}}, to: two}
+            ",
+        )
+        .top(&format!("node: {{metadata: {{app: {app:?}}}}}"))
+        .cluster("one", &[&one])
+        .cluster("two", &[&two])
+        .start()
+        .await;
+        assert_eq!(gate.get("/").await.header("x-backend"), expected, "{app}");
+    }
+}
+
 #[tokio::test]
 async fn row_2_weights_are_kept() {
     const DRAWS: usize = 10_000;
