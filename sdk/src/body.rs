@@ -385,11 +385,24 @@ impl Body {
     }
 
     fn splice(&self, start: usize, length: usize, bytes: &[u8]) -> Result<(), Refused> {
-        host::set_buffer(self.carrier.buffer(self.direction), start, length, bytes)
-            .map_err(|status| Refused::new("cannot change the body", status))?;
-        self.arrived().size.set(self.arrived().size.get().saturating_sub(length) + bytes.len());
+        let (buffer, size) = (self.carrier.buffer(self.direction), self.arrived().size.get());
+        let changed = match host::set_buffer(buffer, start, length, bytes) {
+            // Envoy changes the beginning, the end or all of it, and nothing in between.
+            Err(Status::BAD_ARGUMENT) => rewrite(buffer, size, start, length, bytes),
+            changed => changed,
+        };
+        changed.map_err(|status| Refused::new("cannot change the body", status))?;
+        self.arrived().size.set(size.saturating_sub(length) + bytes.len());
         Ok(())
     }
+}
+
+/// Puts `bytes` in the place of a part of what the host has, by writing all of it.
+fn rewrite(buffer: BufferType, size: usize, start: usize, length: usize, bytes: &[u8]) -> Result<(), Status> {
+    let whole = host::buffer(buffer, 0, size)?;
+    let (before, after) = (whole.get(..start), whole.get(start.saturating_add(length)..));
+    let (Some(before), Some(after)) = (before, after) else { return Err(Status::BAD_ARGUMENT) };
+    host::set_buffer(buffer, 0, size, &[before, bytes, after].concat())
 }
 
 impl fmt::Debug for Body {

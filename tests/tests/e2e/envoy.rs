@@ -8,6 +8,9 @@ mod compare;
 mod filters;
 mod known;
 mod probe;
+mod sdk_tcp;
+mod suite;
+mod talk;
 mod tcp;
 mod world;
 
@@ -28,7 +31,11 @@ use self::world::{
 
 #[tokio::test]
 async fn nothing_is_changed() {
-    compare(vec![Scenario::new("nothing", vec![("noop", json!({}))])]).await;
+    compare(vec![
+        Scenario::new("nothing", vec![("noop", json!({}))]),
+        Scenario::new("nothing without the SDK", vec![("noop-proxy-wasm", json!({}))]),
+    ])
+    .await;
 }
 
 #[tokio::test]

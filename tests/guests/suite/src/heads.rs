@@ -1,17 +1,16 @@
 //! What happens to heads.
 
-use std::future::Future;
 use std::time::Duration;
 
 use meshgate_sdk::attempts::Attempts;
 use meshgate_sdk::prelude::*;
 use meshgate_sdk::route::Decision;
 use meshgate_sdk::{
-    Call, Change, Changed, Flag, GrpcError, SharedCounter, SharedQueue, Status, join, join_all, property,
-    sleep, timeout,
+    Call, Change, Changed, Flag, GrpcError, Refused, SharedCounter, SharedQueue, Status, join, join_all,
+    property, sleep, timeout,
 };
 
-use crate::{Suite, facts, streams};
+use crate::{Suite, Wish, facts, streams};
 
 /// Says when it is dropped before it is told that all went well.
 struct Guard(bool);
@@ -24,22 +23,16 @@ impl Drop for Guard {
     }
 }
 
-fn fast(path: &str) -> impl Future<Output = Result<String, CallError>> {
-    text(Cluster::from("fast").get(path))
-}
-
-fn slow() -> impl Future<Output = Result<String, CallError>> {
-    text(Cluster::from("slow").get("/"))
-}
-
-async fn text(call: Call) -> Result<String, CallError> {
-    Ok(call.timeout(Duration::from_millis(70)).send().await?.success()?.text().into_owned())
+async fn text(call: Call, patience: Duration) -> Result<String, CallError> {
+    Ok(call.timeout(patience).send().await?.success()?.text().into_owned())
 }
 
 impl Suite {
-    pub(crate) async fn request_head(&self, exchange: &Exchange<Self>) -> Outcome {
+    pub(crate) async fn request_head(&self, exchange: &Exchange<Self>, wish: &Wish) -> Outcome {
         let headers = exchange.request().headers();
-        let said = match exchange.request().header("x-do").unwrap_or_default().as_str() {
+        let from = |cluster: &str, path: &str| text(Cluster::from(cluster).get(path), wish.patience);
+        let slow = || from("slow", "/");
+        let said = match wish.what.as_str() {
             "answer" => {
                 let reply =
                     Reply::new(403).header("x-by", "suite").body("not for you").details("suite says no");
@@ -48,25 +41,30 @@ impl Suite {
             "redirect" => return Reply::redirect("/elsewhere").into(),
             "fail" => return Err(Stop::failed("asked to")),
             "heads" => heads(exchange)?,
+            "read" => {
+                let read = read(exchange)?;
+                let path = property::text("request/path");
+                format!("{read} | {path:?} {:?} {:?}", early(exchange), exchange.peer_identity())
+            }
             "calls" => calls(exchange).await?,
             "sequence" => {
                 let mut guard = Guard(false);
-                let said = format!("{}, {}", fast("/1").await?, slow().await?);
+                let said = format!("{}, {}", from("fast", "/1").await?, slow().await?);
                 guard.0 = true;
                 said
             }
             "join" => {
                 let several = join_all([slow(), slow()]);
-                let (first, others) = join(fast("/2"), several).await;
+                let (first, others) = join(from("fast", "/2"), several).await;
                 format!("{}, {}", first?, others.into_iter().collect::<Result<Vec<_>, _>>()?.join(", "))
             }
-            "timeout" => text(Cluster::from("never").get("/")).await?,
-            "reset" => text(Cluster::from("broken").get("/")).await?,
-            "refused" => text(Cluster::from("nobody").get("/")).await?,
-            "unknown" => text(Cluster::from("unknown").get("/")).await?,
-            "status" => text(Cluster::from("error").get("/")).await?,
-            "bounded" => timeout(Duration::from_millis(50), text(Cluster::from("never").get("/"))).await??,
-            "grpc" => grpc().await?,
+            "timeout" => from("never", "/").await?,
+            "reset" => from("broken", "/").await?,
+            "refused" => from("nobody", "/").await?,
+            "unknown" => from("unknown", "/").await?,
+            "status" => from("error", "/").await?,
+            "bounded" => timeout(Duration::from_millis(50), from("never", "/")).await??,
+            "grpc" => grpc(wish.patience).await?,
             "grpc-ask" => {
                 let call = Cluster::from("policy").grpc("example.Policy", "Check").metadata("x-a", "1");
                 call.send_bytes("question").await?.escape_ascii().to_string()
@@ -79,7 +77,7 @@ impl Suite {
             // Woken in another exchange's callback, which is over before the call is answered.
             "await-bell" => {
                 self.bell.rung().await;
-                fast("/rung").await? + ", " + &slow().await?
+                from("fast", "/rung").await? + ", " + &slow().await?
             }
             "ring" => {
                 self.bell.ring();
@@ -145,6 +143,7 @@ impl Suite {
             }
             "texts" => self.texts.clone(),
             what if what.starts_with("stream") => streams::talk(what).await?,
+            what if what.starts_with("give-up") => give_up(wish).await?,
             "fetched" => self.fetched.get().to_string(),
             _ => return Ok(()),
         };
@@ -152,10 +151,13 @@ impl Suite {
         Ok(())
     }
 
-    pub(crate) async fn response_head(&self, exchange: &Exchange<Self>) -> Outcome {
+    pub(crate) async fn response_head(&self, exchange: &Exchange<Self>, wish: &Wish) -> Outcome {
         let response = exchange.response();
-        match exchange.request().header("x-do").unwrap_or_default().as_str() {
-            "response" => response.headers().set("x-said", slow().await?)?,
+        match wish.what.as_str() {
+            "response" => {
+                let said = text(Cluster::from("slow").get("/"), wish.patience).await?;
+                response.headers().set("x-said", said)?;
+            }
             "break-late" => return Err(Stop::Reset),
             "encode" => {
                 let refused = exchange.encode_response("br", 4).err().map(|refused| refused.status());
@@ -225,11 +227,18 @@ fn log(exchange: &Exchange<Suite>) -> Result<String, Stop> {
     Ok(format!("{:?}", refused.map(|refused| refused.status())))
 }
 
-/// Everything that can be read of a request's head, and what the host says to what cannot be.
-fn heads(exchange: &Exchange<Suite>) -> Result<String, Stop> {
+fn refused(result: Result<(), Refused>) -> Option<Status> {
+    result.err().map(|refused| refused.status())
+}
+
+/// What the host says to a response that is written before there is one.
+fn early(exchange: &Exchange<Suite>) -> Option<Status> {
+    refused(exchange.response().headers().set("x-early", "1"))
+}
+
+/// Changes a request's head, and reads it.
+fn read(exchange: &Exchange<Suite>) -> Result<String, Stop> {
     let (request, headers) = (exchange.request(), exchange.request().headers());
-    let all: Vec<_> = headers.pairs().iter().map(|(name, _)| name.to_owned()).collect();
-    let refused = |result: Result<(), meshgate_sdk::Refused>| result.err().map(|refused| refused.status());
     headers.add("x-two", "1")?;
     headers.add("X-Two", "2")?;
     headers.set("x-one", "old")?;
@@ -241,8 +250,18 @@ fn heads(exchange: &Exchange<Suite>) -> Result<String, Stop> {
         format!("{} {} {} {}", request.method(), request.scheme(), request.authority(), request.path()),
         format!("{:?} {:?} {:?}", request.parameter("x"), request.cookie("b"), request.bearer_token()),
         format!("{} {} {:?}", request.has_body(), twice.len(), headers.get("x-one")),
+    ];
+    Ok(facts.join(" | "))
+}
+
+/// Everything that can be read of a request's head, and what the host says to what cannot be.
+fn heads(exchange: &Exchange<Suite>) -> Result<String, Stop> {
+    let headers = exchange.request().headers();
+    let all: Vec<_> = headers.pairs().iter().map(|(name, _)| name.to_owned()).collect();
+    let facts = [
+        read(exchange)?,
         format!("{:?} {:?}", refused(headers.set("bad name", "x")), refused(headers.set("x-bad", "a\nb"))),
-        format!("{:?}", refused(exchange.response().headers().set("x-early", "1"))),
+        format!("{:?}", early(exchange)),
         format!("{:?} {:?}", exchange.response().status(), exchange.source_address()),
         format!("{:?} {}", exchange.peer_identity(), exchange.is_mtls()),
         format!("{:?} {:?}", property::text("request/path"), property::text("no/such")),
@@ -272,23 +291,46 @@ async fn spans(exchange: &Exchange<Suite>) -> Result<String, Stop> {
 }
 
 /// A call that goes well, and one whose status is expected.
-async fn grpc() -> Result<String, Stop> {
-    let call =
-        |method| Cluster::from("policy").grpc("example.Policy", method).timeout(Duration::from_millis(50));
+async fn grpc(patience: Duration) -> Result<String, Stop> {
+    let call = |method| Cluster::from("policy").grpc("example.Policy", method).timeout(patience);
     let answer = call("Check").metadata("x-a", "1").send_bytes("question").await?;
     let refused = match call("Refuse").send_bytes("").await {
         Err(error) if error.status() == GrpcError::PERMISSION_DENIED => error.message().to_owned(),
         other => String::from_utf8_lossy(&other?).into_owned(),
     };
-    let late = call("Sleep").send_bytes("").await.err().map(|error| error.status());
+    let sleep = call("Sleep").timeout(Duration::from_millis(50));
+    let late = sleep.send_bytes("").await.err().map(|error| error.status());
     Ok(format!("{} {refused} {late:?}", String::from_utf8_lossy(&answer)))
+}
+
+/// Gives up what takes too long, and goes on: what ends it is not the exchange's end.
+async fn give_up(wish: &Wish) -> Result<String, Stop> {
+    let bound = Duration::from_millis(50);
+    let given_up = match wish.what.as_str() {
+        "give-up-call" => {
+            let call = Cluster::from("never").get("/").timeout(wish.patience);
+            timeout(bound, call.send()).await.is_err()
+        }
+        "give-up-grpc" => {
+            let call = Cluster::from("policy").grpc("example.Policy", "Sleep").timeout(wish.patience);
+            timeout(bound, call.send_bytes("")).await.is_err()
+        }
+        _ => {
+            let mut stream = streams::opened("Silent").await?;
+            timeout(bound, stream.message_bytes()).await.is_err()
+        }
+    };
+    let rest = Cluster::from("slow").get("/held").timeout(Duration::from_secs(30));
+    rest.send().await?.success()?;
+    Ok(given_up.to_string())
 }
 
 /// Everything that can be known of a call's response.
 async fn calls(exchange: &Exchange<Suite>) -> Result<String, Stop> {
     let call = Cluster::from("echo").request("PUT", "/call?x=1").authority("inside").header("x-a", "1");
     let response = call.bearer_token("t").json(&[1, 2])?.send().await?;
-    let fields: Vec<_> = response.headers().iter().map(|(name, _)| name.to_owned()).collect();
+    let fields: Vec<_> =
+        response.headers().iter().map(|(name, _)| name).filter(|name| streams::is_own(name)).collect();
     let numbers: Vec<u32> = response.json()?;
     exchange.request().headers().set("x-call", response.header("x-seen").unwrap_or_default())?;
     let trailer = response.trailers().get("x-end");

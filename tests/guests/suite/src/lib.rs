@@ -1,7 +1,8 @@
 //! A filter on the SDK that does what an exchange asks for: the SDK's own tests run it natively and compiled, and both must
 //! agree.
 //!
-//! The request's field `x-do` says what happens to the heads, the path what happens to the bodies.
+//! The request's field `x-do` says what happens to the heads, the path what happens to the bodies, and `x-patience` how many
+//! milliseconds its calls may take: 70, if it says nothing.
 
 mod bodies;
 mod facts;
@@ -9,14 +10,15 @@ mod heads;
 mod others;
 mod streams;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 
 use meshgate_sdk::attempts::{Attempt, Retry, Verdict};
 use meshgate_sdk::config::{FilePath, FileText, SubChain};
 use meshgate_sdk::metric::{Counter, Family, Gauge, Histogram};
 use meshgate_sdk::prelude::*;
 use meshgate_sdk::{
-    GrpcStream, SharedCounter, SharedCounters, SharedQueue, leave_out, leave_out_but_for_grpc, tick_every,
+    GrpcStream, Request, SharedCounter, SharedCounters, SharedQueue, leave_out, leave_out_but_for_grpc,
+    tick_every,
 };
 
 use self::others::{Asked, Bell};
@@ -73,6 +75,32 @@ pub struct Suite {
 pub struct State {
     callbacks: Cell<u32>,
     span: RefCell<Option<meshgate_sdk::trace::Span>>,
+    wish: OnceCell<Wish>,
+}
+
+impl State {
+    fn wish(&self) -> &Wish {
+        self.wish.get_or_init(Wish::default)
+    }
+}
+
+/// What a request's head asks for. It is kept, since hosts other than Meshgate let go of the head when it has gone on.
+#[derive(Debug, Default)]
+struct Wish {
+    what: String,
+    path: String,
+    patience: Duration,
+}
+
+impl Wish {
+    fn of(request: &Request) -> Self {
+        let patience = request.header("x-patience").and_then(|digits| digits.parse().ok()).unwrap_or(70);
+        Self {
+            what: request.header("x-do").unwrap_or_default(),
+            path: request.path(),
+            patience: Duration::from_millis(patience),
+        }
+    }
 }
 
 #[filter]
@@ -111,11 +139,16 @@ impl Filter for Suite {
 
     async fn on_request(&self, exchange: &Exchange<Self>) -> Outcome {
         exchange.state.callbacks.set(exchange.state.callbacks.get() + 1);
-        self.request_head(exchange).await
+        let (request, state) = (exchange.request(), &exchange.state);
+        let wish = state.wish.get_or_init(|| Wish::of(&request));
+        if request.has_body() && bodies::changes_request(&wish.path) {
+            request.headers().remove("content-length")?;
+        }
+        self.request_head(exchange, wish).await
     }
 
     async fn on_request_body(&self, exchange: &Exchange<Self>, body: &mut Body) -> Outcome {
-        bodies::request(&exchange.request().path(), body).await
+        bodies::request(&exchange.state.wish().path, body).await
     }
 
     fn on_request_trailers(&self, exchange: &Exchange<Self>) -> Outcome {
@@ -125,11 +158,15 @@ impl Filter for Suite {
 
     async fn on_response(&self, exchange: &Exchange<Self>) -> Outcome {
         exchange.state.callbacks.set(exchange.state.callbacks.get() + 1);
-        self.response_head(exchange).await
+        let (response, wish) = (exchange.response(), exchange.state.wish());
+        if response.has_body() && bodies::changes_response(&wish.path) {
+            response.headers().remove("content-length")?;
+        }
+        self.response_head(exchange, wish).await
     }
 
     async fn on_response_body(&self, exchange: &Exchange<Self>, body: &mut Body) -> Outcome {
-        bodies::response(&exchange.request().path(), body).await
+        bodies::response(&exchange.state.wish().path, body).await
     }
 
     fn on_response_trailers(&self, exchange: &Exchange<Self>) -> Outcome {

@@ -19,6 +19,11 @@ pub(crate) fn outcome(result: Result<Option<Vec<u8>>, GrpcError>) -> String {
     }
 }
 
+/// Whether a field is the called server's own, and not one that libraries and proxies add.
+pub(crate) fn is_own(name: &str) -> bool {
+    !["date", "server"].contains(&name) && !name.starts_with("x-envoy-")
+}
+
 fn status<T>(result: Result<T, GrpcError>) -> u32 {
     result.err().map_or(0, |error| error.status())
 }
@@ -49,7 +54,7 @@ pub(crate) async fn talk(what: &str) -> Result<String, Stop> {
             let metadata = stream.metadata().await;
             let before = stream.trailers().iter().count();
             let all = rest(&mut stream).await;
-            let names: Vec<_> = metadata.iter().map(|(name, _)| name).collect();
+            let names: Vec<_> = metadata.iter().map(|(name, _)| name).filter(|name| is_own(name)).collect();
             let initial = metadata.get("x-initial");
             let trailing = stream.trailers().get("x-trailing");
             let again = outcome(stream.message_bytes().await);
@@ -90,10 +95,12 @@ pub(crate) async fn talk(what: &str) -> Result<String, Stop> {
         method => {
             let mut stream = opened(method.trim_start_matches("stream-")).await?;
             let metadata = stream.metadata().await;
-            let fields = metadata.iter().count();
+            let fields = metadata.iter().filter(|(name, _)| is_own(name)).count();
             let all = rest(&mut stream).await;
-            let mut trailers: Vec<_> = stream.trailers().iter().map(|(name, _)| name.to_owned()).collect();
-            trailers.sort();
+            let trailers = stream.trailers();
+            let mut trailers: Vec<_> =
+                trailers.iter().map(|(name, _)| name).filter(|name| is_own(name)).collect();
+            trailers.sort_unstable();
             format!("{fields} [{all}] {} {}", trailers.join(","), status(stream.send_bytes("late")))
         }
     })

@@ -37,15 +37,28 @@ pub(super) struct Scenario {
     log: Option<&'static str>,
     /// A counter or gauge that the filters define.
     metric: Option<&'static str>,
+    /// What begins the one line that each exchange makes the filters log.
+    line: Option<&'static str>,
     /// What is sent, over both versions of HTTP.
     requests: &'static [Request],
+    /// More clusters, and which backend each has.
+    clusters: &'static [(&'static str, &'static str)],
     /// Modules that are not among the guests.
     modules: BTreeMap<&'static str, Vec<u8>>,
 }
 
 impl Scenario {
     pub(super) fn new(name: &'static str, filters: Vec<(&'static str, Value)>) -> Scenario {
-        Scenario { name, filters, log: None, metric: None, requests: REQUESTS, modules: BTreeMap::new() }
+        Scenario {
+            name,
+            filters,
+            log: None,
+            metric: None,
+            line: None,
+            requests: REQUESTS,
+            clusters: &[],
+            modules: BTreeMap::new(),
+        }
     }
 
     /// A chain of one `plain` with this configuration.
@@ -60,6 +73,17 @@ impl Scenario {
 
     pub(super) fn metric(mut self, name: &'static str) -> Scenario {
         self.metric = Some(name);
+        self
+    }
+
+    pub(super) fn line(mut self, words: &'static str) -> Scenario {
+        self.line = Some(words);
+        self
+    }
+
+    /// A filter may have names of its own for the world's backends.
+    pub(super) fn clusters(mut self, clusters: &'static [(&'static str, &'static str)]) -> Scenario {
+        self.clusters = clusters;
         self
     }
 
@@ -103,6 +127,10 @@ impl Scenario {
         }
         let (name, address) = world.http2_cluster();
         setup = setup.cluster_of(name, &[address], "protocol: http2");
+        for (name, backend) in self.clusters {
+            let (address, http2) = world.backend(backend);
+            setup = setup.cluster_of(name, &[address], if http2 { "protocol: http2" } else { "" });
+        }
         setup.start().await
     }
 
@@ -118,6 +146,12 @@ impl Scenario {
         }
         let (name, address) = world.http2_cluster();
         setup = setup.http2_cluster(name, address);
+        for (name, backend) in self.clusters {
+            setup = match world.backend(backend) {
+                (address, true) => setup.http2_cluster(name, address),
+                (address, false) => setup.cluster(name, address),
+            };
+        }
         setup.start().await
     }
 
@@ -175,6 +209,14 @@ impl Scenario {
             })
             .await;
             observed.insert("log".to_owned(), lines.join("\n"));
+        }
+        if let Some(words) = self.line {
+            let lines = until("every exchange has logged its line", || async {
+                let lines: Vec<_> = log.all().iter().filter_map(|line| said(line, words)).collect();
+                (lines.len() >= exchanges).then_some(lines)
+            })
+            .await;
+            observed.insert("line".to_owned(), lines.join("\n"));
         }
         if let Some(name) = self.metric {
             let value = metrics().await.lines().rev().find_map(|line| value_of(line, name));

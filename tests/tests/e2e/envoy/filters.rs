@@ -3,7 +3,9 @@
 use std::sync::LazyLock;
 
 use http::Method;
-use meshgate_tests::{Ask, Client, Envoy, SigningKey, empty, example, filter, key_set, seconds_from_now};
+use meshgate_tests::{
+    Ask, Client, Envoy, SigningKey, empty, example, filter, foreign_example, key_set, seconds_from_now,
+};
 use serde_json::{Value, json};
 
 use super::compare::{Scenario, compare};
@@ -21,6 +23,29 @@ async fn filter_built_with_the_sdk() {
         Request { label: "query", ask: || marked(Ask::get("/a/b?p=1&q=two")) },
     ];
     scenarios.push(Scenario::new("tour refuses", vec![("tour", json!({}))]).requests(refused));
+    compare(scenarios).await;
+}
+
+/// The first filter of the examples, with the SDK and, by hand, in two other languages.
+#[tokio::test]
+async fn hello_in_three_languages() {
+    const ASKED: &[Request] = &[
+        Request { label: "hello", ask: || marked(Ask::get("/hello")) },
+        Request { label: "by name", ask: || marked(Ask::get("/hello?name=Zo%C3%AB")) },
+        Request { label: "by another name", ask: || marked(Ask::get("/hello?a=b&name=x+%79&c")) },
+        Request { label: "with a body", ask: || marked(Ask::post("/hello", "hello")) },
+        Request { label: "almost hello", ask: || marked(Ask::get("/hellos?name=x")) },
+        Request { label: "get", ask: || marked(Ask::get("/get?a=b")) },
+        Request { label: "post", ask: || marked(Ask::post("/post", "hello")) },
+    ];
+    let by_hand = ["c", "assemblyscript"].map(|name| (name, json!("Hello"), foreign_example(name)));
+    let with_sdk = ("hello-filter", json!({"greeting": "Hello"}), Some(example("hello-filter")));
+    let mut scenarios = Vec::new();
+    for (name, configuration, module) in by_hand.into_iter().chain([with_sdk]) {
+        let Some(module) = module else { continue };
+        let scenario = Scenario::new(name, vec![(name, configuration)]).module(name, module);
+        scenarios.push(scenario.requests(ASKED));
+    }
     compare(scenarios).await;
 }
 

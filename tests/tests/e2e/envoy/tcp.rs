@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::compare::differences;
+use super::talk::talk_backend;
 use super::world::Observed;
 
 /// A connection that has not ended after so long stays open: one of the things that are compared.
@@ -17,13 +18,15 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the two ends do, one after the other.
 #[derive(Clone, Copy)]
-enum Step {
+pub(super) enum Step {
     /// The client writes.
     Ask(&'static str),
     /// The backend takes the connection.
     Accept,
     /// The backend reads as much as this.
     Heard(&'static str),
+    /// The backend reads until the end.
+    HeardEnd,
     /// The backend writes.
     Answer(&'static str),
     /// The client reads as much as this.
@@ -39,7 +42,8 @@ enum Step {
 }
 
 use Step::{
-    Accept, Answer, Answered, Ask, BackendEnds, BackendResets, ClientEnds, ClientResets, Heard, Release, Said,
+    Accept, Answer, Answered, Ask, BackendEnds, BackendResets, ClientEnds, ClientResets, Heard, HeardEnd,
+    Release, Said,
 };
 
 /// A question and its answer, ended by the client.
@@ -54,29 +58,42 @@ const CONVERSATION: &[Step] = &[
     BackendEnds,
 ];
 
-/// The filters' configurations, and what is done.
-struct Scenario {
-    name: &'static str,
-    filters: Vec<Value>,
-    steps: &'static [Step],
+/// The filters, and what is done.
+pub(super) struct Scenario {
+    pub(super) name: &'static str,
+    pub(super) module: Module,
+    /// Configurations, one for each filter.
+    pub(super) filters: Vec<Value>,
+    pub(super) steps: &'static [Step],
+}
+
+/// What all filters of a scenario are.
+pub(super) struct Module {
+    pub(super) name: &'static str,
+    pub(super) bytes: Vec<u8>,
+    pub(super) speech: Speech,
+    /// A key of Meshgate's listener.
+    pub(super) listener: Option<&'static str>,
+}
+
+/// How filters say what they are told.
+pub(super) enum Speech {
+    /// As the guest `tcp`, under the name in its configuration.
+    Named,
+    /// In words of its own: what a line of the log says, as the guest `tcp` would.
+    Own(fn(&str) -> Option<String>),
+    Silent,
 }
 
 async fn compare(name: &'static str, filters: impl Into<Vec<Value>>, steps: &'static [Step]) {
-    if Envoy::installed().is_none() {
-        println!("envoy is not installed: skipped");
-        return;
-    }
-    let scenario = Scenario { name, filters: filters.into(), steps };
-    let by_meshgate = scenario.by_meshgate(&Called::start().await).await;
-    let by_envoy = scenario.by_envoy(&Called::start().await).await;
-    let of = |observed| BTreeMap::from([("tcp".to_owned(), observed)]);
-    let found = differences(scenario.name, &of(by_meshgate), &of(by_envoy));
-    assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
+    let module = Module { name: "tcp", bytes: guest("tcp"), speech: Speech::Named, listener: None };
+    Scenario { name, module, filters: filters.into(), steps }.compare().await;
 }
 
-/// What filters call: refuses `/deny`, and answers `/held` when it is let.
+/// What filters call: refuses `/deny`, and answers `/held` when it is let; or talks with them over gRPC.
 struct Called {
     backend: Backend,
+    talk: Backend,
     let_go: Arc<Semaphore>,
 }
 
@@ -91,20 +108,54 @@ impl Called {
                     held.acquire().await.map_err(std::io::Error::other)?.forget();
                 }
                 let status = if seen.path == "/deny" { 403 } else { 200 };
-                Response::builder().status(status).body(full("")).map_err(std::io::Error::other)
+                Response::builder().status(status).body(full("called")).map_err(std::io::Error::other)
             }
         });
-        Called { backend: backend.await, let_go }
+        Called { backend: backend.await, talk: talk_backend().await, let_go }
     }
 }
 
 impl Scenario {
+    /// Plays it in both proxies, and fails with every difference that is not known.
+    pub(super) async fn compare(self) {
+        if Envoy::installed().is_none() {
+            println!("envoy is not installed: skipped");
+            return;
+        }
+        let by_meshgate = self.by_meshgate(&Called::start().await).await;
+        let by_envoy = self.by_envoy(&Called::start().await).await;
+        let of = |observed| BTreeMap::from([("tcp".to_owned(), observed)]);
+        let found = differences(self.name, &of(by_meshgate), &of(by_envoy));
+        assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
+    }
+
+    /// The filters that say what they are told.
+    fn speakers(&self) -> Vec<&str> {
+        match self.module.speech {
+            Speech::Named => self.filters.iter().filter_map(|filter| filter["name"].as_str()).collect(),
+            Speech::Own(_) => vec![self.module.name],
+            Speech::Silent => Vec::new(),
+        }
+    }
+
+    /// What one of them says in a line of the log.
+    fn told(&self, name: &str, line: &str) -> Option<String> {
+        match self.module.speech {
+            Speech::Own(told) => told(line),
+            _ => Some(line.split_once(&format!("{name}: "))?.1.to_owned()),
+        }
+    }
+
     async fn by_meshgate(&self, called: &Called) -> Observed {
         let backend = SocketBackend::start().await;
+        let Module { name, bytes, listener, .. } = &self.module;
         let chain: Vec<_> =
-            self.filters.iter().map(|configuration| format!("- tcp: {configuration}")).collect();
-        let setup = Meshgate::chain(&chain.join("\n")).listener("protocol: tcp").guest("tcp", "");
+            self.filters.iter().map(|configuration| format!("- {name}: {configuration}")).collect();
+        let setup = Meshgate::chain(&chain.join("\n")).listener("protocol: tcp").filter(name, bytes, "");
+        let setup = listener.iter().fold(setup, |setup, key| setup.listener(key));
         let setup = setup.cluster_of("one", &[backend.address()], "").cluster("called", &[&called.backend]);
+        let setup = setup.cluster("slow", &[&called.backend]);
+        let setup = setup.cluster_of("talk", &[called.talk.address()], "protocol: http2");
         let gate = setup.start().await;
         let client = Socket::connect(gate.address()).await;
         self.play(client, &backend, called, gate.log()).await
@@ -114,9 +165,11 @@ impl Scenario {
         let backend = SocketBackend::start().await;
         let filters = self.filters.iter().enumerate();
         let setup = filters.fold(Envoy::setup().tcp(), |setup, (place, configuration)| {
-            setup.filter(&format!("filter{place}"), guest("tcp"), &configuration.to_string())
+            setup.filter(&format!("filter{place}"), self.module.bytes.clone(), &configuration.to_string())
         });
         let setup = setup.cluster("one", backend.address()).cluster("called", called.backend.address());
+        let setup =
+            setup.cluster("slow", called.backend.address()).http2_cluster("talk", called.talk.address());
         let envoy = setup.start().await;
         let client = Socket::connect(envoy.address()).await;
         self.play(client, &backend, called, envoy.log()).await
@@ -138,9 +191,10 @@ impl Scenario {
         observed
             .insert("client".to_owned(), format!("{}{}", ends.answered, ended(ends.client.as_mut()).await));
         drop(ends);
-        for name in self.filters.iter().filter_map(|filter| filter["name"].as_str()) {
+        for name in self.speakers() {
+            let told = whole_log(log, |line| self.told(name, line)).await;
             let (closes, others): (Vec<_>, Vec<_>) =
-                whole_log(log, name).await.into_iter().partition(|line| line.starts_with("upstream_close"));
+                told.into_iter().partition(|line| line.starts_with("upstream_close"));
             observed.insert(format!("log of {name}"), others.join("; "));
             if !closes.is_empty() {
                 observed.insert(format!("upstream_close of {name}"), closes.join("; "));
@@ -170,6 +224,9 @@ impl Ends {
             (Heard(text), _, Some(server)) => {
                 self.heard += &String::from_utf8_lossy(&server.read(text.len()).await);
             }
+            (HeardEnd, _, Some(server)) => {
+                self.heard += &String::from_utf8_lossy(&server.end().await.bytes);
+            }
             (Answered(text), Some(client), _) => {
                 self.answered += &String::from_utf8_lossy(&client.read(text.len()).await);
             }
@@ -195,14 +252,10 @@ async fn ended(socket: Option<&mut Socket>) -> String {
 }
 
 /// Everything a filter said, once it has been told of the end; or, if it never is, until now.
-async fn whole_log(log: &Lines, name: &str) -> Vec<String> {
-    let words = format!("{name}: ");
+async fn whole_log(log: &Lines, told: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let lines = || -> Vec<String> {
-        let said = |line: &String| {
-            let from = line.find(&words)? + words.len();
-            Some(line[from..].split(" filter=").next().unwrap_or_default().trim_end().to_owned())
-        };
-        log.all().iter().filter_map(said).collect()
+        let message = |line: &String| told(line.split(" filter=").next().unwrap_or_default().trim_end());
+        log.all().iter().filter_map(message).collect()
     };
     let logged = until("the log callback", || async {
         lines().iter().any(|line| line.starts_with("log")).then_some(())

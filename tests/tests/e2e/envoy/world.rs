@@ -1,12 +1,15 @@
 //! What both proxies have around them: the requests that come, and the backends that remember what they received.
 
 use std::collections::BTreeMap;
+use std::io::Error;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use http::{HeaderMap, HeaderValue, Method, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
 use http_body_util::BodyExt;
 use meshgate_tests::{Answer, Ask, Backend, Body, Seen, full, grpc_backend, streamed};
+
+use super::talk::talk_backend;
 
 /// What was seen of one request: part by part, so that differences can be named.
 pub(super) type Observed = BTreeMap<String, String>;
@@ -117,7 +120,17 @@ pub(super) struct World {
     silent: Backend,
     gone: SocketAddr,
     grpc: Backend,
+    more: More,
     received: Received,
+}
+
+/// Backends that only some scenarios have clusters for.
+struct More {
+    broken: Backend,
+    failing: Backend,
+    /// It speaks HTTP/2, over which trailers need no leave.
+    echo: Backend,
+    talk: Backend,
 }
 
 pub(super) type Received = Arc<Mutex<Vec<(&'static str, Observed)>>>;
@@ -126,6 +139,7 @@ impl World {
     pub(super) async fn start() -> World {
         let received = Received::default();
         let (to_one, to_called) = (Arc::clone(&received), Arc::clone(&received));
+        let more = More::start(&received).await;
         World {
             one: Backend::answering("one", move |seen, request| {
                 let received = Arc::clone(&to_one);
@@ -147,12 +161,13 @@ impl World {
                     };
                     record(&received, "called", seen, request).await?;
                     let answer = Response::builder().status(status).body(full(text));
-                    answer.map_err(std::io::Error::other)
+                    answer.map_err(Error::other)
                 }
             })
             .await,
             silent: Backend::answering("silent", async |_, _| std::future::pending().await).await,
             grpc: grpc_backend("grpc").await,
+            more,
             gone: std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
             received,
         }
@@ -166,6 +181,17 @@ impl World {
     /// The one that speaks HTTP/2, and gRPC.
     pub(super) fn http2_cluster(&self) -> (&'static str, SocketAddr) {
         ("grpc", self.grpc.address())
+    }
+
+    /// The backend of this name, and whether it speaks HTTP/2.
+    pub(super) fn backend(&self, name: &str) -> (SocketAddr, bool) {
+        let More { broken, failing, echo, talk } = &self.more;
+        let more = [(broken, false), (failing, false), (echo, true), (talk, true)];
+        let more = more.map(|(backend, http2)| (backend.name().to_owned(), backend.address(), http2));
+        let clusters = self.clusters().map(|(name, address)| (name.to_owned(), address, false));
+        let found = clusters.into_iter().chain(more).find(|(known, ..)| known == name);
+        let (_, address, http2) = found.unwrap_or_else(|| panic!("no backend {name}"));
+        (address, http2)
     }
 
     /// What the backends received as a whole since the last time.
@@ -185,6 +211,31 @@ impl World {
     }
 }
 
+impl More {
+    async fn start(received: &Received) -> More {
+        let received = Arc::clone(received);
+        More {
+            broken: Backend::answering("broken", async |_, _| Err(Error::other("broken"))).await,
+            failing: Backend::answering("failing", async |_, _| {
+                Response::builder().status(500).body(full("")).map_err(Error::other)
+            })
+            .await,
+            echo: Backend::http2("echo", move |seen, request| echo(Arc::clone(&received), seen, request))
+                .await,
+            talk: talk_backend().await,
+        }
+    }
+}
+
+/// Answers with the request: its authority, method, path and token in fields, its body, and a trailer.
+async fn echo(received: Received, seen: Seen, request: http::Request<hyper::body::Incoming>) -> Answer {
+    let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+    let said = format!("{} {} {:?}", seen.method, seen.path, seen.header("authorization"));
+    let answer = Response::builder().status(201).header("x-seen", said).header("x-authority", authority);
+    let body = record(&received, "echo", seen, request).await?;
+    answer.body(with_trailers(body, &[("x-end", "yes")])).map_err(Error::other)
+}
+
 /// Reads the whole request, and remembers it if it was whole.
 pub(super) async fn record(
     received: &Received,
@@ -192,7 +243,7 @@ pub(super) async fn record(
     seen: Seen,
     request: http::Request<hyper::body::Incoming>,
 ) -> std::io::Result<String> {
-    let body = request.into_body().collect().await.map_err(std::io::Error::other)?;
+    let body = request.into_body().collect().await.map_err(Error::other)?;
     let mut parts = Observed::new();
     parts.insert("method".to_owned(), seen.method.to_string());
     parts.insert("path".to_owned(), seen.path);
@@ -216,10 +267,13 @@ pub(super) fn answer(seen: &Seen, body: &str) -> Answer {
         .header("x-backend", "one");
     let answer = match seen.path.as_str() {
         "/letters" => answer.body(letters("letters")),
-        "/trailers" => answer.header("trailer", "x-sum, x-gone").body(with_trailers(text)),
+        "/trailers" => {
+            let trailers = with_trailers(text, &[("x-sum", "42"), ("x-gone", "sent")]);
+            answer.header("trailer", "x-sum, x-gone").body(trailers)
+        }
         _ => answer.body(full(text)),
     };
-    answer.map_err(std::io::Error::other)
+    answer.map_err(Error::other)
 }
 
 /// A body that comes letter by letter, of unknown length.
@@ -233,11 +287,11 @@ pub(super) fn letters(text: &'static str) -> Body {
     body
 }
 
-pub(super) fn with_trailers(text: String) -> Body {
+pub(super) fn with_trailers(text: String, fields: &[(&'static str, &'static str)]) -> Body {
     let (mut sender, body) = streamed();
-    let mut trailers = HeaderMap::new();
-    trailers.insert("x-sum", HeaderValue::from_static("42"));
-    trailers.insert("x-gone", HeaderValue::from_static("sent"));
+    let fields = fields.iter();
+    let fields = fields.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    let trailers: HeaderMap = fields.collect();
     tokio::spawn(async move {
         sender.send_data(text.into()).await?;
         sender.send_trailers(trailers).await
