@@ -1,6 +1,9 @@
 ;; Every hostcall names a key of 60 kB, which has to be hashed and compared.
 ;;!row: 8
+;;!limits: {time: 100ms, copied: 1MiB}
 ;;!attack: 503 WL
+;;!limit: copied
+;;!cause: limit
 
 (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
   (if (call $attacked) (then

@@ -1,6 +1,9 @@
 ;; Has the host compress a quarter of a megabyte over and over, which takes the host longer than it takes the guest to ask.
 ;;!row: 8
+;;!limits: {time: 5ms}
 ;;!attack: 503 WL
+;;!limit: time
+;;!cause: deadline
 
 (data (i32.const 1024) "compress")
 (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)

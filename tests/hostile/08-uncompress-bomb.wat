@@ -1,6 +1,9 @@
-;; A zlib stream of 65 kB that unpacks to 10 MB of zeros, over and over.
+;; A zlib stream of 65 kB that unpacks to 10 MB of zeros, over and over: what is unpacked of it counts as copied.
 ;;!row: 8
+;;!limits: {time: 100ms, copied: 1MiB}
 ;;!attack: 503 WL
+;;!limit: copied
+;;!cause: limit
 
 (data (i32.const 1024) "uncompress")
 ;; Header and first zero; then the same zero 2064 times, in 13 bytes.

@@ -1,6 +1,6 @@
-;; A local response, then the request is resumed and closed as well: one answer.
+;; A local response, then the request is resumed and closed as well: the answer counts.
 ;;!row: 22
-;;!attack: 418|503
+;;!attack: 418
 ;;!upstream: none
 ;;!skip: no
 

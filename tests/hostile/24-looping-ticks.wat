@@ -1,6 +1,8 @@
-;; Every tick loops. The plugin is started again each time, and is braked.
+;; Every tick loops. The plugin is started again each time, until it has failed too often.
 ;;!row: 24
 ;;!attack: 200|503
+;;!limit: crashes
+;;!cause: deadline
 ;;!next: 200|503
 ;;!traps: any
 ;;!skip: no

@@ -135,8 +135,8 @@ impl Report {
             median(pairs.filter_map(|(five, one)| Some((five.cpu_us()? - one.cpu_us()?) / 4.0)))
         };
         let kept = |subject| {
-            let ratio = self.ratio(subject, "direct", small, |round| Some(round.rate() * 100.0));
-            shown(ratio, 0, " %")
+            let ratio = self.ratio(subject, "direct", small, |round| Some(round.rate()));
+            shown(ratio.map(|ratio| ratio * 100.0), 0, " %")
         };
         let at_rest = |subject| shown(median(self.of(subject, small).filter_map(pss)), 1, " MiB");
         let rows = [

@@ -173,6 +173,12 @@ impl Core {
         self.slot.restart(self)
     }
 
+    /// Lets go of a VM that failed, whose memory counts as long as anybody has it.
+    pub(crate) fn forget_failed(&self) {
+        let failed = self.binding.borrow_mut().take_if(|binding| binding.vm.is_poisoned());
+        drop(failed);
+    }
+
     /// Whether the plugin may run for another exchange; `true` if that exchange tries it out.
     pub(crate) fn admit(&self) -> Result<bool, VmError> {
         let Usage { quarantine, share, .. } = &*self.usage;
@@ -236,8 +242,7 @@ impl Core {
     fn tell_quarantine(&self, pause: Duration) {
         self.usage.ledger.count(Limit::Crashes);
         // Nobody enters the failed VM again: its memory need not wait for the plugin's return.
-        let failed = self.binding.borrow_mut().take_if(|binding| binding.vm.is_poisoned());
-        drop(failed);
+        self.forget_failed();
         self.stats.begin_quarantine(pause);
         tracing::warn!(filter = %self.spec.name, ?pause, "filter in quarantine: it keeps failing");
     }

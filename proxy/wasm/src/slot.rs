@@ -191,6 +191,7 @@ impl Slot {
     fn restart_all(&self, wanted: &Core) -> Result<Binding, StartError> {
         self.plugins.borrow_mut().retain(|core| core.strong_count() > 0);
         let plugins: Vec<Rc<Core>> = self.plugins.borrow().iter().filter_map(Weak::upgrade).collect();
+        plugins.iter().for_each(|core| core.forget_failed());
         let now = Instant::now();
         // What is in quarantine comes back by itself, not with the others.
         let fit = |core: &&Rc<Core>| {

@@ -193,6 +193,8 @@ impl StreamContext {
         self.vm.with_state(|state| state.running.argument = Some(argument));
         let outcome = self.vm.enter(&self.entry, Phase::ForeignFunction, false, callback, parameters);
         self.vm.with_state(|state| state.running.argument = None);
+        // There is nothing here that a local response would stop: the filter's callbacks for that response go on.
+        self.stream.take(Marks::ANSWERED);
         outcome
     }
 

@@ -41,6 +41,18 @@ async fn limits_are_counted_by_filter_and_name() {
     }
 }
 
+/// What a VM takes within its own limit may still be too much for the process.
+#[tokio::test]
+async fn all_filters_together_have_so_much_memory() {
+    let one = Backend::echo("one").await;
+    let module = hostile("request_headers", Misdeed::GrowAndTrap);
+    let gate = with_bad(&module, "limits: {time: 1s}", &one).top("wasm: {memory: 2MiB}").start().await;
+    assert_eq!(gate.call(marked()).await.status, 503);
+    assert_eq!((exceeded(&gate, "wasm.memory").await, exceeded(&gate, "memory").await), (1.0, 0.0));
+    let filters = gate.admin("/filters").await.json();
+    assert_eq!(filters["filters"][0]["limits_exceeded"]["wasm.memory"], 1, "{filters}");
+}
+
 #[tokio::test]
 async fn body_callbacks_have_a_deadline_of_their_own() {
     let one = Backend::echo("one").await;

@@ -82,6 +82,19 @@ fn a_local_response_stops_the_filter_and_the_first_wins() {
 }
 
 #[test]
+fn a_local_response_to_an_event_stops_none_of_the_callbacks_that_it_runs_through() {
+    let world = World::new();
+    let plugin = world.plugin();
+    let exchange = world.exchange();
+    let stream = plugin.stream(exchange.clone(), 0).unwrap();
+    world.script("proxy_on_foreign_function", answer(403, "", "", b"", u32::MAX));
+    stream.on_foreign_function(1, bytes::Bytes::new()).unwrap();
+    let response = exchange.http().borrow_mut().local_response.take().unwrap();
+    assert_eq!(response.status.as_u16(), 403);
+    assert_eq!(stream.on_response_headers(false).unwrap(), HeadersAction::Continue);
+}
+
+#[test]
 fn a_local_response_can_come_from_each_phase() {
     for phase in ["proxy_on_request_body", "proxy_on_response_headers", "proxy_on_response_trailers"] {
         let world = World::new();

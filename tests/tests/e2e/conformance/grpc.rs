@@ -2,7 +2,9 @@
 
 use super::matrix::{ALL, Row, check, row};
 use super::script::Arg::{Bytes, Hex, N, Pairs, Save, Saved, T, Word};
-use super::script::{BAD_ARGUMENT, NOT_FOUND, OK, PARSE_FAILURE, Report, Script, call, entered};
+use super::script::{
+    BAD_ARGUMENT, INTERNAL_FAILURE, NOT_FOUND, OK, PARSE_FAILURE, Report, Script, call, entered,
+};
 use super::world::{World, last};
 
 const METADATA: super::script::Arg = Pairs(&[("x-own", "1")]);
@@ -144,4 +146,37 @@ async fn calls_and_streams() {
     // All on the root context.
     let root = last(&reports, "request_headers").context - 1;
     assert!(stream.iter().all(|report| report.context == root), "{stream:?}");
+}
+
+/// The statuses of these calls, which a filter makes that may have no more than `limits` says, and how often it met the limit.
+async fn limited(calls: Vec<super::script::Call>, limit: &str, most: &str) -> (Vec<u32>, f64) {
+    let script = Script::default().on("request_headers", calls);
+    let keys = format!("limits: {{time: 1s, {limit}: {most}}}");
+    let running = World::start().await.run_with(&script, &keys).await;
+    running.exchange().await;
+    let labels = [("plugin", "conformance"), ("limit", limit)];
+    let met = running.gate.metrics().await.sum("meshgate_plugin_limit_exceeded_total", &labels);
+    (last(&running.stop().await, "request_headers").statuses(), met)
+}
+
+const SILENT: &[super::script::Arg] = &[T("rpc"), T("test.Echo"), T("Silent"), METADATA, Save("silent")];
+
+#[tokio::test]
+async fn a_plugin_has_so_many_under_way() {
+    let unary =
+        call("proxy_grpc_call", &[T("rpc"), T("test.Echo"), T("Silent"), METADATA, T("hi"), N(20_000), Word]);
+    let calls = vec![call("proxy_grpc_stream", SILENT), unary.clone(), unary];
+    let refused = (vec![OK, OK, INTERNAL_FAILURE], 1.0);
+    assert_eq!(limited(calls, "grpc_calls", "2").await, refused);
+}
+
+/// Nothing leaves while a callback runs.
+#[tokio::test]
+async fn so_many_bytes_wait_on_a_stream() {
+    // With the five bytes before it.
+    let message: &'static str = "x".repeat(507).leak();
+    let send = || call("proxy_grpc_send", &[Saved("silent"), T(message), N(0)]);
+    let calls = vec![call("proxy_grpc_stream", SILENT), send(), send(), send()];
+    let refused = (vec![OK, OK, OK, BAD_ARGUMENT], 1.0);
+    assert_eq!(limited(calls, "grpc_queue", "1KiB").await, refused);
 }

@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use meshgate_tests::until;
 
 use super::matrix::{
-    ALL, CONTEXT_CREATE, ENDING, PHASES, Phases, REQUEST, RESPONSE, ROOT, Row, check, check_statuses, row,
-    script,
+    ALL, ANSWERED, CONTEXT_CREATE, PHASES, Phases, REQUEST, ROOT, Row, check, check_statuses, row, script,
 };
 use super::script::Arg::{Bytes, Hex, N, Pairs, T, Word};
 use super::script::{BAD_ARGUMENT, INTERNAL_FAILURE, OK, Report, Script, call, entered, reports};
@@ -76,7 +75,7 @@ pub(super) const ROWS: &[Row] = &[
 /// A call that works, from everywhere. In two halves, because a stream may have only so many under way.
 pub(super) const CALLS: &[Row] =
     &[row("proxy_http_call", SENT, &[(ROOT.or(CONTEXT_CREATE).or(REQUEST), OK)])];
-pub(super) const LATER_CALLS: &[Row] = &[row("proxy_http_call", SENT, &[(RESPONSE.or(ENDING), OK)])];
+pub(super) const LATER_CALLS: &[Row] = &[row("proxy_http_call", SENT, &[(ANSWERED, OK)])];
 const SENT: &[super::script::Arg] = &[T("called"), Pairs(HEAD), T("body"), Pairs(TRAILERS), N(1000), Word];
 
 #[tokio::test]

@@ -30,7 +30,7 @@ impl Phases {
 }
 
 /// Every callback that the run of a table meets, with the guest's name for it.
-pub(super) const PHASES: [(Phases, &str); 22] = [
+pub(super) const PHASES: [(Phases, &str); 23] = [
     (ROOT_CONTEXT_CREATE, "root_context_create"),
     (VM_START, "vm_start"),
     (CONFIGURE, "configure"),
@@ -45,6 +45,7 @@ pub(super) const PHASES: [(Phases, &str); 22] = [
     (REQUEST_HEADERS, "request_headers"),
     (REQUEST_BODY, "request_body"),
     (REQUEST_TRAILERS, "request_trailers"),
+    (FOREIGN_FUNCTION, "foreign_function"),
     (RESPONSE_HEADERS, "response_headers"),
     (RESPONSE_BODY, "response_body"),
     (RESPONSE_TRAILERS, "response_trailers"),
@@ -77,14 +78,20 @@ pub(super) const GRPC_INITIAL_METADATA: Phases = Phases(1 << 18);
 pub(super) const GRPC_RECEIVE: Phases = Phases(1 << 19);
 pub(super) const GRPC_TRAILING_METADATA: Phases = Phases(1 << 20);
 pub(super) const GRPC_CLOSE: Phases = Phases(1 << 21);
+/// The host asks about a try: the request has been sent, and the head of its response is there to be read.
+pub(super) const FOREIGN_FUNCTION: Phases = Phases(1 << 22);
 
-pub(super) const ALL: Phases = Phases((1 << 22) - 1);
+pub(super) const ALL: Phases = Phases((1 << 23) - 1);
 pub(super) const NOWHERE: Phases = Phases(0);
 /// Callbacks of a stream context.
-pub(super) const STREAM: Phases = REQUEST.and(RESPONSE).and(ENDING).and(CONTEXT_CREATE);
+pub(super) const STREAM: Phases = REQUEST.and(ANSWERED).and(CONTEXT_CREATE);
 pub(super) const REQUEST: Phases = REQUEST_HEADERS.and(REQUEST_BODY).and(REQUEST_TRAILERS);
 pub(super) const RESPONSE: Phases = RESPONSE_HEADERS.and(RESPONSE_BODY).and(RESPONSE_TRAILERS);
 pub(super) const ENDING: Phases = DONE.and(LOG).and(DELETE);
+/// From the response's head on.
+pub(super) const ANSWERED: Phases = FOREIGN_FUNCTION.and(RESPONSE).and(ENDING);
+/// A body is taken from the client when there is a connection to send it on.
+pub(super) const CONNECTED: Phases = REQUEST_BODY.and(REQUEST_TRAILERS).and(ANSWERED);
 /// Callbacks of a root context.
 pub(super) const ROOT: Phases = ALL.but(STREAM);
 
@@ -165,7 +172,7 @@ async fn run(running: Running, version: u8) -> Vec<Report> {
     running.stop().await
 }
 
-/// The table's calls in every callback, and what brings about the callbacks of the root context.
+/// The table's calls in every callback, and what brings about the callbacks of the root context and the question about the try.
 pub(super) fn script<'a>(rows: impl Iterator<Item = &'a Row> + Clone) -> Script {
     const FIELDS: &[(&str, &str)] =
         &[(":method", "GET"), (":path", "/"), (":authority", "called.example"), ("te", "trailers")];
@@ -209,6 +216,14 @@ pub(super) fn script<'a>(rows: impl Iterator<Item = &'a Row> + Clone) -> Script 
                     ],
                 ),
                 call("proxy_grpc_send", &[Arg::Saved("stream of the table"), Arg::T("hi"), Arg::N(1)]),
+            ],
+        )
+        .on(
+            "request_headers",
+            [
+                // The table may have left another context.
+                call("proxy_set_effective_context", &[Arg::Context]),
+                call("proxy_call_foreign_function", &[Arg::T("meshgate.attempts"), Arg::T(""), Arg::Bytes]),
             ],
         )
 }

@@ -7,9 +7,9 @@ use meshgate_tests::repository;
 
 use super::arguments::TABLES;
 use super::matrix::{ALL, NOWHERE, PHASES, Row};
-use super::paths::PROPERTIES;
-use super::script::Arg;
-use super::{foreign_functions, http_calls, initialize, returns, switches, tcp, toolchains, versions};
+use super::paths::{PROPERTIES, Property};
+use super::script::{Arg, BAD_ARGUMENT, OK};
+use super::{foreign_functions, http_calls, initialize, paths, returns, switches, tcp, toolchains, versions};
 
 /// A test, so that none can go away unnoticed.
 type Test = fn();
@@ -31,12 +31,20 @@ const CALLBACKS: &[(&str, Test)] = &[
     ("proxy_on_memory_allocate", initialize::memory_comes_from_the_guest),
     ("malloc", initialize::memory_comes_from_the_guest),
     ("proxy_validate_configuration", versions::callbacks_that_do_not_come),
-    ("proxy_on_foreign_function", crate::retry::row_6_hits_are_one_and_the_retries_and_each_says_which_it_is),
     ("proxy_on_request_metadata", versions::callbacks_that_do_not_come),
     ("proxy_on_response_metadata", versions::callbacks_that_do_not_come),
     ("envoy_on_resolve_dns", versions::callbacks_that_do_not_come),
     ("envoy_on_stats_update", versions::callbacks_that_do_not_come),
     ("proxy_on_redis_call_response", versions::callbacks_that_do_not_come),
+];
+
+/// Properties that the table's exchange does not have: the paths that a test reads of another one.
+const PROPERTIES_ELSEWHERE: &[(&[&str], Test)] = &[
+    (&paths::OF_FAILURES, paths::of_other_exchanges),
+    (&paths::OF_GRPC, paths::of_other_exchanges),
+    (&paths::OF_THE_FILTER_STATE, paths::of_the_filter_state),
+    (&paths::OF_TLS, paths::of_tls),
+    (&paths::OF_TLS_TO_THE_ENDPOINT, paths::of_tls_to_the_endpoint),
 ];
 
 /// The lines about versions, by how they begin.
@@ -57,10 +65,10 @@ const VERSIONS: &[(&str, &[Test])] = &[
 
 /// The keys under "Switches".
 const SWITCHES: &[(&str, Test)] = &[
-    ("root_id", super::paths::in_either_form),
+    ("root_id", paths::in_either_form),
     ("vm_configuration", switches::what_a_vm_is_given),
     ("environment", switches::environment),
-    ("properties", super::paths::in_either_form),
+    ("properties", paths::in_either_form),
     ("failed_calls", http_calls::failures_come_as_responses_or_as_nothing),
     ("allocator", initialize::memory_comes_from_the_guest),
     ("stop_iteration", returns::of_headers_that_are_held),
@@ -274,27 +282,68 @@ fn property_paths() {
         // `.id` in a cell goes on from each whole path in it.
         let (ends, whole): (Vec<_>, Vec<_>) = names(&line.cells[0]).partition(|name| name.starts_with('.'));
         let longer = whole.iter().flat_map(|path| ends.iter().map(move |end| format!("{path}{end}")));
-        listed.extend(longer.chain(whole.iter().cloned()).collect::<Vec<_>>());
         // Those below a path that is not there are said in words.
-        listed.extend(names(&line.cells[2..].join("")).filter(|name| name.starts_with("filter_state.wasm.")));
-        let found = |name: &String| PROPERTIES.iter().find(|property| property.name == *name);
-        for property in whole.iter().filter_map(found) {
-            let nowhere = property.there == NOWHERE;
-            assert!(line.cells[1] != "no" || nowhere, "{}: the page says no", property.name);
+        let words = line.cells[2..].join("");
+        let in_words = names(&words).filter(|name| name.starts_with("filter_state.wasm."));
+        let names_of_line: BTreeSet<_> = longer.chain(whole.iter().cloned()).chain(in_words).collect();
+        for (property, row) in PROPERTIES.iter().zip(paths::ROWS) {
+            if !names_of_line.contains(property.name) {
+                continue;
+            }
+            match line.cells[1].as_str() {
+                "no" => assert!(property.there == NOWHERE, "{}: the page says no", property.name),
+                _ => assert!(has_a_value(property, row), "{}: no test reads a value", property.name),
+            }
         }
+        listed.extend(names_of_line);
     }
     let tested = PROPERTIES.iter().map(|property| property.name.to_owned()).collect();
     same("paths", &listed, &tested);
 }
 
+/// In the table's exchange, or in another one.
+fn has_a_value(property: &Property, row: &Row) -> bool {
+    let Arg::T(path) = row.arguments[0] else { return false };
+    property.there != NOWHERE || PROPERTIES_ELSEWHERE.iter().any(|(read, _)| read.contains(&path))
+}
+
+/// Those of the page, and in the place of `meshgate.*` those of the page about extensions.
 #[test]
 fn foreign() {
+    let mut names = listed(|line| line.section == "Foreign functions");
+    assert!(names.remove("meshgate.*"), "{names:?}");
+    let ours = extensions();
+    assert!(ours.len() > 12 && ours.iter().all(|name| name.starts_with("meshgate.")), "{ours:?}");
+    names.extend(ours);
     let tested = foreign_functions::ROWS.iter().filter_map(|row| match row.arguments[0] {
-        Arg::T(name) if name.starts_with("meshgate.") => Some("meshgate.*".to_owned()),
         Arg::T(name) if !["", "no_such_function"].contains(&name) => Some(name.to_owned()),
         _ => None,
     });
-    same("foreign functions", &listed(|line| line.section == "Foreign functions"), &tested.collect());
+    same("foreign functions", &names, &tested.collect());
+}
+
+/// What the first table of `docs/extensions.md` lists.
+fn extensions() -> BTreeSet<String> {
+    let page = std::fs::read_to_string(repository().join("docs/extensions.md")).expect("the page");
+    let lines = page.lines().skip_while(|line| !line.starts_with("| function |"));
+    let lines = lines.skip(2).take_while(|line| line.starts_with('|'));
+    lines.flat_map(|line| names(line.split('|').nth(1).unwrap_or_default()).collect::<Vec<_>>()).collect()
+}
+
+/// Every one of our functions takes an argument, in the table or elsewhere, and refuses one.
+#[test]
+fn our_functions_take_and_refuse() {
+    const TAKES_ELSEWHERE: &[(&str, Test)] =
+        &[("meshgate.cancel", foreign_functions::a_call_that_is_given_up_is_told)];
+    for name in extensions() {
+        let rows = foreign_functions::ROWS
+            .iter()
+            .filter(|row| matches!(row.arguments[0], Arg::T(called) if called == name));
+        let answers: BTreeSet<_> = rows.flat_map(|row| row.expected).map(|(_, status)| *status).collect();
+        let elsewhere = TAKES_ELSEWHERE.iter().any(|(function, _)| *function == name);
+        assert!(answers.contains(&OK) || elsewhere, "{name}: {answers:?}");
+        assert!(answers.contains(&BAD_ARGUMENT), "{name}: {answers:?}");
+    }
 }
 
 #[test]

@@ -3,13 +3,13 @@
 
 use http::Method;
 use meshgate_tests::{
-    Ask, Authority, Backend, Client, Meshgate, Says, TlsClient, framed, full, grpc_backend,
+    Ask, Authority, Backend, Client, Meshgate, Says, TlsClient, TlsFront, framed, full, grpc_backend,
 };
 use serde_json::Value;
 
 use super::matrix::{
-    ALL, ENDING, NOWHERE, PHASES, Phases, REQUEST_BODY, REQUEST_TRAILERS, RESPONSE, RESPONSE_TRAILERS, Row,
-    STREAM, check_on, row, script,
+    ALL, ANSWERED, CONNECTED, ENDING, NOWHERE, PHASES, Phases, RESPONSE_TRAILERS, Row, STREAM, check_on, row,
+    script,
 };
 use super::script::Arg::{Bytes, Message, T};
 use super::script::Field::Text;
@@ -58,10 +58,6 @@ macro_rules! properties {
     };
 }
 
-/// From the response's head on.
-const ANSWERED: Phases = RESPONSE.or(ENDING);
-/// A body is taken from the client when there is a connection to send it on.
-const CONNECTED: Phases = REQUEST_BODY.or(REQUEST_TRAILERS).or(ANSWERED);
 /// The filter before the guest chose a route. The guest's context is created when the first callback is due.
 const ROUTED: Phases = STREAM;
 const TRAILED: Phases = RESPONSE_TRAILERS.or(ENDING);
@@ -171,9 +167,9 @@ properties! {
     "upstream_host_metadata", "upstream_host_metadata", NOWHERE, Is::Nothing;
     "xds.filter_chain_name", "xds\0filter_chain_name", NOWHERE, Is::Nothing;
     "metadata.filter_metadata.NAME.KEY…", "metadata\0filter_metadata\0suite\0key", NOWHERE, Is::Nothing;
-    // Nothing set it: `foreign_functions` and `properties` do.
+    // Nothing set it: `of_the_filter_state` does.
     "filter_state.NAME", "filter_state\0envoy.tcp_proxy.cluster", NOWHERE, Is::Nothing;
-    "filter_state.wasm.NAME", "filter_state\0wasm.unset", NOWHERE, Is::Nothing;
+    "filter_state.wasm.NAME", "filter_state\0wasm.mine", NOWHERE, Is::Nothing;
     "upstream_filter_state.NAME", "upstream_filter_state\0envoy.tcp_proxy.cluster", NOWHERE, Is::Nothing;
     "plugin_name", "plugin_name", ALL, Is::Text("conformance");
     "plugin_root_id", "plugin_root_id", ALL, Is::Text("suite_root");
@@ -278,17 +274,18 @@ fn reading<const COUNT: usize>(paths: [&'static str; COUNT]) -> Script {
     Script::default().on("log", paths.map(|path| call("proxy_get_property", &[T(path), Bytes])))
 }
 
+/// What is read of an exchange whose endpoint is not there.
+pub(super) const OF_FAILURES: [&str; 4] =
+    ["response\0code", "upstream\0transport_failure_reason", "upstream\0address", "response\0flags"];
+/// What is read of an answer of gRPC.
+pub(super) const OF_GRPC: [&str; 1] = ["response\0grpc_status"];
+
 /// What the table's exchange does not have.
 #[tokio::test]
-async fn of_other_exchanges() {
+pub(super) async fn of_other_exchanges() {
     // An endpoint that is not there.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let script = reading([
-        "response\0code",
-        "upstream\0transport_failure_reason",
-        "upstream\0address",
-        "response\0flags",
-    ]);
+    let script = reading(OF_FAILURES);
     let quoted = serde_json::to_string(&script.json()).unwrap();
     let setup = Meshgate::chain(&format!("- conformance: {quoted}")).guest("conformance", LIMITS);
     let gate = setup.cluster_of("gone", &[gone], "").start().await;
@@ -303,7 +300,7 @@ async fn of_other_exchanges() {
 
     // An answer of gRPC, with its status in the trailers and in the head.
     for (method, status) in [("Unary", 0_u64), ("Refuse", 7)] {
-        let script = reading(["response\0grpc_status"]);
+        let script = reading(OF_GRPC);
         let quoted = serde_json::to_string(&script.json()).unwrap();
         let setup = Meshgate::chain(&format!("- conformance: {quoted}")).guest("conformance", LIMITS);
         let rpc = grpc_backend("rpc").await;
@@ -320,11 +317,15 @@ async fn of_other_exchanges() {
     }
 }
 
+/// What is read of the filter state.
+pub(super) const OF_THE_FILTER_STATE: [&str; 3] =
+    ["filter_state\0envoy.tcp_proxy.cluster", "filter_state\0wasm.mine", "mine"];
+
 /// What filters leave in the filter state, by its names.
 #[tokio::test]
-async fn of_the_filter_state() {
+pub(super) async fn of_the_filter_state() {
     let choose = Message(&[(1, Text("envoy.tcp_proxy.cluster")), (2, Text("one"))]);
-    let script = reading(["filter_state\0envoy.tcp_proxy.cluster", "filter_state\0wasm.mine", "mine"]).on(
+    let script = reading(OF_THE_FILTER_STATE).on(
         "request_headers",
         [
             call("proxy_call_foreign_function", &[T("set_envoy_filter_state"), choose, Bytes]),
@@ -337,27 +338,30 @@ async fn of_the_filter_state() {
     assert_eq!([0, 1, 2].map(|place| log.value(place).clone()), ["one", "value", "value"]);
 }
 
+/// What is read of a client's connection with TLS.
+pub(super) const OF_TLS: [&str; 11] = [
+    "connection\0requested_server_name",
+    "connection\0tls_version",
+    "connection\0dns_san_local_certificate",
+    "connection\0dns_san_peer_certificate",
+    "connection\0uri_san_local_certificate",
+    "connection\0uri_san_peer_certificate",
+    "connection\0subject_local_certificate",
+    "connection\0subject_peer_certificate",
+    "connection\0sha256_peer_certificate_digest",
+    "connection\0peer_certificate",
+    "connection\0mtls",
+];
+
 /// Of a connection on which both sides showed a certificate: the table's has none.
 #[tokio::test]
-async fn of_tls() {
+pub(super) async fn of_tls() {
     const TLS: &str = "tls: {certificates: [{certificate: web.pem, key: web.key}], \
                        client_certificates: {mode: required, ca: ca.pem}}";
     let authority = Authority::new();
     let web = authority.issue(&Says::name("web.example").and_uri("spiffe://mesh.example/web"));
     let theirs = authority.issue(&Says::name("client.example").and_uri("spiffe://mesh.example/client"));
-    let script = reading([
-        "connection\0requested_server_name",
-        "connection\0tls_version",
-        "connection\0dns_san_local_certificate",
-        "connection\0dns_san_peer_certificate",
-        "connection\0uri_san_local_certificate",
-        "connection\0uri_san_peer_certificate",
-        "connection\0subject_local_certificate",
-        "connection\0subject_peer_certificate",
-        "connection\0sha256_peer_certificate_digest",
-        "connection\0peer_certificate",
-        "connection\0mtls",
-    ]);
+    let script = reading(OF_TLS);
     let quoted = serde_json::to_string(&script.json()).unwrap();
     let one = Backend::echo("one").await;
     let gate = Meshgate::chain(&format!("- conformance: {quoted}"))
@@ -381,4 +385,54 @@ async fn of_tls() {
     assert_eq!(values[8].len(), 64, "{values:?}");
     assert!(values[9].starts_with("-----BEGIN%20CERTIFICATE-----"), "{values:?}");
     assert_eq!(values[10], "\u{1}");
+}
+
+/// What is read of a connection to an endpoint with TLS.
+pub(super) const OF_TLS_TO_THE_ENDPOINT: [&str; 9] = [
+    "upstream\0tls_version",
+    "upstream\0subject_local_certificate",
+    "upstream\0subject_peer_certificate",
+    "upstream\0dns_san_local_certificate",
+    "upstream\0dns_san_peer_certificate",
+    "upstream\0uri_san_local_certificate",
+    "upstream\0uri_san_peer_certificate",
+    "upstream\0sha256_peer_certificate_digest",
+    "upstream\0peer_certificate",
+];
+
+/// Of a connection to an endpoint on which both sides showed a certificate.
+#[tokio::test]
+pub(super) async fn of_tls_to_the_endpoint() {
+    const TLS: &str = "tls: {ca: ca.pem, server_name: api.example, certificate: own.pem, key: own.key}";
+    let authority = Authority::new();
+    let theirs = authority.issue(&Says::name("api.example").and_uri("spiffe://mesh.example/api"));
+    let own = authority.issue(&Says::name("gate.example").and_uri("spiffe://mesh.example/gate"));
+    let one = Backend::echo("one").await;
+    let front = TlsFront::to(one.address(), &theirs).asking(&authority).start().await;
+    let quoted = serde_json::to_string(&reading(OF_TLS_TO_THE_ENDPOINT).json()).unwrap();
+    let gate = Meshgate::chain(&format!("- conformance: {quoted}"))
+        .guest("conformance", LIMITS)
+        .pair("own", &own)
+        .file("ca.pem", authority.certificate())
+        .cluster_of("one", &[front.address()], TLS)
+        .start()
+        .await;
+    assert_eq!(gate.get("/").await.status, 200);
+    let report = entered(gate.log(), "log", 1).await.pop().unwrap();
+    assert_eq!(report.statuses(), [OK; 9]);
+    let values: Vec<_> =
+        (0..9).map(|place| String::from_utf8(bytes_of(report.value(place))).unwrap()).collect();
+    let (digest, pem) = (theirs.sha256(), theirs.url_encoded());
+    let expected = [
+        "TLSv1.3",
+        "CN=gate.example,O=Test\\, Inc.",
+        "CN=api.example,O=Test\\, Inc.",
+        "gate.example",
+        "api.example",
+        "spiffe://mesh.example/gate",
+        "spiffe://mesh.example/api",
+        &digest,
+        &pem,
+    ];
+    assert_eq!(values, expected);
 }

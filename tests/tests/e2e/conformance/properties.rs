@@ -1,16 +1,13 @@
 //! Properties: when they are there. `properties_of_*` in `wasm` and `envoy` look at their values.
 
-use super::matrix::{ALL, ENDING, Phases, REQUEST_BODY, REQUEST_TRAILERS, RESPONSE, Row, STREAM, check, row};
+use super::matrix::{ALL, ANSWERED, CONNECTED, Phases, Row, STREAM, check, row};
 use super::script::Arg::{Bytes, N, T};
 use super::script::{BAD_ARGUMENT, NOT_FOUND, OK, Script, call};
 use super::world::{exchange, last};
 
 const IN_STREAMS: &[(Phases, u32)] = &[(STREAM, OK), (ALL, NOT_FOUND)];
-const AFTER_THE_RESPONSE: &[(Phases, u32)] = &[(RESPONSE.or(ENDING), OK), (ALL, NOT_FOUND)];
-
-/// A body is taken from the client when there is a connection to send it on.
-const ONCE_CONNECTED: &[(Phases, u32)] =
-    &[(REQUEST_BODY.or(REQUEST_TRAILERS).or(RESPONSE).or(ENDING), OK), (ALL, NOT_FOUND)];
+const AFTER_THE_RESPONSE: &[(Phases, u32)] = &[(ANSWERED, OK), (ALL, NOT_FOUND)];
+const ONCE_CONNECTED: &[(Phases, u32)] = &[(CONNECTED, OK), (ALL, NOT_FOUND)];
 
 pub(super) const ROWS: &[Row] = &[
     row("proxy_get_property", &[T("request\0path"), Bytes], IN_STREAMS),

@@ -15,6 +15,7 @@ pub(super) const INVALID_MEMORY: u32 = 6;
 pub(super) const EMPTY: u32 = 7;
 pub(super) const CAS_MISMATCH: u32 = 8;
 pub(super) const INTERNAL_FAILURE: u32 = 10;
+pub(super) const UNIMPLEMENTED: u32 = 12;
 
 /// A status by its name.
 pub(super) fn name_of(status: u32) -> String {
@@ -28,6 +29,7 @@ pub(super) fn name_of(status: u32) -> String {
         EMPTY => "EMPTY".to_owned(),
         CAS_MISMATCH => "CAS_MISMATCH".to_owned(),
         INTERNAL_FAILURE => "INTERNAL_FAILURE".to_owned(),
+        UNIMPLEMENTED => "UNIMPLEMENTED".to_owned(),
         other => other.to_string(),
     }
 }

@@ -51,12 +51,56 @@ const OTHERWISE: &[(&str, &str, u32)] = &[
     ("proxy_get_property(\"listener_metadata", "", OK),
     ("proxy_get_property(\"own", "", OK),
     ("proxy_set_property(\"own", "", OK),
+    ("proxy_get_property(\"upstream\\u0000request_attempt_count", "", OK),
+    // How it ended is known when it has: the endpoint's end may come before.
+    ("proxy_get_property(\"response\\u0000code_details", "downstream_connection_close", OK),
+    ("proxy_get_property(\"response\\u0000code_details", "done", OK),
+    ("proxy_get_property(\"response\\u0000code_details", "log", OK),
+    ("proxy_get_property(\"response\\u0000code_details", "delete", OK),
+    // The cluster is chosen until the endpoint's connection is there.
+    ("proxy_call_foreign_function(\"meshgate.route\", {\"hex\":\"12036f6e65", "context_create", OK),
+    ("proxy_call_foreign_function(\"meshgate.route\", {\"hex\":\"12036f6e65", "new_connection", OK),
+    (CHOOSES_ONE, "context_create", OK),
+    (CHOOSES_ONE, "new_connection", OK),
+    (CHOOSES, "", BAD_ARGUMENT),
+    // The first time counts.
+    (
+        "proxy_call_foreign_function(\"declare_property\", {\"hex\":\"0a086465636c61726564",
+        "context_create",
+        OK,
+    ),
+    // What is held, and what is said in the log, is the connection's.
+    ("proxy_call_foreign_function(\"meshgate.kv\", {\"hex\":\"0a0468656c64", "", OK),
+    ("proxy_call_foreign_function(\"meshgate.log\", {\"hex\":\"0a024449", "", OK),
 ];
 
-/// Nothing is known of the cluster before it is chosen, and of the endpoint before it is connected; who chooses comes too
-/// late in later callbacks; a declaration counts in the first one.
-fn is_open(row: &Row) -> bool {
-    let open = [
+/// Of the filter state's value that names a cluster, with `one` and with anything.
+const CHOOSES_ONE: &str = "proxy_call_foreign_function(\"set_envoy_filter_state\", \
+                           {\"hex\":\"0a17656e766f792e7463705f70726f78792e636c757374657212036f6e65";
+const CHOOSES: &str = "proxy_call_foreign_function(\"set_envoy_filter_state\", \
+                       {\"hex\":\"0a17656e766f792e7463705f70726f78792e636c7573746572";
+
+/// What is known once the endpoint's connection is there: from the first bytes of the client on, who sends them when the
+/// server has accepted it.
+const OF_THE_ENDPOINT: &[&str] = &[
+    "proxy_get_property(\"upstream\\u0000address",
+    "proxy_get_property(\"upstream\\u0000port",
+    "proxy_get_property(\"upstream\\u0000local_address",
+    "proxy_get_property(\"upstream\\u0000local_port",
+    "proxy_get_property(\"upstream\\u0000num_endpoints",
+    "proxy_get_property(\"cluster_name",
+    "proxy_get_property(\"cluster_metadata",
+    "proxy_get_property(\"xds\\u0000cluster_name",
+    "proxy_get_property(\"xds\\u0000cluster_metadata",
+];
+
+/// The callbacks before.
+const UNCONNECTED: [&str; 2] = ["context_create", "new_connection"];
+
+/// What is not compared with Envoy: it knows of clusters and endpoints at other times, and a declaration counts there in
+/// other callbacks.
+pub(super) fn is_our_own(row: &Row) -> bool {
+    let own = [
         "upstream",
         "cluster",
         "route_name",
@@ -66,12 +110,12 @@ fn is_open(row: &Row) -> bool {
         "code_details",
         "backend_latency",
     ];
-    open.iter().any(|part| row.call().shown().contains(part))
+    own.iter().any(|part| row.call().shown().contains(part))
 }
 
 /// Whether the call is made in the callbacks of a connection.
 pub(super) fn is_called(row: &Row) -> bool {
-    !is_open(row) && row.expected(TICK).is_some()
+    row.expected(TICK).is_some()
 }
 
 /// The calls in every callback of a connection.
@@ -84,6 +128,9 @@ pub(super) fn script(rows: &[&Row]) -> Script {
 /// The status in that callback.
 pub(super) fn expected(row: &Row, callback: &str) -> Option<u32> {
     let shown = row.call().shown();
+    if OF_THE_ENDPOINT.iter().any(|begin| shown.starts_with(begin)) {
+        return Some(if UNCONNECTED.contains(&callback) { NOT_FOUND } else { OK });
+    }
     let otherwise = OTHERWISE
         .iter()
         .find(|(begin, callbacks, _)| shown.starts_with(begin) && callback.starts_with(callbacks));

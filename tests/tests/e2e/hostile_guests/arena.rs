@@ -161,8 +161,12 @@ impl Arena {
             [("cause", "meshgate_plugin_failures_total"), ("limit", "meshgate_plugin_limit_exceeded_total")];
         for (key, counter) in counters {
             if let Some(value) = guest.says(key) {
-                let count = self.gate.metrics().await.sum(counter, &[("plugin", name), (key, value)]);
-                assert!(count > 0.0, "{name}: {counter} {key}={value}");
+                // A timer's failures come when they come.
+                until(format!("{name}: {counter} {key}={value}"), || async {
+                    let metrics = self.gate.metrics().await;
+                    (metrics.sum(counter, &[("plugin", name), (key, value)]) > 0.0).then_some(())
+                })
+                .await;
             }
         }
         if let Some(limit) = guest.says("limit") {
