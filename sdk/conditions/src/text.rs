@@ -80,7 +80,9 @@ impl<E: Expression> Text<E> {
             TextRule::Contains(text) => Self::Contains(part(text, "contains")?),
             TextRule::Regex(text) => Self::Regex(E::new(text).map_err(|error| error.at("regex"))?),
             TextRule::Present(present) => Self::Present(*present),
-            TextRule::Not(other) => Self::Not(Box::new(Self::new(other).map_err(|error| error.at("not"))?)),
+            TextRule::Not(other) => {
+                Self::Not(Box::new(Self::new(other).map_err(|error| error.within("not"))?))
+            }
         })
     }
 
