@@ -80,8 +80,7 @@ const CHOOSES_ONE: &str = "proxy_call_foreign_function(\"set_envoy_filter_state\
 const CHOOSES: &str = "proxy_call_foreign_function(\"set_envoy_filter_state\", \
                        {\"hex\":\"0a17656e766f792e7463705f70726f78792e636c7573746572";
 
-/// What is known once the endpoint's connection is there: from the first bytes of the client on, who sends them when the
-/// server has accepted it.
+/// What is known once the endpoint's connection is there: from the first bytes of the server on, which the client waits for.
 const OF_THE_ENDPOINT: &[&str] = &[
     "proxy_get_property(\"upstream\\u0000address",
     "proxy_get_property(\"upstream\\u0000port",
@@ -141,10 +140,11 @@ pub(super) fn expected(row: &Row, callback: &str) -> Option<u32> {
 pub(super) async fn converse(proxy: SocketAddr, backend: &SocketBackend) {
     let mut client = Socket::connect(proxy).await;
     let mut server = backend.accept().await;
-    client.write("hello").await;
-    server.expect("hello").await;
+    // A connection that the server has accepted may not be the proxy's yet; one that something came by is.
     server.write("welcome").await;
     client.expect("welcome").await;
+    client.write("hello").await;
+    server.expect("hello").await;
     client.finish().await;
     server.end().await;
     server.finish().await;
@@ -237,7 +237,7 @@ async fn life_cycle() {
         found.unwrap_or_else(|| panic!("no {entry}: {entered:?}"))
     };
     assert_eq!(entered[..2], ["context_create(1)", "new_connection()"]);
-    assert!(place("downstream_data(5, 0)") < place("upstream_data(7, 0)"), "{entered:?}");
+    assert!(place("upstream_data(7, 0)") < place("downstream_data(5, 0)"), "{entered:?}");
     assert_eq!(entered[entered.len() - 3..], ["done()", "log()", "delete()"]);
     let data =
         |callback: &str| reports.iter().find(|report| report.phase == callback).unwrap().value(0).clone();
