@@ -106,15 +106,20 @@ impl http_body::Body for Received {
 }
 
 /// Makes `content-length` true right before a head goes out: filters may have changed the field, or may make the body
-/// longer or shorter. Waits for the first bytes that come through the filters of the body, and only if there is a length
-/// to be wrong about.
+/// longer or shorter. Waits for the first bytes that come through the filters of the body, and only if there was a length
+/// to be wrong about: a filter that decides about a body decides before the head is out, even if another one took the field away.
 pub(super) async fn frame<B>(body: &mut FilteredBody<B>, headers: &mut HeaderMap) -> Result<(), BodyError>
 where
     B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
 {
-    let Some(announced) = headers.get(CONTENT_LENGTH) else { return Ok(()) };
-    let announced = announced.to_str().ok().and_then(|length| length.parse::<u64>().ok());
     let arriving = body.source_length();
+    let Some(announced) = headers.get(CONTENT_LENGTH) else {
+        if arriving.is_some() && body.is_filtered() && !body.is_bodiless() {
+            poll_fn(|cx| body.poll_first(cx)).await?;
+        }
+        return Ok(());
+    };
+    let announced = announced.to_str().ok().and_then(|length| length.parse::<u64>().ok());
     let length = if !body.is_filtered() || body.is_bodiless() {
         arriving
     } else {

@@ -301,3 +301,25 @@ async fn a_service_is_not_kept_busy_for_clients_that_are_gone() {
     }
     assert_eq!(backend.requests(), 0);
 }
+
+/// What a later filter does to the head lets no body by without a decision.
+#[tokio::test]
+async fn a_body_is_decided_about_whatever_becomes_of_its_length() {
+    let (backend, (policy, _)) = (Backend::echo("one").await, policy().await);
+    let gate = Meshgate::chain(
+        "
+        - ext-authz: {http: {cluster: policy}, body: {max_bytes: 1000}}
+        - headers: {request: {remove: [content-length]}}
+        ",
+    )
+    .cluster("one", &[&backend])
+    .cluster("policy", &[&policy])
+    .start()
+    .await;
+    for mut client in [gate.client().await, Client::http2(gate.address()).await] {
+        assert_eq!(client.call(Ask::post("/", "bad")).await.status, 403);
+        let good = Ask::post("/", "good").header("authorization", "good");
+        assert_eq!(client.call(good).await.status, 200);
+    }
+    assert_eq!((policy.requests(), backend.requests()), (4, 2));
+}
