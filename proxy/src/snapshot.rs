@@ -20,7 +20,7 @@ use crate::message::Forwarding;
 use crate::modules::{CompiledModules, ModuleFiles};
 use crate::telemetry::{AccessLog, ExchangeMetrics, ListenerMetrics, TcpMetrics};
 use crate::tls::{ClientTls, Held, Names, Refusal, ServerTls, TlsStore};
-use crate::upstream::{Clusters, ConfiguredCluster, SharedCluster, SharedClusters, Upstream};
+use crate::upstream::{Clusters, ConfiguredCluster, SharedCluster, SharedClusters, Upstream, place};
 
 mod services;
 mod specs;
@@ -78,6 +78,7 @@ impl Snapshot {
         let node = Arc::new(Node {
             id: facts.id.clone(),
             cluster: facts.cluster.clone(),
+            locality: place(&facts.locality),
             metadata: facts.metadata.clone(),
         });
         let mut errors = Vec::new();
@@ -227,7 +228,8 @@ impl Tls {
 /// would let in everybody.
 fn deaf(config: &Config, plugins: &[Vec<Arc<PluginSpec>>]) -> Vec<Diagnostic> {
     let mut errors: Vec<Diagnostic> = Vec::new();
-    for listener in config.listeners.iter().flat_map(meshgate_config::Listener::sides) {
+    let sides = config.listeners.iter().flat_map(|whole| whole.sides().map(move |side| (whole, side)));
+    for (whole, listener) in sides {
         let places = config.chain(listener.chain).filters.iter().zip(&plugins[listener.chain.0]);
         for (filter, spec) in places {
             let callbacks = spec.module.callbacks();
@@ -246,8 +248,8 @@ fn deaf(config: &Config, plugins: &[Vec<Arc<PluginSpec>>]) -> Vec<Diagnostic> {
             if errors.iter().any(|known| known.at == filter.at) {
                 continue;
             }
-            let opaque = config.listeners.iter().all(|whole| !std::ptr::eq(whole, listener));
-            let why = if opaque { "opaque".to_owned() } else { format!("protocol: {protocol}") };
+            let is_whole = std::ptr::eq(whole, listener);
+            let why = if is_whole { format!("protocol: {protocol}") } else { "opaque".to_owned() };
             let message = format!(
                 "filter `{}` has no callback for {kind}, and listener `{}` has `{why}`",
                 filter.name, listener.name

@@ -26,7 +26,7 @@ pub(crate) fn most_retries(config: &ConcurrencyConfig, active: u64) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Rate {
     deposit: i64,
-    ttl: Duration,
+    slot: Duration,
     reserve: u32,
     /// The current part of time, and what was paid in and spent in it and those before it.
     current: Cell<u64>,
@@ -47,7 +47,7 @@ impl Rate {
         let reserve = f64::from(config.min_per_second) * ttl.as_secs_f64();
         Self {
             deposit: (config.ratio * COST as f64).round() as i64,
-            ttl,
+            slot: ttl / SLOTS as u32,
             reserve: reserve as u32,
             current: Cell::new(0),
             balance: RefCell::default(),
@@ -98,14 +98,13 @@ impl Rate {
     /// The key of a cluster's reserve. Filters that cut time into other parts, a new configuration's for one, have one of their
     /// own.
     fn reserve_of(&self, cluster: &str) -> String {
-        format!("{}/{cluster}", self.ttl.as_millis())
+        format!("{}/{cluster}", self.slot.as_nanos())
     }
 
     /// The place of the current part of time. What is too old no longer counts.
     fn now(&self, now: SystemTime) -> usize {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now =
-            u64::try_from(since.as_nanos() / (self.ttl / SLOTS as u32).as_nanos().max(1)).unwrap_or(u64::MAX);
+        let now = u64::try_from(since.as_nanos() / self.slot.as_nanos().max(1)).unwrap_or(u64::MAX);
         let before = self.current.get();
         if now > before {
             forget(&mut self.balance.borrow_mut(), before, now);

@@ -99,6 +99,10 @@ impl<S: Serve> Connection<S> {
         match (protocol, opaque) {
             (Protocol::Http1, _) => self.http1(stream, beginning).await,
             (Protocol::Http2, _) => self.http2(stream, beginning).await,
+            (Protocol::Opaque, Some(_)) if overload::refuses() => {
+                overload::count_refused();
+                self.stats.count_rejected();
+            }
             (Protocol::Opaque, Some((serve, _))) => {
                 let ahead = Bytes::from(beginning.take(usize::MAX));
                 carry_whole(serve, &self.slot, self.peer, stream, ahead).await;

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use http::Method;
+
 use crate::socket::Socket;
 
 /// What a client that speaks HTTP/2 by prior knowledge sends first (RFC 9113 section 3.4).
@@ -61,11 +63,12 @@ fn looks_like_http1(seen: &[u8]) -> Option<bool> {
     // Empty lines before a request are ignored (section 2.2).
     let empty = seen.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
     let line = &seen[empty..];
-    let end = line.iter().position(|byte| !is_token(*byte))?;
-    let (method, target) = (&line[..end], &line[end + 1..]);
-    if method.is_empty() || line[end] != b' ' {
+    let end = line.iter().position(|byte| *byte == b' ');
+    let method = &line[..end.unwrap_or(line.len())];
+    if Method::from_bytes(method).is_err() && (end.is_some() || !method.is_empty()) {
         return Some(false);
     }
+    let target = &line[end? + 1..];
     const SCHEME: &[u8] = b"http";
     match target {
         [] => None,
@@ -77,11 +80,6 @@ fn looks_like_http1(seen: &[u8]) -> Option<bool> {
             if fits && known < SCHEME.len() { None } else { Some(fits) }
         }
     }
-}
-
-/// A byte of a method (RFC 9110 section 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Reads until the protocol is clear. None if the client left before.

@@ -10,8 +10,9 @@ use meshgate_tests::{
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
-/// Status, flag and cluster of an answer that the proxy made itself, checked for what all of them have in common.
-async fn own_answer(gate: &Meshgate, path: &str) -> (u16, Value) {
+/// Status, flag and cluster of an answer that the proxy made itself for this reason (RFC 9209), checked for what all of them have in
+/// common.
+async fn own_answer(gate: &Meshgate, path: &str, error: &str) -> (u16, Value) {
     let over_http2 = Client::http2(gate.address()).await.get(&format!("{path}?2")).await;
     let over_http1 = gate.get(path).await;
     assert_eq!(over_http1.status, over_http2.status);
@@ -19,6 +20,7 @@ async fn own_answer(gate: &Meshgate, path: &str) -> (u16, Value) {
         assert!(!body.is_empty(), "says what happened");
         assert_eq!(headers["content-type"], "text/plain");
         assert_eq!(headers["content-length"], body.len().to_string());
+        assert_eq!(headers["proxy-status"], format!("meshgate; error={error}"));
     }
     let entry = gate.access(path).await;
     assert_eq!(entry["response_code"], over_http1.status.as_u16());
@@ -35,7 +37,7 @@ fn closed_port() -> SocketAddr {
 #[tokio::test]
 async fn no_route_is_404_nr() {
     let gate = Meshgate::chain("").start().await;
-    let (status, entry) = own_answer(&gate, "/nowhere").await;
+    let (status, entry) = own_answer(&gate, "/nowhere", "destination_not_found").await;
     assert_eq!((status, &entry["response_flags"]), (404, &"NR".into()));
     assert!(entry["cluster"].is_null() && entry["route"].is_null(), "{entry}");
 }
@@ -43,7 +45,7 @@ async fn no_route_is_404_nr() {
 #[tokio::test]
 async fn refused_connection_is_503_uf() {
     let gate = Meshgate::chain("").cluster_of("gone", &[closed_port()], "").start().await;
-    let (status, entry) = own_answer(&gate, "/refused").await;
+    let (status, entry) = own_answer(&gate, "/refused", "destination_unavailable").await;
     assert_eq!((status, &entry["response_flags"]), (503, &"UF".into()));
     assert_eq!(entry["cluster"], "gone");
 }
@@ -65,7 +67,7 @@ async fn connection_that_nobody_accepts_is_given_up() {
         .collect();
 
     let gate = Meshgate::chain("").cluster_of("deaf", &[address], "connect_timeout: 100ms").start().await;
-    let (status, entry) = own_answer(&gate, "/silence").await;
+    let (status, entry) = own_answer(&gate, "/silence", "connection_timeout").await;
     assert_eq!((status, &entry["response_flags"]), (503, &"UF".into()));
     drop(waiting);
 }
@@ -86,7 +88,7 @@ async fn other_clusters_are_untouched_by_a_failing_one() {
 async fn answer_that_never_comes_is_504_ut_and_cancelled_upstream() {
     let one = Backend::answering("one", async |_, _| std::future::pending().await).await;
     let gate = Meshgate::chain("").listener("request_timeout: 200ms").cluster("one", &[&one]).start().await;
-    let (status, entry) = own_answer(&gate, "/never").await;
+    let (status, entry) = own_answer(&gate, "/never", "http_response_timeout").await;
     assert_eq!((status, &entry["response_flags"]), (504, &"UT".into()));
     assert_eq!(entry["upstream_address"], one.address().to_string());
     one.wait_until_unused().await;
@@ -124,7 +126,7 @@ async fn backend_that_leaves_without_an_answer_is_503_uc() {
     .await;
     let gate = Meshgate::chain("").raw_cluster("one", &one).start().await;
     for path in ["/close", "/reset"] {
-        let (status, entry) = own_answer(&gate, path).await;
+        let (status, entry) = own_answer(&gate, path, "connection_terminated").await;
         assert_eq!((status, &entry["response_flags"]), (503, &"UC".into()), "{path}");
     }
 }
@@ -147,7 +149,7 @@ async fn answers_that_are_not_http_are_502() {
     .await;
     let gate = Meshgate::chain("").raw_cluster("one", &one).start().await;
     for (number, answer) in ANSWERS.iter().enumerate() {
-        let (status, entry) = own_answer(&gate, &format!("/{number}")).await;
+        let (status, entry) = own_answer(&gate, &format!("/{number}"), "http_protocol_error").await;
         assert_eq!(status, 502, "{answer:?}");
         assert_eq!(entry["response_flags"], "UPE", "{answer:?}");
     }
