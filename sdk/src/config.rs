@@ -18,6 +18,19 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use self::units::{Duration, Percent, Size};
 
+/// Whether a text is a token (RFC 9110 section 5.6.2), as methods and fields' names are.
+///
+/// ```
+/// use meshgate_sdk::config::is_token;
+///
+/// assert!(is_token("x-request-id"));
+/// assert!(!is_token("") && !is_token("two words") && !is_token(":path"));
+/// ```
+pub fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
 /// The configuration of a filter that has none: `{}` or nothing.
 ///
 /// ```

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::config::is_token;
 use crate::error::Refused;
 use crate::message::Request;
 
@@ -101,7 +102,7 @@ impl TryFrom<Written> for Place {
     fn try_from(written: Written) -> Result<Self, String> {
         let Written { header, prefix, parameter, cookie } = written;
         match (header, parameter, cookie) {
-            (Some(name), None, None) if is_field_name(&name) => {
+            (Some(name), None, None) if is_token(&name) => {
                 Ok(Self::Header { name: name.to_ascii_lowercase(), prefix: prefix.unwrap_or_default() })
             }
             (Some(name), None, None) => Err(format!("{name:?} is not a field name")),
@@ -226,18 +227,6 @@ fn after(value: &[u8], prefix: &str) -> Option<String> {
 fn cookies(line: &str, name: &str) -> Vec<String> {
     let pairs = line.split(';').filter_map(|pair| pair.trim().split_once('='));
     pairs.filter(|(known, _)| *known == name).map(|(_, value)| value.trim_matches('"').to_owned()).collect()
-}
-
-/// Whether a text can be the name of a field.
-///
-/// ```
-/// use meshgate_sdk::credential::is_field_name;
-///
-/// assert!(is_field_name("x-user") && !is_field_name("x user") && !is_field_name(":path"));
-/// ```
-pub fn is_field_name(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// Whether bytes can be the value of a field: no line ends, and no other control characters but a tab.

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use meshgate_sdk::config::FileText;
-use meshgate_sdk::credential::{Place, is_field_name};
+use meshgate_sdk::config::{FileText, is_token};
+use meshgate_sdk::credential::Place;
 use meshgate_sdk::prelude::*;
 use meshgate_sdk::{Flag, encoding, property};
 use sha2::{Digest, Sha256};
@@ -52,7 +52,7 @@ type Hash = [u8; 32];
 #[filter]
 impl Filter for ApiKey {
     fn configure(config: Config) -> Result<Self, ConfigError> {
-        if let Some(header) = config.client_header.as_ref().filter(|header| !is_field_name(header)) {
+        if let Some(header) = config.client_header.as_ref().filter(|header| !is_token(header)) {
             return Err(ConfigError::new(format_args!("{header:?} is not a field name")).at("client_header"));
         }
         if config.from.as_ref().is_some_and(Vec::is_empty) {

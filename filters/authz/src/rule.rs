@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use meshgate_sdk::ConfigError;
+use meshgate_sdk::config::is_token;
 use serde_json::Value;
 
 use crate::config::{Any, From, List, Rule, To, When};
@@ -189,11 +190,6 @@ fn patterns<P>(texts: &[String], pattern: fn(&str) -> Result<P, ConfigError>) ->
         .enumerate()
         .map(|(index, text)| pattern(text).map_err(|error| error.within(&index.to_string())));
     prepared.collect()
-}
-
-fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 impl Subject {

@@ -4,8 +4,8 @@ mod password;
 
 use std::collections::BTreeMap;
 
-use meshgate_sdk::config::FileText;
-use meshgate_sdk::credential::{Place, is_field_name};
+use meshgate_sdk::config::{FileText, is_token};
+use meshgate_sdk::credential::Place;
 use meshgate_sdk::prelude::*;
 use meshgate_sdk::{Flag, encoding, property};
 
@@ -56,7 +56,7 @@ impl Filter for Basic {
             let message = "a realm stands between quotation marks: ASCII, without \" and \\";
             return Err(ConfigError::new(message).at("realm"));
         }
-        if let Some(header) = config.user_header.as_ref().filter(|header| !is_field_name(header)) {
+        if let Some(header) = config.user_header.as_ref().filter(|header| !is_token(header)) {
             return Err(ConfigError::new(format_args!("{header:?} is not a field name")).at("user_header"));
         }
         let requests = Counter::build("meshgate_basic_requests_total")

@@ -1,7 +1,7 @@
 //! What a user writes under `cors:`.
 
 use meshgate_sdk::ConfigError;
-use meshgate_sdk::config::Duration;
+use meshgate_sdk::config::{Duration, is_token};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -77,9 +77,4 @@ impl Config {
         }
         Ok(())
     }
-}
-
-fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }

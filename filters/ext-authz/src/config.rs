@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use meshgate_sdk::ConfigError;
-use meshgate_sdk::config::{Cluster, Duration};
-use meshgate_sdk::credential::is_field_name;
+use meshgate_sdk::config::{Cluster, Duration, is_token};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -145,10 +144,10 @@ impl Names {
         let named = names.iter().enumerate().map(|(index, name)| {
             let lower = name.to_ascii_lowercase();
             match lower.strip_suffix('*') {
-                Some(start) if start.is_empty() || is_field_name(start) && !start.contains('*') => {
+                Some(start) if start.is_empty() || is_token(start) && !start.contains('*') => {
                     Ok(Name::Prefix(start.to_owned()))
                 }
-                None if is_field_name(&lower) && !lower.contains('*') => Ok(Name::Exact(lower)),
+                None if is_token(&lower) && !lower.contains('*') => Ok(Name::Exact(lower)),
                 _ => {
                     let error = ConfigError::new(format_args!("{name:?} is not a field name"));
                     Err(error.at(format!("{key}/{index}")))
@@ -196,7 +195,7 @@ impl KeyPart {
             "query" => Self::Query,
             "address" => Self::Address,
             "identity" => Self::Identity,
-            _ => match text.strip_prefix("header:").filter(|name| is_field_name(name)) {
+            _ => match text.strip_prefix("header:").filter(|name| is_token(name)) {
                 Some(name) => Self::Header(name.to_ascii_lowercase()),
                 None => {
                     return Err(ConfigError::new(format_args!(

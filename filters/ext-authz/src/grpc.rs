@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use meshgate_sdk::credential::{is_field_name, is_field_value};
+use meshgate_sdk::config::is_token;
+use meshgate_sdk::credential::is_field_value;
 use meshgate_sdk::{Request, property};
 use prost::Message;
 
@@ -232,7 +233,7 @@ fn decision(fields: &Fields, answer: CheckResponse) -> Result<Decision, String> 
             let (name, value) = field(option).filter(|(name, _)| fields.upstream.contains(name))?;
             Some((name, value, beside))
         });
-        let may_go = |name: &String| is_field_name(name) && name != "host";
+        let may_go = |name: &String| is_token(name) && name != "host";
         let remove = ok.headers_to_remove.into_iter().map(|name| name.to_ascii_lowercase()).filter(may_go);
         return Ok(Decision::Allow { set: set.collect(), remove: remove.collect() });
     }
@@ -250,5 +251,5 @@ fn field(option: HeaderValueOption) -> Option<(String, Vec<u8>)> {
     let name = key.to_ascii_lowercase();
     let own = matches!(name.as_str(), "host" | "content-length" | "transfer-encoding" | "connection");
     let value = if raw_value.is_empty() { value.into_bytes() } else { raw_value };
-    (!own && is_field_name(&name) && is_field_value(&value)).then_some((name, value))
+    (!own && is_token(&name) && is_field_value(&value)).then_some((name, value))
 }

@@ -1,8 +1,7 @@
 //! What a user writes under `global-rate-limit:`.
 
 use meshgate_sdk::ConfigError;
-use meshgate_sdk::config::{Cluster, Duration};
-use meshgate_sdk::credential::is_field_name;
+use meshgate_sdk::config::{Cluster, Duration, is_token};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -200,7 +199,7 @@ impl Config {
         if self.hits == Some(0) {
             return refuse("hits", "a request counts for one at least");
         }
-        if let Some(header) = self.hits_header.as_ref().filter(|header| !is_field_name(header)) {
+        if let Some(header) = self.hits_header.as_ref().filter(|header| !is_token(header)) {
             return refuse("hits_header", &format!("{header:?} is not a field name"));
         }
         if self.descriptors.is_empty() {
@@ -228,7 +227,7 @@ impl EntryConfig {
             }
         }
         match &self.from {
-            Source::Header(name) if !is_field_name(name) => {
+            Source::Header(name) if !is_token(name) => {
                 refuse("from/header", &format!("{name:?} is not a field name"))
             }
             Source::Value(text) | Source::Property(text) if text.is_empty() => {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use meshgate_sdk::Cluster;
-use meshgate_sdk::credential::{is_field_name, is_field_value};
+use meshgate_sdk::config::is_token;
+use meshgate_sdk::credential::is_field_value;
 use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
@@ -130,7 +131,7 @@ pub(crate) fn fields(added: Vec<HeaderValue>) -> impl Iterator<Item = (String, V
         let name = key.to_ascii_lowercase();
         let own = matches!(name.as_str(), "host" | "content-length" | "transfer-encoding" | "connection");
         let value = if raw_value.is_empty() { value.into_bytes() } else { raw_value };
-        (!own && is_field_name(&name) && is_field_value(&value)).then_some((name, value))
+        (!own && is_token(&name) && is_field_value(&value)).then_some((name, value))
     })
 }
 

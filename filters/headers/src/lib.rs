@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use meshgate_sdk::config::is_token;
 use meshgate_sdk::prelude::*;
 use meshgate_sdk::{Headers, Refused};
 
@@ -62,8 +63,7 @@ impl Changes {
 fn check_field(name: &str, value: &str) -> Result<(), ConfigError> {
     // Pseudo-headers cannot be told apart by the colon alone: `:path` is fine to set, `::` is nothing.
     let token = name.strip_prefix(':').unwrap_or(name);
-    let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if token.is_empty() || !token.bytes().all(is_token_byte) {
+    if !is_token(token) {
         return Err(ConfigError::new(format_args!("{name:?} is not a field name")));
     }
     if value.bytes().any(|byte| byte != b'\t' && (byte < 0x20 || byte == 0x7f)) {

@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use meshgate_sdk::credential::{Ambiguous, Place, is_field_name};
+use meshgate_sdk::config::is_token;
+use meshgate_sdk::credential::{Ambiguous, Place};
 use meshgate_sdk::metric::{Counter, Family};
 use meshgate_sdk::signature::Algorithm;
 #[cfg(not(test))]
@@ -50,7 +51,7 @@ impl Provider {
         if config.audiences.as_ref().is_some_and(Vec::is_empty) {
             return Err(ConfigError::new("an empty list matches nothing").at("audiences"));
         }
-        if let Some(field) = config.claims_to_headers.keys().find(|field| !is_field_name(field)) {
+        if let Some(field) = config.claims_to_headers.keys().find(|field| !is_token(field)) {
             let error = ConfigError::new(format_args!("{field:?} is not a field name"));
             return Err(error.at(format!("claims_to_headers/{field}")));
         }

@@ -3,7 +3,7 @@
 use std::time::Duration as Time;
 
 use meshgate_sdk::ConfigError;
-use meshgate_sdk::config::{Duration, Size};
+use meshgate_sdk::config::{Duration, Size, is_token};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -166,7 +166,7 @@ impl Config {
         }
         for (index, condition) in self.conditions.iter().enumerate() {
             if let Condition::Field(field) = condition
-                && (field.header.is_empty() || !field.header.bytes().all(is_name))
+                && !is_token(&field.header)
             {
                 let error = ConfigError::new(format_args!("{:?} is not a field's name", field.header));
                 return Err(error.at(format!("if/{index}/header")));
@@ -182,11 +182,6 @@ impl Config {
         }
         Ok(())
     }
-}
-
-/// Whether a byte may be part of a field's name (RFC 9110 section 5.6.2).
-fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 impl BackOffConfig {

@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-use meshgate_conditions::is_token;
-use meshgate_sdk::config::Duration;
+use meshgate_sdk::config::{Duration, is_token};
 use meshgate_sdk::{ConfigError, Request, property};
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -1,6 +1,7 @@
 //! Changing a request's path and authority.
 
-use meshgate_conditions::{check_host, compile, is_token, without_port};
+use meshgate_conditions::{check_host, compile, without_port};
+use meshgate_sdk::config::is_token;
 use meshgate_sdk::{ConfigError, Outcome, Reply, Request, Target};
 use regex_lite::Regex;
 use schemars::JsonSchema;

@@ -1,6 +1,7 @@
 //! One route: what becomes of its requests. Everything that does not depend on the request is done at configuration time.
 
-use meshgate_conditions::{Incoming, Source, is_token};
+use meshgate_conditions::{Incoming, Source};
+use meshgate_sdk::config::is_token;
 use meshgate_sdk::route::{Builder, Decision};
 use meshgate_sdk::{ConfigError, Exchange, Outcome, Request, Target};
 

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 
+use meshgate_sdk::config::is_token;
 use meshgate_sdk::{ConfigError, Request, Target, property};
 
 use crate::config::{Conditions, Matches};
@@ -195,12 +196,6 @@ fn named<'c, E: Expression>(
         Ok((name.clone(), text))
     };
     rules.into_iter().map(rule).collect()
-}
-
-/// Field names and methods are tokens.
-pub fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 #[cfg(test)]

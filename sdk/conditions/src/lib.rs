@@ -46,7 +46,7 @@ mod path;
 mod regex;
 mod text;
 
-pub use self::alternative::{Alternative, Incoming, Precision, Source, is_token};
+pub use self::alternative::{Alternative, Incoming, Precision, Source};
 pub use self::config::{Conditions, Matches, MethodConfig, PathConfig, PathRule};
 pub use self::expression::{Expression, NoExpressions};
 pub use self::host::{HostPattern, check_host, without_port};
