@@ -80,6 +80,11 @@ pub(crate) struct ProviderConfig {
     /// Fields of the request to set, and the claims that they are set to: `{x-user: sub}`. What clients send there is removed.
     #[serde(default)]
     pub(crate) claims_to_headers: BTreeMap<String, String>,
+    /// For filters that were written for Envoy's `jwt_authn`: the claims are the metadata of this name below
+    /// `envoy.filters.http.jwt_authn`.
+    #[serde(default)]
+    #[schemars(with = "String", length(min = 1))]
+    pub(crate) payload_in_metadata: Option<String>,
 }
 
 /// Where keys come from: one of `inline`, `file` and `cluster`.

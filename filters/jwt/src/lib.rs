@@ -118,6 +118,12 @@ impl Filter for Jwt {
             property::set("jwt.provider", &provider.name)?;
             property::set("jwt.principal", &token.principal)?;
             property::set("jwt.claims", &token.claims)?;
+            if let Some(name) = &provider.payload_in_metadata {
+                property::set(
+                    "envoy.filters.http.jwt_authn",
+                    [b"{", name.as_bytes(), b":", &token.claims, b"}"].concat(),
+                )?;
+            }
         }
         Ok(())
     }

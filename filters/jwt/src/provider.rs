@@ -30,6 +30,8 @@ pub(crate) struct Provider {
     pub(crate) name: String,
     pub(crate) places: Vec<Place>,
     pub(crate) forward: bool,
+    /// A text of JSON.
+    pub(crate) payload_in_metadata: Option<String>,
     expected: Expected,
     /// Fields and the claims that they are set to.
     fields: Vec<(String, String)>,
@@ -70,6 +72,10 @@ impl Provider {
             name: name.to_owned(),
             places,
             forward: config.forward,
+            payload_in_metadata: config
+                .payload_in_metadata
+                .clone()
+                .map(|name| serde_json::Value::from(name).to_string()),
             expected: Expected {
                 issuer: config.issuer.clone(),
                 audiences: config.audiences.clone(),

@@ -168,7 +168,7 @@ impl<'a> Tries<'a> {
         let mut request: Request<_> = upstream_request(&self.head, headers, self.body.body());
         exchange.introduce_client(cluster, &mut request);
         exchange.address_to(&endpoint, &mut request);
-        let sent = exchange.begin_attempt(cluster, endpoint.address());
+        let sent = exchange.begin_attempt(cluster, &endpoint);
         self.tried.push(endpoint.address());
         let upstream = &exchange.listener.upstream;
         let (to, queued) = (Rc::clone(&endpoint), Rc::<Queued>::default());

@@ -189,7 +189,7 @@ async fn attempt(
     let upstream = &exchange.listener.upstream;
     let endpoint = upstream.pick(cluster, exchange.key(cluster)).map_err(ExchangeError::Upstream)?;
     exchange.address_to(&endpoint, &mut request);
-    let sent = exchange.begin_attempt(cluster, endpoint.address());
+    let sent = exchange.begin_attempt(cluster, &endpoint);
     let queued = Queued::default();
     let mut send = pin!(upstream.send_to(cluster, &endpoint, request, &queued));
     let response = poll_fn(|cx| {

@@ -9,7 +9,6 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request,
 };
 use http_body::{Body as _, Frame};
-use meshgate_config::Address;
 use meshgate_wasm::{LocalResponse, RequestHead, ResponseHead};
 
 use super::error::{ExchangeError, REQUEST_BODY_TIMEOUT, Verdict};
@@ -22,7 +21,6 @@ use crate::message::forwarding::{X_FORWARDED_FOR, X_REQUEST_ID};
 use crate::message::proxy_protocol::Addresses;
 use crate::message::{Body, Peer, ResponseFlag, failpoint, grpc, local_response};
 use crate::snapshot::Listener;
-use crate::socket::seen;
 use crate::telemetry::{AccessRecord, LogFields};
 use crate::upstream::{Cluster, Endpoint, Outcome, Queued, UpstreamBody};
 
@@ -185,10 +183,10 @@ impl Exchange {
     }
 
     /// The request is sent, and when.
-    pub(super) fn begin_attempt(&self, cluster: &Cluster, endpoint: Address) -> Instant {
+    pub(super) fn begin_attempt(&self, cluster: &Cluster, endpoint: &Endpoint) -> Instant {
         let attributes = &mut self.stream.http().borrow_mut().attributes;
         attributes.attempts += 1;
-        attributes.upstream_address = Some(seen(endpoint));
+        endpoint.show(attributes);
         attributes.upstream_endpoints = Some(cluster.endpoints().len() as u64);
         attributes.upstream_failure = None;
         Instant::now()
@@ -218,7 +216,7 @@ impl Exchange {
         let attributes = &mut http.attributes;
         attributes.backend_latency = Some(latency);
         // Others may have begun since.
-        attributes.upstream_address = Some(seen(endpoint.address()));
+        endpoint.show(attributes);
         match response {
             Ok(response) => {
                 attributes.upstream_local_address = response.body().local_address();

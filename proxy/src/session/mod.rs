@@ -93,7 +93,7 @@ async fn connect(record: &Record, pair: &mut Pair) -> Result<(), End> {
     let client = record.client();
     let key = cluster.key_of_connection(client.source.ip());
     let endpoint = upstream.pick(&cluster, key).map_err(End::Upstream)?;
-    record.begin_connecting(endpoint.address());
+    record.begin_connecting(&endpoint);
     let mut connecting =
         pin!(upstream.connect(&cluster, &endpoint, Addresses::of(client.source, client.destination)));
     let connected = poll_fn(|cx| {

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use meshgate_config::Address;
 use meshgate_wasm::{Attributes, Connection};
 use tokio::time::Instant;
 
@@ -11,9 +10,8 @@ use super::end::End;
 use crate::filter::{Session, SessionParts};
 use crate::message::ResponseFlag;
 use crate::snapshot::Listener;
-use crate::socket::seen;
 use crate::telemetry::AccessRecord;
-use crate::upstream::{Cluster, TcpConnection};
+use crate::upstream::{Cluster, Endpoint, TcpConnection};
 
 /// One session. When it is closed, or dropped with the process, the filters are told, and it is logged.
 pub(super) struct Record {
@@ -60,10 +58,10 @@ impl Record {
         Rc::clone(&self.filters.attributes().borrow().connection)
     }
 
-    pub(super) fn begin_connecting(&self, endpoint: Address) {
+    pub(super) fn begin_connecting(&self, endpoint: &Endpoint) {
         let mut attributes = self.filters.attributes().borrow_mut();
         attributes.attempts += 1;
-        attributes.upstream_address = Some(seen(endpoint));
+        endpoint.show(&mut attributes);
     }
 
     pub(super) fn connected(&self, connection: &TcpConnection) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use meshgate_config::Address;
+use meshgate_wasm::{Attributes, EndpointFacts, Locality};
 
 use super::balance::Candidate;
 use super::dial::Dialer;
@@ -16,6 +17,7 @@ use super::levels::Standing;
 use super::limits::Limits;
 use super::pool::Pool;
 use super::shared::{Member, SharedEndpoint};
+use crate::socket::seen;
 
 /// One server of a cluster.
 pub struct Endpoint {
@@ -31,6 +33,8 @@ pub struct Endpoint {
     dialer: Rc<Dialer>,
     /// What requests for it call it, if it was found by a name.
     authority: Option<HeaderValue>,
+    /// For filters to read.
+    facts: Option<Rc<EndpointFacts>>,
 }
 
 /// Its priority, and among those of the same how far it is away.
@@ -57,6 +61,7 @@ impl Endpoint {
             limits: Arc::clone(limits),
             dialer: Rc::clone(dialer),
             authority: authority(configuration, dialer),
+            facts: facts(configuration),
         }
     }
 
@@ -74,12 +79,19 @@ impl Endpoint {
             limits: Arc::clone(&self.limits),
             dialer: Rc::clone(&self.dialer),
             authority: authority(member.configuration(), &self.dialer),
+            facts: facts(member.configuration()),
         }
     }
 
     /// Its host name as an authority, with the port if that is not the usual one; none if it was found by its address.
     pub fn authority(&self) -> Option<&HeaderValue> {
         self.authority.as_ref()
+    }
+
+    /// Tells filters that the exchange goes here.
+    pub fn show(&self, attributes: &mut Attributes) {
+        attributes.upstream_address = Some(seen(self.address()));
+        attributes.upstream_facts.clone_from(&self.facts);
     }
 
     /// How it is connected to.
@@ -146,6 +158,23 @@ impl Endpoint {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));
         self.shared.end();
     }
+}
+
+/// Its locality, and its labels where Envoy has what subsets are chosen by.
+fn facts(configuration: &meshgate_config::Endpoint) -> Option<Rc<EndpointFacts>> {
+    let mut metadata = meshgate_config::Metadata::new();
+    if !configuration.labels.is_empty() {
+        let labels = configuration.labels.iter().map(|(name, value)| (name.clone(), value.clone().into()));
+        metadata.insert("envoy.lb".to_owned(), serde_json::Value::Object(labels.collect()));
+    }
+    let facts = EndpointFacts { locality: place(&configuration.locality), metadata };
+    (facts != EndpointFacts::default()).then(|| Rc::new(facts))
+}
+
+/// A locality as filters see it.
+pub fn place(locality: &meshgate_config::Locality) -> Locality {
+    let meshgate_config::Locality { region, zone, subzone } = locality.clone();
+    Locality { region, zone, sub_zone: subzone }
 }
 
 fn authority(endpoint: &meshgate_config::Endpoint, dialer: &Dialer) -> Option<HeaderValue> {

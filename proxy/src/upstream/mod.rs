@@ -34,7 +34,7 @@ mod upload;
 pub use attempt::Queued;
 pub use care::{Caretaker, Preparation};
 pub use cluster::{Cluster, Clusters, ConfiguredCluster};
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, place};
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use health::Health;
 pub use limits::Limits;

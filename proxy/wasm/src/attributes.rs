@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 use crate::address::Address;
-use crate::node::Metadata;
+use crate::node::{Locality, Metadata};
 
 /// The downstream connection an exchange came on.
 #[derive(Debug)]
@@ -72,6 +72,15 @@ pub struct ListenerFacts {
     pub metadata: Metadata,
 }
 
+/// What filters may know of an endpoint beside its address.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EndpointFacts {
+    /// Where it is.
+    pub locality: Locality,
+    /// What its source says of it, by the name of who reads it.
+    pub metadata: Metadata,
+}
+
 /// Where a listener's traffic goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
@@ -110,6 +119,8 @@ pub struct Attributes {
     pub listener: Option<Rc<ListenerFacts>>,
     /// The endpoint that was connected to.
     pub upstream_address: Option<Address>,
+    /// What is known of it beside; none if nothing.
+    pub upstream_facts: Option<Rc<EndpointFacts>>,
     /// Our side of that connection.
     pub upstream_local_address: Option<Address>,
     /// How many endpoints the cluster has.
@@ -151,6 +162,7 @@ impl Attributes {
             cluster_metadata: None,
             listener: None,
             upstream_address: None,
+            upstream_facts: None,
             upstream_local_address: None,
             upstream_endpoints: None,
             upstream_ready_after: None,

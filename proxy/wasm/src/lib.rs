@@ -58,7 +58,9 @@ mod waiting;
 
 pub use action::{BodyAction, Callbacks, HeadersAction, PeerType, TcpAction, TrailersAction};
 pub use address::Address;
-pub use attributes::{Attributes, Certificate, Connection, CustomProperties, Direction, ListenerFacts, Tls};
+pub use attributes::{
+    Attributes, Certificate, Connection, CustomProperties, Direction, EndpointFacts, ListenerFacts, Tls,
+};
 pub use body::BodyBuffer;
 pub use callout::{Cancelled, HttpCallReply};
 pub use capabilities::{Capabilities, PropertyGroup, PropertyGroups};
@@ -71,7 +73,7 @@ pub use ledger::Ledger;
 pub use limits::{Limit, Limits};
 pub use metrics::{MetricKind, Metrics, Series, SeriesSpec};
 pub use module::{AbiVersion, Module, ModuleBounds, ModuleHash, manifest_section};
-pub use node::{Metadata, Node};
+pub use node::{Locality, Metadata, Node};
 pub use plugin::{Compatibility, Isolation, Plugin, PluginSpec};
 pub use properties::PropertyForm;
 pub use shared::{Bounds, Shared};

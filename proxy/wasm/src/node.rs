@@ -16,15 +16,32 @@ pub struct Node {
     pub id: String,
     /// The group of proxies it belongs to.
     pub cluster: String,
+    /// Where it is.
+    pub locality: Locality,
     /// Anything else.
     pub metadata: Metadata,
+}
+
+/// Where something is, from large to small, as far as it is known: `envoy.config.core.v3.Locality`.
+#[derive(Clone, PartialEq, Eq, Hash, Message)]
+pub struct Locality {
+    /// Such as a country's data centres.
+    #[prost(string, tag = "1")]
+    pub region: String,
+    /// A part of it that fails by itself.
+    #[prost(string, tag = "2")]
+    pub zone: String,
+    /// A part of that.
+    #[prost(string, tag = "3")]
+    pub sub_zone: String,
 }
 
 impl Node {
     /// As `envoy.config.core.v3.Node`.
     pub(crate) fn message(&self) -> Vec<u8> {
         let metadata = (!self.metadata.is_empty()).then(|| fields(&self.metadata));
-        NodeMessage { id: self.id.clone(), cluster: self.cluster.clone(), metadata }.encode_to_vec()
+        let locality = Some(self.locality.clone()).filter(|locality| *locality != Locality::default());
+        NodeMessage { id: self.id.clone(), cluster: self.cluster.clone(), metadata, locality }.encode_to_vec()
     }
 }
 
@@ -42,6 +59,8 @@ struct NodeMessage {
     cluster: String,
     #[prost(message, optional, tag = "3")]
     metadata: Option<Fields>,
+    #[prost(message, optional, tag = "4")]
+    locality: Option<Locality>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -112,15 +131,18 @@ mod tests {
     #[test]
     fn a_node_is_envoys_message() {
         let Value::Object(metadata) = json!({"NAME": "web", "ports": [80], "on": true}) else { panic!() };
-        let node = Node { id: "a".into(), cluster: "b".into(), metadata };
+        let locality = Locality { region: "north".into(), ..Locality::default() };
+        let node = Node { id: "a".into(), cluster: "b".into(), locality: locality.clone(), metadata };
         let decoded = NodeMessage::decode(&*node.message()).unwrap();
+        assert_eq!(decoded.locality, Some(locality));
         let fields = decoded.metadata.unwrap().fields;
         assert_eq!(fields["NAME"].kind, Some(Kind::Text("web".into())));
         assert_eq!(fields["on"].kind, Some(Kind::Bool(true)));
         let port = Field { kind: Some(Kind::Number(80.0)) };
         assert_eq!(fields["ports"].kind, Some(Kind::List(List { values: vec![port] })));
         // Fields 1 and 2, each text of one byte.
-        assert_eq!(Node { metadata: Metadata::new(), ..node }.message(), b"\x0a\x01a\x12\x01b");
+        let bare = Node { metadata: Metadata::new(), locality: Locality::default(), ..node };
+        assert_eq!(bare.message(), b"\x0a\x01a\x12\x01b");
         assert_eq!(Node::default().message(), b"");
     }
 

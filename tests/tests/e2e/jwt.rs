@@ -235,6 +235,7 @@ async fn claims_reach_endpoints_routes_and_rules() {
                 issuer: https://idp.example
                 keys: {{inline: {}}}
                 claims_to_headers: {{x-user: sub, x-tier: tier}}
+                payload_in_metadata: payload
             allow_missing: true
         - authz:
             deny: {{strangers: {{from: {{not_principals: ['*']}}, to: {{paths: [/private/*]}}}}}}
@@ -244,6 +245,10 @@ async fn claims_reach_endpoints_routes_and_rules() {
         - routing:
             routes:
               - {{name: gold, match: {{headers: {{x-tier: gold}}}}, to: two}}
+              - {{name: silver, match: {{properties: {{metadata/filter_metadata/jwt.claims/plan: silver}}}}, to: two}}
+              - name: bronze
+                match: {{properties: {{metadata/filter_metadata/envoy.filters.http.jwt_authn/payload/plan: bronze}}}}
+                to: two
               - {{name: rest, to: one}}
         ",
         key_set(&[&RSA])
@@ -258,11 +263,17 @@ async fn claims_reach_endpoints_routes_and_rules() {
     };
     let mut gold = claims();
     gold["tier"] = json!("gold");
+    let mut silver = claims();
+    silver["plan"] = json!("silver");
+    let mut bronze = claims();
+    bronze["plan"] = json!("bronze");
     let mut guest = claims();
     guest["groups"] = json!(["guests"]);
     for (path, claims, expected, backend) in [
         ("/private/a", Some(claims()), 200, "one"),
         ("/private/a", Some(gold), 200, "two"),
+        ("/private/a", Some(silver), 200, "two"),
+        ("/private/a", Some(bronze), 200, "two"),
         ("/private/a", Some(guest.clone()), 403, ""),
         ("/private/a", None, 403, ""),
         ("/public/a", Some(guest), 200, "one"),

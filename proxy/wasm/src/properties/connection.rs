@@ -18,6 +18,10 @@ pub(super) fn downstream<'a>(attributes: &'a Attributes, name: &[u8]) -> Option<
 pub(super) fn upstream<'a>(attributes: &'a Attributes, name: &[u8]) -> Option<Value<'a>> {
     match name {
         b"address" | b"port" => address(attributes.upstream_address?, name),
+        [b'l', b'o', b'c', b'a', b'l', b'i', b't', b'y', part @ ..] => {
+            let part = if part.is_empty() { part } else { part.strip_prefix(b"\0")? };
+            super::locality(&attributes.upstream_facts.as_ref()?.locality, part)
+        }
         b"local_address" => Some(Value::Address(attributes.upstream_local_address?)),
         b"local_port" => Some(Value::Number(attributes.upstream_local_address?.port()?.into())),
         b"request_attempt_count" => Some(Value::Number(attributes.attempts.into())),

@@ -8,10 +8,15 @@ mod value;
 pub use value::PropertyForm;
 pub(crate) use value::Value;
 
+use prost::Message;
+
 use crate::attributes::Attributes;
 use crate::exchange::HttpStream;
-use crate::node::{self, Metadata};
+use crate::node::{self, Locality, Metadata};
 use crate::plugin::PluginSpec;
+
+/// Bytes of JSON that are looked into for one property: as much as is read in well under a millisecond.
+const MAX_DYNAMIC: usize = 16 << 10;
 
 /// Where a property is read.
 pub(crate) struct Place<'a> {
@@ -46,6 +51,7 @@ fn served<'a>(place: &Place<'a>, path: &[u8]) -> Option<Value<'a>> {
         b"connection_id" if tail.is_empty() => connection::downstream(attributes?, b"id"),
         b"upstream" => connection::upstream(attributes?, tail),
         b"xds" => configured(place, tail),
+        b"metadata" => dynamic(attributes?, tail),
         b"plugin_name" | b"plugin_root_id" | b"plugin_vm_id" if tail.is_empty() => {
             Some(plugin(place.spec, first))
         }
@@ -55,7 +61,8 @@ fn served<'a>(place: &Place<'a>, path: &[u8]) -> Option<Value<'a>> {
         | b"cluster_metadata"
         | b"route_name"
         | b"listener_direction"
-        | b"listener_metadata" => configured(place, path),
+        | b"listener_metadata"
+        | b"upstream_host_metadata" => configured(place, path),
         _ => None,
     }
 }
@@ -94,19 +101,44 @@ fn configured<'a>(place: &Place<'a>, path: &[u8]) -> Option<Value<'a>> {
         b"cluster_metadata" => metadata(attributes.cluster_metadata.as_deref()?, tail),
         b"route_name" if tail.is_empty() => Some(Value::Bytes(attributes.route.as_ref()?.as_bytes())),
         b"listener_metadata" => metadata(&listener?.metadata, tail),
+        b"upstream_host_metadata" => metadata(&attributes.upstream_facts.as_ref()?.metadata, tail),
         _ => None,
     }
+}
+
+/// Envoy's own filters leave what they find out as metadata by their names. Here it is what filters left as a property of that
+/// name, if that is an object of JSON; from larger ones than [`MAX_DYNAMIC`] nothing is picked.
+fn dynamic<'a>(attributes: &'a Attributes, path: &[u8]) -> Option<Value<'a>> {
+    let (name, tail) = split(path.strip_prefix(b"filter_metadata\0")?);
+    let left = left_by_filters(attributes, name)?.encode(PropertyForm::Binary);
+    let left = serde_json::from_slice(Some(&left).filter(|left| left.len() <= MAX_DYNAMIC)?).ok()?;
+    value::walk(&left, tail).and_then(Value::into_owned)
 }
 
 fn node<'a>(node: &'a node::Node, path: &[u8]) -> Option<Value<'a>> {
     let (name, tail) = split(path);
     match name {
+        b"locality" => locality(&node.locality, tail),
         b"" if tail.is_empty() => Some(Value::Made(node.message())),
         b"id" if tail.is_empty() => Some(Value::Bytes(node.id.as_bytes())),
         b"cluster" if tail.is_empty() => Some(Value::Bytes(node.cluster.as_bytes())),
         b"metadata" => value::walk(&node.metadata, tail),
         _ => None,
     }
+}
+
+/// Empty parts are not known.
+fn locality<'a>(locality: &'a Locality, part: &[u8]) -> Option<Value<'a>> {
+    let part = match part {
+        b"" => {
+            return Some(Value::Made(locality.encode_to_vec())).filter(|_| *locality != Locality::default());
+        }
+        b"region" => &locality.region,
+        b"zone" => &locality.zone,
+        b"sub_zone" => &locality.sub_zone,
+        _ => return None,
+    };
+    (!part.is_empty()).then_some(Value::Bytes(part.as_bytes()))
 }
 
 fn metadata<'a>(metadata: &'a Metadata, path: &[u8]) -> Option<Value<'a>> {

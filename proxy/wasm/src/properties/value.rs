@@ -40,9 +40,20 @@ pub(crate) enum Value<'a> {
     Json(&'a Json),
     /// A whole map of metadata.
     Map(&'a Metadata),
+    /// A part of metadata that was read for this.
+    Found(Json),
 }
 
 impl<'a> Value<'a> {
+    /// A part of metadata that outlives it.
+    pub(super) fn into_owned<'b>(self) -> Option<Value<'b>> {
+        match self {
+            Value::Json(part) => Some(Value::Found(part.clone())),
+            Value::Map(map) => Some(Value::Found(Json::Object(map.clone()))),
+            _ => None,
+        }
+    }
+
     /// As the filter gets it.
     pub(crate) fn encode(self, form: PropertyForm) -> Cow<'a, [u8]> {
         match self {
@@ -50,6 +61,7 @@ impl<'a> Value<'a> {
             Value::Made(bytes) => Cow::Owned(bytes),
             Value::Shared(bytes) => Cow::Owned(bytes.into()),
             Value::Json(Json::String(text)) => Cow::Borrowed(text.as_bytes()),
+            Value::Found(Json::String(text)) => Cow::Owned(text.into_bytes()),
             other => Cow::Owned(match form {
                 PropertyForm::Binary => other.binary(),
                 PropertyForm::Text => other.text().into_bytes(),
@@ -70,6 +82,7 @@ impl<'a> Value<'a> {
                 u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).to_le_bytes().to_vec()
             }
             Value::Json(value) => json(value),
+            Value::Found(value) => json(value),
             Value::Map(map) => map_of(map),
         }
     }
@@ -84,6 +97,7 @@ impl<'a> Value<'a> {
             Value::Time(time) => seconds(Duration::from_nanos(nanoseconds(*time))),
             Value::Duration(duration) => seconds(*duration),
             Value::Json(value) => value.to_string(),
+            Value::Found(value) => value.to_string(),
             Value::Map(map) => Json::Object((*map).clone()).to_string(),
             Value::Bytes(_) | Value::Made(_) | Value::Shared(_) => {
                 String::from_utf8_lossy(&self.binary()).into_owned()

@@ -51,7 +51,9 @@ fn logged_as(form: PropertyForm, path: &str) -> Option<Vec<u8>> {
     let mut with = spec("");
     with.compatibility.properties = form;
     let names = metadata(json!({"REGION": "north", "PORTS": [80], "DEEP": {"on": true}}));
-    with.node = Arc::new(Node { id: "node-1".into(), cluster: "gateways".into(), metadata: names });
+    let here = Locality { region: "north".into(), zone: "north-1".into(), sub_zone: "north-1-a".into() };
+    with.node =
+        Arc::new(Node { id: "node-1".into(), cluster: "gateways".into(), locality: here, metadata: names });
     let plugin = world.vms.plugin(with.into()).unwrap();
     let exchange = world.exchange();
     {
@@ -77,6 +79,14 @@ fn logged_as(form: PropertyForm, path: &str) -> Option<Vec<u8>> {
         attributes.response_code_details = Some("details".into());
         attributes.upstream_local_address = Some(Address::Ip("192.0.2.3:40000".parse().unwrap()));
         attributes.upstream_endpoints = Some(3);
+        let locality = Locality { region: "north".into(), zone: "north-1".into(), ..Locality::default() };
+        let facts = metadata(json!({"envoy.lb": {"version": "v2"}}));
+        attributes.upstream_facts = Some(Rc::new(EndpointFacts { locality, metadata: facts }));
+        for (name, value) in
+            [("envoy.filters.http.jwt_authn", r#"{"jwt": {"sub": "eve", "n": [1]}}"#), ("a.text", "text")]
+        {
+            assert!(attributes.custom.set(name.as_bytes(), value.into()));
+        }
         attributes.upstream_ready_after = Some(Duration::from_micros(5));
         attributes.upstream_failure = Some("refused".into());
         attributes.upstream_tls =
@@ -152,6 +162,12 @@ fn text_is_raw() {
         ("upstream.tls_version", "TLSv1.2"),
         ("upstream.uri_san_peer_certificate", "spiffe://example/peer"),
         ("upstream.transport_failure_reason", "refused"),
+        ("upstream.locality.region", "north"),
+        ("upstream.locality.zone", "north-1"),
+        ("upstream_host_metadata.filter_metadata.envoy!lb.version", "v2"),
+        ("xds.upstream_host_metadata.filter_metadata.envoy!lb.version", "v2"),
+        ("metadata.filter_metadata.envoy!filters!http!jwt_authn.jwt.sub", "eve"),
+        ("node.locality.sub_zone", "north-1-a"),
         // A NUL at the end.
         ("request.method.", "GET"),
     ];
@@ -261,6 +277,10 @@ fn maps_are_pairs() {
     assert_eq!(pairs::decode(&logged("xds.node.metadata").unwrap()).unwrap().len(), 3);
     assert_eq!(pairs::decode(&logged("xds.cluster_metadata.filter_metadata").unwrap()).unwrap().len(), 1);
     // Messages begin with their first field.
+    assert_eq!(logged("upstream.locality").unwrap(), b"\x0a\x05north\x12\x07north-1");
+    assert!(logged("upstream_host_metadata").unwrap().starts_with(b"\x0a"));
+    let claims = logged("metadata.filter_metadata.envoy!filters!http!jwt_authn.jwt").unwrap();
+    assert_eq!(pairs::decode(&claims).unwrap().len(), 2);
     assert!(logged("node").unwrap().starts_with(b"\x0a\x06node-1\x12\x08gateways"));
     assert!(logged("xds.listener_metadata").unwrap().starts_with(b"\x0a"));
 }
@@ -278,13 +298,17 @@ fn what_is_not_there_is_not_found() {
         "connection.uri_san_local_certificate",
         "connection.termination_details",
         "upstream.subject_local_certificate",
-        "upstream.locality",
-        "node.locality",
+        "upstream.locality.sub_zone",
+        "upstream.localities",
+        "node.locality.nothing",
         "node.metadata.NOWHERE",
         "xds.route_metadata",
         "xds.virtual_host_name",
         "filter_state.nothing",
+        "metadata.filter_metadata",
         "metadata.filter_metadata.x",
+        "metadata.filter_metadata.a!text",
+        "metadata.filter_metadata.envoy!filters!http!jwt_authn.jwt.x",
         "filter_state.x",
         "nothing",
         "plugin_name.x",

@@ -263,7 +263,7 @@ pub(super) fn setup(script: &Script, one: SocketAddr, world: &World) -> EnvoySet
     let script = script.json();
     let metadata = |key: &str| json!({"filter_metadata": {"suite": {"key": key}}});
     let facts = Facts {
-        node: json!({"id": "gate-7", "cluster": "gates", "metadata": {"REGION": "north", "LIST": ["a", "b"]}}),
+        node: json!({"id": "gate-7", "cluster": "gates", "locality": {"region": "north", "zone": "north-1", "sub_zone": "a"}, "metadata": {"REGION": "north", "LIST": ["a", "b"]}}),
         listener: json!({"traffic_direction": "INBOUND", "metadata": metadata("of the listener")}),
         cluster: json!({"metadata": metadata("of the cluster")}),
         ..Facts::default()

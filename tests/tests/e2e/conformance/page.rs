@@ -40,6 +40,8 @@ const CALLBACKS: &[(&str, Test)] = &[
 
 /// Properties that the table's exchange does not have: the paths that a test reads of another one.
 const PROPERTIES_ELSEWHERE: &[(&[&str], Test)] = &[
+    (&paths::OF_DYNAMIC_METADATA, paths::of_dynamic_metadata),
+    (&paths::OF_ENDPOINTS, paths::of_endpoints),
     (&paths::OF_FAILURES, paths::of_other_exchanges),
     (&paths::OF_GRPC, paths::of_other_exchanges),
     (&paths::OF_THE_FILTER_STATE, paths::of_the_filter_state),

@@ -131,14 +131,23 @@ properties! {
     "upstream.sha256_peer_certificate_digest", "upstream\0sha256_peer_certificate_digest", NOWHERE, Is::Nothing;
     "upstream.peer_certificate", "upstream\0peer_certificate", NOWHERE, Is::Nothing;
     "upstream.locality", "upstream\0locality", NOWHERE, Is::Nothing;
+    "upstream.locality.region", "upstream\0locality\0region", NOWHERE, Is::Nothing;
+    "upstream.locality.zone", "upstream\0locality\0zone", NOWHERE, Is::Nothing;
+    "upstream.locality.sub_zone", "upstream\0locality\0sub_zone", NOWHERE, Is::Nothing;
     "xds.upstream_host_locality_metadata", "xds\0upstream_host_locality_metadata", NOWHERE, Is::Nothing;
     "xds.node", "xds\0node", ALL, Is::Message("gate-7");
     "xds.node.id", "xds\0node\0id", ALL, Is::Text("gate-7");
     "xds.node.cluster", "xds\0node\0cluster", ALL, Is::Text("gates");
+    "xds.node.locality.region", "xds\0node\0locality\0region", ALL, Is::Text("north");
+    "xds.node.locality.zone", "xds\0node\0locality\0zone", ALL, Is::Text("north-1");
+    "xds.node.locality.sub_zone", "xds\0node\0locality\0sub_zone", ALL, Is::Text("a");
     "xds.node.metadata.KEY…", "xds\0node\0metadata\0REGION", ALL, Is::Text("north");
     "node", "node", ALL, Is::Message("gate-7");
     "node.id", "node\0id", ALL, Is::Text("gate-7");
     "node.cluster", "node\0cluster", ALL, Is::Text("gates");
+    "node.locality.region", "node\0locality\0region", ALL, Is::Text("north");
+    "node.locality.zone", "node\0locality\0zone", ALL, Is::Text("north-1");
+    "node.locality.sub_zone", "node\0locality\0sub_zone", ALL, Is::Text("a");
     "node.metadata.KEY…", "node\0metadata\0LIST\x001", ALL, Is::Text("b");
     "xds.cluster_name", "xds\0cluster_name", ROUTED, Is::Text("one");
     "cluster_name", "cluster_name", ROUTED, Is::Text("one");
@@ -164,7 +173,11 @@ properties! {
     "xds.virtual_host_name", "xds\0virtual_host_name", NOWHERE, Is::Nothing;
     "xds.virtual_host_metadata", "xds\0virtual_host_metadata", NOWHERE, Is::Nothing;
     "xds.upstream_host_metadata", "xds\0upstream_host_metadata", NOWHERE, Is::Nothing;
+    "xds.upstream_host_metadata.filter_metadata.envoy.lb.LABEL",
+        "xds\0upstream_host_metadata\0filter_metadata\0envoy.lb\0version", NOWHERE, Is::Nothing;
     "upstream_host_metadata", "upstream_host_metadata", NOWHERE, Is::Nothing;
+    "upstream_host_metadata.filter_metadata.envoy.lb.LABEL",
+        "upstream_host_metadata\0filter_metadata\0envoy.lb\0version", NOWHERE, Is::Nothing;
     "xds.filter_chain_name", "xds\0filter_chain_name", NOWHERE, Is::Nothing;
     "metadata.filter_metadata.NAME.KEY…", "metadata\0filter_metadata\0suite\0key", NOWHERE, Is::Nothing;
     // Nothing set it: `of_the_filter_state` does.
@@ -336,6 +349,61 @@ pub(super) async fn of_the_filter_state() {
     let log = last(&reports, "log");
     assert_eq!(log.statuses(), [OK; 3]);
     assert_eq!([0, 1, 2].map(|place| log.value(place).clone()), ["one", "value", "value"]);
+}
+
+/// What is read of an endpoint of which more is said than its address.
+pub(super) const OF_ENDPOINTS: [&str; 8] = [
+    "upstream\0locality\0region",
+    "upstream\0locality\0zone",
+    "upstream\0locality\0sub_zone",
+    "upstream_host_metadata\0filter_metadata\0envoy.lb\0version",
+    "xds\0upstream_host_metadata\0filter_metadata\0envoy.lb\0version",
+    "upstream\0locality",
+    "upstream_host_metadata",
+    "xds\0upstream_host_metadata",
+];
+
+/// The endpoint's locality and labels.
+#[tokio::test]
+pub(super) async fn of_endpoints() {
+    let one = Backend::echo("one").await;
+    let quoted = serde_json::to_string(&reading(OF_ENDPOINTS).json()).unwrap();
+    let setup = Meshgate::chain(&format!("- conformance: {quoted}")).guest("conformance", LIMITS);
+    let endpoint =
+        format!("{{address: \"{}\", labels: {{version: v2}}, locality: south/a/1}}", one.address());
+    let clusters = format!("clusters: [{{name: one, endpoints: [{endpoint}]}}]");
+    let gate = setup.top(&clusters).listener("cluster: one").start().await;
+    assert_eq!(gate.get("/").await.status, 200);
+    let report = entered(gate.log(), "log", 1).await.pop().unwrap();
+    assert_eq!(report.statuses(), [OK; 8]);
+    let texts: Vec<_> = (0..5).map(|place| report.value(place).clone()).collect();
+    assert_eq!(texts, ["south", "a", "1", "v2", "v2"]);
+    assert_eq!(bytes_of(report.value(5)), b"\x0a\x05south\x12\x01a\x1a\x011");
+    for place in [6, 7] {
+        assert!(Is::Message("version").admits(&bytes_of(report.value(place)), 2, false), "{report:?}");
+    }
+}
+
+/// What is read of what filters left under their names, as JSON.
+pub(super) const OF_DYNAMIC_METADATA: [&str; 4] = [
+    "metadata\0filter_metadata\0suite\0key",
+    "metadata\0filter_metadata\0suite\0deep\x001",
+    "metadata\0filter_metadata\0suite\0nowhere",
+    "metadata\0filter_metadata\0text\0key",
+];
+
+/// Envoy's filters leave metadata by their names; filters here leave properties, and one of JSON can be looked into.
+#[tokio::test]
+pub(super) async fn of_dynamic_metadata() {
+    let set = |name, value| call("proxy_set_property", &[T(name), T(value)]);
+    let script = reading(OF_DYNAMIC_METADATA).on(
+        "request_headers",
+        [set("suite", r#"{"key": "of a filter", "deep": [1, "two"]}"#), set("text", "key")],
+    );
+    let (_, reports) = exchange(&script).await;
+    let log = last(&reports, "log");
+    assert_eq!(log.statuses(), [OK, OK, NOT_FOUND, NOT_FOUND]);
+    assert_eq!([0, 1].map(|place| log.value(place).clone()), ["of a filter", "two"]);
 }
 
 /// What is read of a client's connection with TLS.

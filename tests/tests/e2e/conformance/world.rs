@@ -12,7 +12,8 @@ use super::script::{Report, Script, entered, reports};
 pub(super) const LIMITS: &str = "limits: {time: 1s}";
 
 /// What the configuration says of the proxy and its parts, for the properties that hand it on.
-pub(super) const NODE: &str = "node: {id: gate-7, cluster: gates, metadata: {REGION: north, LIST: [a, b]}}";
+pub(super) const NODE: &str =
+    "node: {id: gate-7, cluster: gates, locality: north/north-1/a, metadata: {REGION: north, LIST: [a, b]}}";
 pub(super) const LISTENER: [&str; 2] = ["direction: inbound", "metadata: {suite: {key: of the listener}}"];
 pub(super) const CLUSTER: &str = "metadata: {suite: {key: of the cluster}}";
 
