@@ -13,6 +13,7 @@ use self::latency::{compared, say};
 mod arena;
 mod latency;
 mod refused;
+mod stalls;
 
 #[tokio::test]
 async fn each_guest_alone() {

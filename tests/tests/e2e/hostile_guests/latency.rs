@@ -5,12 +5,10 @@ use std::time::{Duration, Instant};
 use meshgate_tests::{Ask, Backend, Client, HostileGuest, Load, Meshgate, Tally, Timed};
 
 use super::arena::{Arena, answer, stamped, with_trailers};
+use super::stalls::Stalls;
 
 /// Connections of the neighbour's clients.
 const CONNECTIONS: usize = 8;
-
-/// For so long the machine must not stand still for a p99 to mean something.
-const ENOUGH: Duration = Duration::from_secs(5);
 
 /// Not a test but a measurement: the healthy neighbour's latency beside each guest, attacked over and over, on the one
 /// worker that both share. `docs/safety.md` has the figures, and how to get them.
@@ -44,14 +42,15 @@ async fn measure(guest: &HostileGuest) -> (Tally, Tally) {
     // Failures count by the minute: a filter that fails over and over is out for most of it.
     let long = Duration::from_secs(number("MESHGATE_LONG", 60).into());
     let arena = Arena::with(vec![guest.clone()]).await;
-    // What the attackers' connections and requests cost whatever filter they meet is not the guest's doing.
+    let length = if guest.fails() { long } else { short };
+    // What the attackers' connections and requests cost whatever filter they meet is not the guest's doing. As long as the attack:
+    // the longer one looks, the more of the machine's own bad moments one sees.
     let warm = async {
         neighbour(&arena, Duration::from_secs(1)).await;
-        neighbour(&arena, short).await
+        neighbour(&arena, length).await
     };
     let before = beside(requests(&arena, "/healthy", attacks), warm).await;
     let path = format!("/{}", guest.name);
-    let length = if guest.fails() { long } else { short };
     let during = beside(requests(&arena, &path, attacks), neighbour(&arena, length)).await;
     (before, during)
 }
@@ -59,44 +58,13 @@ async fn measure(guest: &HostileGuest) -> (Tally, Tally) {
 /// The neighbour's answers for so long, without what fell into a moment in which the machine itself stood still.
 async fn neighbour(arena: &Arena, length: Duration) -> Tally {
     let rate = number("MESHGATE_RATE", 400);
+    let stalls = Stalls::watch();
     let load = Load::paced(arena.gate.address(), CONNECTIONS, rate, || Ask::get("/healthy"), stamped);
-    let stolen = stolen(length).await;
+    tokio::time::sleep(length).await;
     let mut tally = load.stop().await;
     tally.all_good();
-    let overlaps = |timed: &Timed, (from, until): &(Instant, Instant)| {
-        timed.began <= *until && timed.began + timed.took >= *from
-    };
-    tally.times.retain(|timed| !stolen.iter().any(|moment| overlaps(timed, moment)));
+    stalls.end().leave_out(&mut tally.times);
     tally
-}
-
-/// When a hypervisor took a core away, with some time around it: what comes of that is no proxy's doing. Watches for so long, and
-/// on until [`ENOUGH`] of it was without, but not for ever.
-async fn stolen(length: Duration) -> Vec<(Instant, Instant)> {
-    const STEP: Duration = Duration::from_millis(10);
-    const AROUND: Duration = Duration::from_millis(30);
-    let began = Instant::now();
-    let (mut moments, mut before, mut seen) = (Vec::new(), began, steal());
-    let (mut disturbed, mut undisturbed) = (began, Duration::ZERO);
-    while began.elapsed() < length || undisturbed < length.min(ENOUGH) && began.elapsed() < 20 * length {
-        tokio::time::sleep(STEP).await;
-        let (now, steal) = (Instant::now(), steal());
-        if steal != seen {
-            moments.push((before - AROUND, now + AROUND));
-            disturbed = now;
-        } else if now - disturbed > 2 * AROUND {
-            undisturbed += now - before;
-        }
-        (before, seen) = (now, steal);
-    }
-    moments
-}
-
-/// For how long hypervisors have taken cores away, in the kernel's units.
-fn steal() -> u64 {
-    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let cpu = stat.lines().next().unwrap_or_default();
-    cpu.split_ascii_whitespace().nth(8).and_then(|field| field.parse().ok()).unwrap_or_default()
 }
 
 /// So many requests a second, each on a connection of its own, for ever.
@@ -175,32 +143,27 @@ async fn attacks(guest: &HostileGuest, limits: &str) -> (String, String) {
     let limits = format!("limits: {{crashes: 1000000, cpu_percent: 100{more}}}");
     let gate = Meshgate::chain("- guest: {}").filter("guest", &guest.module, &limits);
     let gate = gate.cluster("one", &[&one]).start().await;
-    let mut client = Client::http2(gate.address()).await;
     let (mut stopped, mut next) = (Vec::new(), Vec::new());
+    let stalls = Stalls::watch();
     for _ in 0..number("MESHGATE_ATTACKS", 200) {
-        let attack = with_trailers("/").header("x-attack", "1");
-        let (took, reply) = undisturbed(client.call(attack)).await;
-        assert_eq!(reply.status, 503, "{}", guest.name);
-        stopped.extend(took);
-        let (took, reply) = undisturbed(client.call(with_trailers("/"))).await;
-        assert_eq!(reply.status, 200, "{}", guest.name);
-        next.extend(took);
+        for (attack, status, times) in [(true, 503, &mut stopped), (false, 200, &mut next)] {
+            let ask = with_trailers("/");
+            let ask = if attack { ask.header("x-attack", "1") } else { ask };
+            let mut client = Client::http2(gate.address()).await;
+            let began = Instant::now();
+            assert_eq!(client.call(ask).await.status, status, "{}", guest.name);
+            times.push(Timed { began, took: began.elapsed() });
+        }
     }
+    let stood = stalls.end();
     gate.stop().await;
+    [&mut stopped, &mut next].into_iter().for_each(|times| stood.leave_out(times));
     (in_words(stopped), in_words(next))
 }
 
-/// What something came to, and how long it took, unless a hypervisor took a core away meanwhile.
-async fn undisturbed<T>(doing: impl Future<Output = T>) -> (Option<Duration>, T) {
-    let (before, began) = (steal(), Instant::now());
-    let done = doing.await;
-    let took = began.elapsed();
-    ((steal() == before).then_some(took), done)
-}
-
-fn in_words(mut times: Vec<Duration>) -> String {
-    times.sort_unstable();
+fn in_words(mut times: Vec<Timed>) -> String {
+    times.sort_unstable_by_key(|timed| timed.took);
     let at = |share: f64| times.get((times.len().saturating_sub(1) as f64 * share) as usize);
-    let [p50, p99, most] = [0.5, 0.99, 1.0].map(|share| at(share).map_or(0, Duration::as_micros));
+    let [p50, p99, most] = [0.5, 0.99, 1.0].map(|share| at(share).map_or(0, |timed| timed.took.as_micros()));
     format!("p50 {p50:>5} µs, p99 {p99:>5} µs, longest {most:>5} µs of {}", times.len())
 }
