@@ -206,7 +206,9 @@ impl Running {
         task::spawn_local(async move {
             loop {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                vms.sweep();
+                while vms.sweep() {
+                    task::yield_now().await;
+                }
                 if !vms.has_pending() {
                     host.forget_clusters();
                 }

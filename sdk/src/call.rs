@@ -286,7 +286,8 @@ pub enum CallError {
     Connect,
     /// The connection broke before the response was complete.
     Reset,
-    /// The host did not begin with it: it does not know the cluster, or there are too many calls.
+    /// The host did not begin with it: it does not know the cluster, or there are too many calls, or they hold too much
+    /// (`limits.call_bytes`).
     Refused(Status),
     /// There was a response, but not the status that was asked for: see [`CallResponse::success`].
     Status(u16),
@@ -319,7 +320,11 @@ impl CallError {
             504 if body == b"upstream request timeout" => Some(Self::Timeout),
             503 if body == b"no healthy upstream" => Some(Self::Connect),
             503 if body.starts_with(b"upstream connect error") => {
-                let broken = [&b"reset reason: connection termination"[..], b"reset reason: remote reset"];
+                let broken = [
+                    &b"reset reason: connection termination"[..],
+                    b"reset reason: remote reset",
+                    b"reset reason: protocol error",
+                ];
                 let reset = broken.iter().any(|words| body.windows(words.len()).any(|part| part == *words));
                 Some(if reset { Self::Reset } else { Self::Connect })
             }
@@ -379,9 +384,11 @@ mod tests {
         assert_eq!(failed(reply(504, "upstream request timeout")), CallError::Timeout);
         assert_eq!(failed(reply(503, "no healthy upstream")), CallError::Connect);
         assert_eq!(failed(reply(503, "upstream connect error")), CallError::Connect);
-        let termination =
-            "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
-        assert_eq!(failed(reply(503, termination)), CallError::Reset);
+        for reason in ["connection termination", "remote reset", "protocol error"] {
+            let text =
+                format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}");
+            assert_eq!(failed(reply(503, &text)), CallError::Reset, "{reason}");
+        }
         let empty = |reason: Option<&[u8]>| HttpReply {
             headers: Vec::new(),
             body: Vec::new(),

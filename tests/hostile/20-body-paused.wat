@@ -2,6 +2,7 @@
 ;;!row: 20
 ;;!limits: {pause: 200ms}
 ;;!attack: 504 WL
+;;!ask: length
 ;;!traps: 0
 ;;!skip: 200
 ;;!limit: pause

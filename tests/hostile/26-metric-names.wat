@@ -6,9 +6,9 @@
 (data (i32.const 1024) "\ff\fe")
 (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
   (if (call $attacked) (then
-    (memory.fill (i32.const 2048) (i32.const 97) (i32.const 1000))
+    (memory.fill (i32.const 2048) (i32.const 97) (i32.const 1025))
     (call $say (call $define (i32.const 0) (i32.const 2048) (i32.const 0) (i32.const 8)))
-    (call $say (call $define (i32.const 0) (i32.const 2048) (i32.const 1000) (i32.const 8)))
+    (call $say (call $define (i32.const 0) (i32.const 2048) (i32.const 1025) (i32.const 8)))
     (call $say (call $define (i32.const 0) (i32.const 1024) (i32.const 2) (i32.const 8)))
     (call $say (call $define (i32.const 3) (i32.const 112) (i32.const 3) (i32.const 8)))
     (call $say (call $record (i32.const -1) (i64.const -1)))

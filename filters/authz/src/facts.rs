@@ -49,7 +49,8 @@ impl Facts {
 
     /// The token's issuer and subject, which the filter `jwt` leaves.
     pub(crate) fn principal(&self) -> Option<&str> {
-        self.principal.get_or_init(|| property::text("jwt.principal")).as_deref()
+        let left = || property::text("jwt.principal").filter(|principal| !principal.is_empty());
+        self.principal.get_or_init(left).as_deref()
     }
 
     /// A claim of the token, which the filter `jwt` leaves: by its name, or by names with dots between them.

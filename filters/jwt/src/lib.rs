@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use meshgate_sdk::credential::Place;
 use meshgate_sdk::prelude::*;
-use meshgate_sdk::{Flag, Request, property};
+use meshgate_sdk::{Flag, Refused, Request, property};
 
 use crate::cache::Verified;
 use crate::config::Config;
@@ -27,6 +27,8 @@ use crate::provider::Provider;
 
 /// How often a worker looks whether keys are due, or were fetched by another one.
 const TICK: Duration = Duration::from_secs(1);
+/// Where Envoy's filter for tokens leaves claims.
+const ENVOYS: &str = "envoy.filters.http.jwt_authn";
 
 struct Jwt {
     /// Those of whom tokens are wanted.
@@ -114,16 +116,14 @@ impl Filter for Jwt {
                 request.headers().set(field, value)?;
             }
         }
-        if let Some((provider, _, token)) = verified.first() {
-            property::set("jwt.provider", &provider.name)?;
-            property::set("jwt.principal", &token.principal)?;
-            property::set("jwt.claims", &token.claims)?;
-            if let Some(name) = &provider.payload_in_metadata {
-                property::set(
-                    "envoy.filters.http.jwt_authn",
-                    [b"{", name.as_bytes(), b":", &token.claims, b"}"].concat(),
-                )?;
-            }
+        let Some((provider, _, token)) = verified.first() else {
+            return Ok(clear_properties()?);
+        };
+        property::set("jwt.provider", &provider.name)?;
+        property::set("jwt.principal", &token.principal)?;
+        property::set("jwt.claims", &token.claims)?;
+        if let Some(name) = &provider.payload_in_metadata {
+            property::set(ENVOYS, [b"{", name.as_bytes(), b":", &token.claims, b"}"].concat())?;
         }
         Ok(())
     }
@@ -134,6 +134,16 @@ impl Filter for Jwt {
         }
         Ok(())
     }
+}
+
+/// Without a token nobody is known: what others left under these names, such as for all of the connection, must not be believed.
+fn clear_properties() -> Result<(), Refused> {
+    for name in ["jwt.provider", "jwt.principal", "jwt.claims", ENVOYS] {
+        if property::bytes(name).is_some_and(|left| !left.is_empty()) {
+            property::set(name, "")?;
+        }
+    }
+    Ok(())
 }
 
 impl Jwt {

@@ -42,7 +42,8 @@ pub enum PropertyForm {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum FailedCalls {
-    /// With a 503 if there was no connection, with a 504 if it took too long; with nothing if the connection broke.
+    /// With a 503 if there was no connection or it broke before a response, with a 504 if it took too long; with nothing if a
+    /// response broke in the middle.
     #[default]
     Response,
     /// Always with nothing: no fields, no body, no trailers, and the reason in `:dispatch_status`.

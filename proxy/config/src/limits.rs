@@ -23,7 +23,7 @@ pub struct FilterLimits {
     pub cpu_percent: u32,
     /// Most linear memory of one VM, in bytes.
     pub memory: u64,
-    /// Most linear memory of all its VMs, in bytes.
+    /// Most linear memory of all its VMs, tables included, in bytes.
     pub total_memory: u64,
     /// Most body bytes buffered for it per exchange and direction.
     pub body: u64,
@@ -55,12 +55,14 @@ pub struct FilterLimits {
     pub grpc_calls: u32,
     /// gRPC calls and streams under way, of one exchange.
     pub stream_grpc_calls: u32,
-    /// Bytes that wait to be sent on one gRPC stream.
+    /// Bytes that wait to be sent on one gRPC stream, each message counted with 64 more.
     pub grpc_queue: u64,
     /// Longest time of a call.
     pub call_time: Duration,
     /// Most bytes of a call's response body, and of a gRPC message that comes.
     pub call_body: u64,
+    /// Bytes that its calls under way hold, on one worker.
+    pub call_bytes: u64,
     /// Calls in a row, each made while the one before is served.
     pub call_depth: u32,
     /// Bodies encoded at a time, on one worker.
@@ -111,6 +113,7 @@ impl Default for FilterLimits {
             grpc_queue: 1 << 20,
             call_time: Duration::from_secs(30),
             call_body: 1 << 20,
+            call_bytes: 32 << 20,
             call_depth: 3,
             encodings: 256,
             metrics: 1_000,
@@ -145,7 +148,7 @@ pub(crate) struct LimitsEntry {
     /// Most linear memory of one VM. Default: 16MiB.
     #[schemars(with = "SizeText")]
     memory: Option<SizeText>,
-    /// Most linear memory of all its VMs on all workers. Default: 256MiB.
+    /// Most linear memory of all its VMs on all workers, tables included. Default: 256MiB.
     #[schemars(with = "SizeText")]
     total_memory: Option<SizeText>,
     /// Most body bytes buffered for it per exchange and direction. Default: 1MiB.
@@ -193,7 +196,7 @@ pub(crate) struct LimitsEntry {
     /// gRPC calls and streams under way, of one exchange. Default: 8.
     #[schemars(with = "u32", range(max = 100_000))]
     stream_grpc_calls: Option<u32>,
-    /// Bytes that wait to be sent on one gRPC stream. Default: 1MiB.
+    /// Bytes that wait to be sent on one gRPC stream, each message counted with 64 more. Default: 1MiB.
     #[schemars(with = "SizeText")]
     grpc_queue: Option<SizeText>,
     /// Longest time of a call. Default: 30s.
@@ -202,6 +205,9 @@ pub(crate) struct LimitsEntry {
     /// Most bytes of a call's response body, and of a gRPC message that comes. Default: 1MiB.
     #[schemars(with = "SizeText")]
     call_body: Option<SizeText>,
+    /// Bytes that its calls under way hold, on one worker: heads, bodies and messages that it sends. Default: 8MiB.
+    #[schemars(with = "SizeText")]
+    call_bytes: Option<SizeText>,
     /// Calls in a row, each made while the one before is served. Default: 3.
     #[schemars(with = "u32", range(max = 100))]
     call_depth: Option<u32>,
@@ -264,6 +270,7 @@ impl LimitsEntry {
             grpc_queue: bytes(self.grpc_queue, default.grpc_queue),
             call_time: lasts(self.call_time, default.call_time),
             call_body: bytes(self.call_body, default.call_body),
+            call_bytes: bytes(self.call_bytes, default.call_bytes),
             call_depth: self.call_depth.unwrap_or(default.call_depth),
             encodings: self.encodings.unwrap_or(default.encodings),
             metrics: self.metrics.unwrap_or(default.metrics),
@@ -281,7 +288,7 @@ impl LimitsEntry {
 /// What all filters of the process may use together.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct WasmBounds {
-    /// Most linear memory of all VMs, in bytes.
+    /// Most linear memory of all VMs, tables included, in bytes.
     pub memory: u64,
     /// Most instances that serve one exchange each, at a time.
     pub exchange_instances: u32,
@@ -312,7 +319,7 @@ impl Default for WasmBounds {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct WasmEntry {
-    /// Most linear memory of all VMs of the process. Default: 2GiB.
+    /// Most linear memory of all VMs of the process, tables included. Default: 2GiB.
     #[schemars(with = "SizeText")]
     memory: Option<SizeText>,
     /// Most instances that serve one exchange each (`isolation: exchange`), at a time. Default: 512.
@@ -361,7 +368,7 @@ pub(crate) fn bounds(root: &Node, report: &mut Report<'_>) {
         size(limits, "copied", 64 << 10, 1 << 40, report);
         size(limits, "log_bytes", 0, 1 << 20, report);
         size(limits, "span_bytes", 0, 1 << 20, report);
-        for key in ["call_body", "grpc_queue", "shared_bytes", "queue_bytes"] {
+        for key in ["call_body", "call_bytes", "grpc_queue", "shared_bytes", "queue_bytes"] {
             size(limits, key, 0, 1 << 40, report);
         }
         for key in WHOLE {

@@ -148,12 +148,22 @@ pub(super) struct Download {
     throttle: Option<Box<Throttle>>,
     /// Armed when something is waited for, with the bytes that had passed by then.
     idle: Option<(Pin<Box<Sleep>>, u64)>,
+    /// Whether filters may break it off.
+    watched: bool,
 }
 
 impl Download {
     pub(super) fn new(exchange: &Rc<Exchange>, body: FilteredBody<Body>, deadline: Deadline) -> Download {
         let throttle = exchange.stream.throttle().map(|per_second| Box::new(Throttle::new(per_second)));
-        Download { exchange: Rc::clone(exchange), body, deadline, encoder: None, throttle, idle: None }
+        Download {
+            exchange: Rc::clone(exchange),
+            body,
+            deadline,
+            encoder: None,
+            throttle,
+            idle: None,
+            watched: exchange.stream.can_be_broken_off(),
+        }
     }
 
     /// Nothing is there to be sent. Ready when nothing has passed for too long, in either direction; bytes are looked at only
@@ -237,6 +247,13 @@ impl http_body::Body for Download {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        if this.watched
+            && let Poll::Ready(error) = this.body.poll_broken_off(cx)
+        {
+            this.broke(&error);
+            this.exchange.complete();
+            return Poll::Ready(Some(Err(error)));
+        }
         if this.deadline.poll(cx).is_ready() {
             this.exchange.note(&ExchangeError::Timeout);
             this.exchange.complete();

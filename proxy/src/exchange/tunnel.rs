@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::ReadBuf;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::filter::Stop;
 use crate::message::Duplex;
 use crate::tls::Transport;
 
@@ -41,6 +42,8 @@ pub(super) enum End {
     Aborted(Side, io::Error),
     /// Nothing passed in either direction for too long.
     Idle,
+    /// A filter broke it off.
+    Stopped(Stop),
 }
 
 /// The two sides, and what was read ahead from each.
@@ -51,8 +54,14 @@ pub(super) struct Sides {
     pub(super) from_endpoint: Bytes,
 }
 
-/// Passes on what both sides send, no faster than the other takes it. `note` hears who sent how many bytes.
-pub(super) async fn join(sides: Sides, idle_timeout: Duration, note: impl Fn(Side, usize)) -> End {
+/// Passes on what both sides send, no faster than the other takes it, until `stopped` is ready. `note` hears who sent how many
+/// bytes.
+pub(super) async fn join(
+    sides: Sides,
+    idle_timeout: Duration,
+    stopped: impl Fn(&mut Context<'_>) -> Poll<Stop>,
+    note: impl Fn(Side, usize),
+) -> End {
     let Sides { mut client, mut endpoint, from_client, from_endpoint } = sides;
     let last = Cell::new(Instant::now());
     let note = |side, bytes| {
@@ -65,6 +74,9 @@ pub(super) async fn join(sides: Sides, idle_timeout: Duration, note: impl Fn(Sid
     let mut down = Direction::new(Side::Endpoint, from_endpoint);
     let mut idle = pin!(sleep(idle_timeout));
     let end = poll_fn(|cx| {
+        if let Poll::Ready(stop) = stopped(cx) {
+            return Poll::Ready(Err(End::Stopped(stop)));
+        }
         if let Some(gone) = up.advance(&mut *client, &mut *endpoint, &note, cx)? {
             // The client still gets all that the endpoint said. If that was not its last word, it broke off.
             down.source_gone = Some(gone).filter(|_| !down.ended);
@@ -85,7 +97,7 @@ pub(super) async fn join(sides: Sides, idle_timeout: Duration, note: impl Fn(Sid
     match end {
         Ok(()) => End::Over,
         Err(end) => {
-            if matches!(end, End::Aborted(..)) {
+            if matches!(end, End::Aborted(..) | End::Stopped(_)) {
                 client.break_off();
                 endpoint.break_off();
             }

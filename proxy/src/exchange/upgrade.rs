@@ -1,8 +1,10 @@
 //! Exchanges that change the protocol: the offer on its way up, the endpoint's answer on its way down, and the bytes that
-//! follow. The heads run through the filters as any others do; the bytes are nobody's but the two sides'.
+//! follow. The heads run through the filters as any others do; the bytes are nobody's but the two sides', but filters may break
+//! them off.
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::task::Context;
 
 use bytes::Bytes;
 use http::header::UPGRADE;
@@ -13,6 +15,7 @@ use meshgate_wasm::ResponseHead;
 use super::error::ExchangeError;
 use super::record::Exchange;
 use super::tunnel::{self, End, Side, Sides};
+use crate::filter::Stop;
 use crate::message::{Body, Duplex, Rejection, ResponseFlag, Tunnel, Upgrade, upgrade};
 use crate::upstream::{
     Cluster, UpstreamBody, UpstreamError, UpstreamErrorKind, UpstreamTunnel, switched_unasked,
@@ -125,7 +128,8 @@ impl Switched {
         self.exchange.listener.metrics.begin_upgrade();
         let sides = Sides { client, endpoint: stream, from_client, from_endpoint };
         let idle_timeout = self.exchange.listener.config.upgrade_idle_timeout;
-        let end = tunnel::join(sides, idle_timeout, |side, bytes| match side {
+        let stopped = |cx: &mut Context<'_>| self.exchange.stream.poll_broken_off(cx);
+        let end = tunnel::join(sides, idle_timeout, stopped, |side, bytes| match side {
             Side::Client => self.exchange.count_received(bytes),
             Side::Endpoint => self.exchange.count_sent(bytes),
         })
@@ -133,10 +137,10 @@ impl Switched {
         if let End::Aborted(side, error) = &end {
             tracing::debug!(listener = %self.exchange.listener.name, ?side, %error, "broken off after its protocol changed");
         }
-        self.note(&end);
+        self.note(end);
     }
 
-    fn note(&self, end: &End) {
+    fn note(&self, end: End) {
         let flagged = match end {
             End::Over => None,
             End::Aborted(Side::Client, _) => {
@@ -146,11 +150,24 @@ impl Switched {
                 Some((ResponseFlag::UpstreamTermination, "upstream_remote_reset"))
             }
             End::Idle => Some((ResponseFlag::StreamIdleTimeout, "idle_timeout")),
+            End::Stopped(stop) => {
+                self.exchange.note(&broken_off(stop));
+                None
+            }
         };
         if let Some((flag, details)) = flagged {
             self.exchange.flag(flag, details);
         }
         self.exchange.complete();
+    }
+}
+
+/// What it means that filters broke it off.
+fn broken_off(stop: Stop) -> ExchangeError {
+    match stop {
+        Stop::Failed(failure) => ExchangeError::Filter(failure),
+        // An answer that comes now is a failure.
+        Stop::Closed | Stop::Responded => ExchangeError::Closed,
     }
 }
 

@@ -15,7 +15,7 @@ use meshgate_wasm::{BodyAction, Callbacks, Exchange, Limit, TrailersAction};
 use tokio::time::Sleep;
 
 use super::failure::{FilterFailure, FilterFault, Interrupted, Stop};
-use super::run::{Direction, Hold, Run};
+use super::run::{Buffer, Direction, Hold, Run};
 use super::stream::Stream;
 use crate::message::{BodyError, BodyFault, BodyReason};
 
@@ -40,6 +40,8 @@ pub struct FilteredBody<B> {
     filters: usize,
     /// Whether one of them looks at it; else it passes as it is.
     filtered: bool,
+    /// The last of them holds the head, and has let nothing of the body pass.
+    head_held: bool,
     /// Something came through all filters, or the end, since there were so many.
     passed: bool,
     out: Chunks,
@@ -70,6 +72,40 @@ struct Length {
     sent: u64,
 }
 
+impl Stream {
+    /// Whether filters can break the exchange off once its response is on its way. One that has closed it before cannot: it
+    /// answered as well, the answer counted, and is this response.
+    pub fn can_be_broken_off(&self) -> bool {
+        self.has_filters() && !matches!(self.check(), Err(Stop::Closed))
+    }
+
+    /// Waits until a filter breaks the exchange off, wherever it does so: its response is on its way.
+    pub fn poll_broken_off(&self, cx: &mut Context<'_>) -> Poll<Stop> {
+        if !self.has_filters() {
+            return Poll::Pending;
+        }
+        match ready!(self.poll_stopped(cx)) {
+            Stop::Responded if self.drop_failed_answer() => self.poll_stopped(cx),
+            stop => Poll::Ready(self.unless_late(stop)),
+        }
+    }
+
+    /// Drops an answer that was left by a filter that failed in the same callback, if it is one: what became of the exchange was
+    /// decided then.
+    fn drop_failed_answer(&self) -> bool {
+        let failed = |place: u32| self.run(place as usize).is_some_and(|run| !run.wants(Callbacks::ALL));
+        self.http().borrow_mut().local_response.take_if(|answer| failed(answer.place)).is_some()
+    }
+
+    /// An answer that comes when the response has begun is a failure.
+    fn unless_late(&self, stop: Stop) -> Stop {
+        match stop {
+            Stop::Responded => self.late_answer().map_or(Stop::Responded, Stop::Failed),
+            stop => stop,
+        }
+    }
+}
+
 impl<B> FilteredBody<B>
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
@@ -94,6 +130,7 @@ where
             top,
             filters: 0,
             filtered: false,
+            head_held: false,
             passed: false,
             out: Chunks::new(),
             end: source.is_end_stream(),
@@ -121,7 +158,7 @@ where
     }
 
     /// The last of so many filters holds the head and wants the body all the same: lets it pass these filters until
-    /// something of it gets through, or the filter resumes.
+    /// something of it gets through, or the filter resumes. Without a callback for the body it can only resume.
     pub async fn run_held(
         &mut self,
         filters: usize,
@@ -129,8 +166,11 @@ where
     ) -> Result<(), Interrupted> {
         let stream = Rc::clone(&self.stream);
         self.filtered = true;
+        self.head_held = true;
         if let Some(run) = self.at(&stream, filters.saturating_sub(1)) {
-            run.half(self.direction).hold.set(Hold::Buffering);
+            // One that is not told of the body waits for something else, and the body waits with the head.
+            let told = run.wants(self.body_callback());
+            run.half(self.direction).hold.set(if told { Hold::Buffering } else { Hold::Blocked });
         }
         self.open(filters)?;
         poll_fn(|cx| {
@@ -144,7 +184,9 @@ where
             }
             Poll::Ready(Ok(()))
         })
-        .await
+        .await?;
+        self.head_held = false;
+        Ok(())
     }
 
     /// A filter that stopped the exchange broke the body, too.
@@ -176,6 +218,11 @@ where
     /// is an error, never a message whose framing lies.
     pub fn promise(&mut self, length: u64) {
         self.length = Some(Length { promised: length, sent: 0 });
+    }
+
+    /// Ready when a filter broke the exchange off, whether or not it looks at this body, which is on its way to the client.
+    pub fn poll_broken_off(&self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        self.stream.poll_broken_off(cx).map(|stop| self.stopped(stop))
     }
 
     /// Lets filters work until they let the first bytes through, or the whole body, without giving any out: what can
@@ -272,7 +319,7 @@ where
     fn pass(&self, stream: &Rc<Stream>, run: &Run, bytes: Chunks, end: bool) -> Result<Option<Chunks>, Stop> {
         let wanted = self.body_callback();
         if !run.wants(wanted) {
-            return Ok(Some(bytes));
+            return if self.holds_head(run) { self.keep(run, bytes, end) } else { Ok(Some(bytes)) };
         }
         let mut bytes = Some(bytes);
         let direction = self.direction;
@@ -305,7 +352,19 @@ where
                 half.hold.set(Hold::Buffering);
             }
         }
-        half.end.set(end);
+        self.held(run, &buffer, end)
+    }
+
+    /// Holds bytes for a filter that is not told of them, since it holds the head that they belong to.
+    fn keep(&self, run: &Run, bytes: Chunks, end: bool) -> Result<Option<Chunks>, Stop> {
+        let Some(buffer) = run.buffer(self.direction) else { return Ok(Some(bytes)) };
+        bytes.into_iter().for_each(|chunk| buffer.borrow().push(chunk));
+        self.held(run, &buffer, end)
+    }
+
+    /// A filter holds what is in its buffer, if that is not more than it may.
+    fn held(&self, run: &Run, buffer: &Buffer<'_>, end: bool) -> Result<Option<Chunks>, Stop> {
+        run.half(self.direction).end.set(end);
         let held = buffer.borrow();
         if held.over_limit() || held.len() > run.filter().body_limit {
             Err(self.over_limit(run))
@@ -314,8 +373,16 @@ where
         }
     }
 
+    /// Whether this filter holds the head, which what it is not told of must not overtake.
+    fn holds_head(&self, run: &Run) -> bool {
+        let last = self.filters.saturating_sub(1);
+        self.head_held
+            && run.half(self.direction).hold.get() != Hold::Open
+            && self.run(&self.stream, last).is_some_and(|holder| std::ptr::eq(holder, run))
+    }
+
     /// Gives the trailers to the filters from this position on. A filter that held the body until now lets it go by
-    /// answering Continue here.
+    /// answering Continue here, or by having no callback for trailers, which is the same answer.
     fn feed_trailers(&mut self, mut position: usize) -> Result<(), Stop> {
         let stream = Rc::clone(&self.stream);
         while let Some(run) = self.run(&stream, position) {
@@ -325,7 +392,15 @@ where
                 Direction::Response => context.on_response_trailers(),
             })?;
             position += 1;
-            if action == Some(TrailersAction::Pause) || (action.is_none() && half.hold.get() != Hold::Open) {
+            let goes_on = match (action, half.hold.get()) {
+                (Some(action), _) => action == TrailersAction::Continue,
+                (None, Hold::Open) => true,
+                // It may only have waited for the body's end, which is here.
+                (None, Hold::Buffering) => !self.holds_head(run),
+                // It lets nothing more come until it resumes, and says so itself.
+                (None, Hold::Blocked) => false,
+            };
+            if !goes_on {
                 if half.hold.get() == Hold::Open {
                     half.hold.set(Hold::Blocked);
                 }
@@ -357,8 +432,11 @@ where
             released = true;
             half.hold.set(Hold::Open);
             let held = run.buffer(self.direction).map(|buffer| buffer.borrow().drain().collect());
-            self.feed(position + 1, held.unwrap_or_default(), half.end.take())?;
-            if half.trailers.take() {
+            let end = half.end.take();
+            // They waited, or were made in the callback that held the body's end: then they end the stream from here on.
+            let trailers = half.trailers.take() || (end && self.has_trailers());
+            self.feed(position + 1, held.unwrap_or_default(), end && !trailers)?;
+            if trailers {
                 self.feed_trailers(position + 1)?;
             }
         }
@@ -371,11 +449,8 @@ where
     }
 
     fn stopped(&self, stop: Stop) -> BodyError {
-        let details: Box<str> = match stop {
-            Stop::Responded => match self.stream.late_answer() {
-                Some(failure) => return self.stopped(Stop::Failed(failure)),
-                None => "a filter answered the request".into(),
-            },
+        let details: Box<str> = match self.stream.unless_late(stop) {
+            Stop::Responded => "a filter answered the request".into(),
             Stop::Closed => "a filter closed the stream".into(),
             Stop::Failed(failure) => {
                 let text = failure.to_string();

@@ -11,7 +11,6 @@ mod failure;
 mod filter_state;
 pub mod guest_log;
 mod log_entry;
-mod parts;
 mod run;
 mod session;
 mod spans;

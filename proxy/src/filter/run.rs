@@ -162,9 +162,9 @@ impl Run {
         }
     }
 
-    /// Whether the filter asked to close the stream since the last time.
+    /// Whether the filter asked to close the stream since the last time. One that failed has no say any more.
     pub(super) fn take_closed(&self) -> bool {
-        self.context.borrow().as_ref().is_some_and(StreamContext::take_closed)
+        !self.skipped.get() && self.context.borrow().as_ref().is_some_and(StreamContext::take_closed)
     }
 
     /// The body bytes that the filter sees and holds, if it has a context.

@@ -10,10 +10,11 @@ use meshgate_abi::Verification;
 use meshgate_wasm::Status;
 use prost::Message;
 
-/// Answers the function: one byte, 1 if the signature is the key's.
+/// Answers the function: one byte, 1 if the signature is the key's. `NotFound` for an algorithm that is not known, as if there
+/// were no such function: guests try another one then. UNIMPLEMENTED is no status that all guests in Rust can take.
 pub(super) fn verify(argument: &[u8]) -> Result<Vec<u8>, Status> {
     let verification = Verification::decode(argument).map_err(|_| Status::BadArgument)?;
-    let algorithm = algorithm(&verification.algorithm).ok_or(Status::Unimplemented)?;
+    let algorithm = algorithm(&verification.algorithm).ok_or(Status::NotFound)?;
     let key = UnparsedPublicKey::new(algorithm, &verification.public_key);
     let key = key.parse().map_err(|_| Status::BadArgument)?;
     let valid = key.verify_sig(&verification.text, &verification.signature).is_ok();
@@ -66,7 +67,7 @@ mod tests {
         assert_eq!(asked(algorithm, key, signature, b"another"), Ok(vec![0]), "{algorithm}");
         assert_eq!(asked(algorithm, key, &signature[1..], TEXT), Ok(vec![0]), "{algorithm}");
         assert_eq!(asked(algorithm, &key[1..], signature, TEXT), Err(Status::BadArgument), "{algorithm}");
-        assert_eq!(asked("HS256", key, signature, TEXT), Err(Status::Unimplemented));
+        assert_eq!(asked("HS256", key, signature, TEXT), Err(Status::NotFound));
     }
 
     #[test]

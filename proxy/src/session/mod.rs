@@ -121,7 +121,8 @@ async fn connect(record: &Record, pair: &mut Pair) -> Result<(), End> {
     Ok(())
 }
 
-/// Passes on what both sides send.
+/// Passes on what both sides send. What the endpoint sent may make a filter resume what it held of the client's: that wakes this
+/// task, which looks at the client's side again.
 async fn pass_on(record: &Record, pair: &mut Pair, idle: &mut Idle) -> Result<Side, End> {
     let mut last = Side::Downstream;
     poll_fn(|cx| {

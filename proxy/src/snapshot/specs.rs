@@ -85,6 +85,7 @@ fn limits(limits: &FilterLimits) -> Limits {
         grpc_queue: limits.grpc_queue,
         call_time: limits.call_time,
         call_body: limits.call_body,
+        call_bytes: limits.call_bytes,
         call_depth: limits.call_depth,
         encodings: limits.encodings,
         metrics: limits.metrics,

@@ -141,9 +141,8 @@ async fn exchange(
             UpstreamErrorKind::Reset { .. }
             | UpstreamErrorKind::StreamReset { .. }
             | UpstreamErrorKind::Refused
-            | UpstreamErrorKind::Protocol
-            | UpstreamErrorKind::NoUpgrades
-            | UpstreamErrorKind::RequestBody(_) => CallFailure::Reset,
+            | UpstreamErrorKind::Protocol => CallFailure::Unanswered,
+            UpstreamErrorKind::NoUpgrades | UpstreamErrorKind::RequestBody(_) => CallFailure::Reset,
         }),
     }
 }
@@ -154,7 +153,8 @@ async fn collect(
 ) -> Result<HttpCallResponse, CallFailure> {
     let (parts, body) = response.into_parts();
     let mut headers = parts.headers;
-    response_arrived(&mut headers).map_err(|_| CallFailure::Reset)?;
+    // A head that is not acceptable is none.
+    response_arrived(&mut headers).map_err(|_| CallFailure::Unanswered)?;
     let mut body = Limited::new(body, most_body);
     let mut bytes = Chunks::default();
     let mut trailers = None;

@@ -213,6 +213,11 @@ impl CustomProperties {
         true
     }
 
+    /// Bytes of all paths and values.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// All entries, in the order they were first set.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Bytes)> {
         self.entries.iter().map(|(path, value)| (&**path, value))

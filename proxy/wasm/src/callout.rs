@@ -6,9 +6,24 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use crate::contexts::{Entry, Root, Stream};
+use crate::core::Core;
 use crate::host::{CallFailure, HttpCallResponse};
+use crate::ledger::Held;
 use crate::limits::Limit;
 use crate::phase::Phase;
+
+impl Core {
+    /// Room for so many bytes of a call, HTTP or gRPC, until what comes of it is dropped. None, and counted, if the plugin's calls
+    /// would hold more than they may.
+    pub(crate) fn hold_for_call(&self, bytes: usize) -> Option<Held> {
+        let most = usize::try_from(self.spec.limits.call_bytes).unwrap_or(usize::MAX);
+        let held = self.usage.call_bytes.hold(bytes, most);
+        if held.is_none() {
+            self.exceeded(Limit::CallBytes);
+        }
+        held
+    }
+}
 
 /// Whether the guest has given a call up, and who waits to hear that.
 #[derive(Default)]
@@ -47,18 +62,25 @@ pub struct HttpCallReply {
     root: Weak<Root>,
     stream: Option<Weak<Stream>>,
     cancellation: Rc<Cancellation>,
+    /// Calls of the plugin under way. The root context may be gone before the call is over.
+    calls: Rc<Cell<u32>>,
+    /// What the request takes.
+    held: Cell<Option<Held>>,
 }
 
 impl HttpCallReply {
-    /// Counts the call on the plugin and on the stream it was made for, until the reply is dropped.
-    pub(crate) fn new(token: u32, root: &Rc<Root>, stream: Option<&Rc<Stream>>) -> HttpCallReply {
+    /// Counts the call on the plugin and on the stream it was made for, until the reply is dropped, and what its request takes
+    /// until it is over.
+    pub(crate) fn new(token: u32, root: &Rc<Root>, stream: Option<&Rc<Stream>>, held: Held) -> HttpCallReply {
         root.http_calls.set(root.http_calls.get() + 1);
         if let Some(stream) = stream {
             stream.http_calls.set(stream.http_calls.get() + 1);
         }
         let cancellation = Rc::<Cancellation>::default();
         root.open_calls.borrow_mut().insert(token, cancellation.clone());
-        HttpCallReply { token, root: Rc::downgrade(root), stream: stream.map(Rc::downgrade), cancellation }
+        let calls = root.http_calls.clone();
+        let (root, stream) = (Rc::downgrade(root), stream.map(Rc::downgrade));
+        HttpCallReply { token, root, stream, cancellation, calls, held: Cell::new(Some(held)) }
     }
 
     /// Waits until the guest gives the call up: nothing of its response is of use to anybody then.
@@ -74,6 +96,8 @@ impl HttpCallReply {
     /// Calls `proxy_on_http_call_response` on the plugin's root context, if it still lives. What fails in it is
     /// told by [`crate::Host::failed`]. Not to be called from inside of a hostcall.
     pub fn deliver(self, outcome: Result<HttpCallResponse, CallFailure>) {
+        // The guest may make its next call right now.
+        drop(self.held.take());
         let Some(root) = self.root.upgrade() else { return };
         let Some(vm) = root.vm.upgrade() else { return };
         let Some(callback) = &vm.exports.http_call_response else { return };
@@ -109,8 +133,8 @@ impl HttpCallReply {
 impl Drop for HttpCallReply {
     fn drop(&mut self) {
         let less = |calls: &Cell<u32>| calls.set(calls.get().saturating_sub(1));
+        less(&self.calls);
         if let Some(root) = self.root.upgrade() {
-            less(&root.http_calls);
             root.open_calls.borrow_mut().remove(&self.token);
         }
         if let Some(stream) = self.stream.as_ref().and_then(Weak::upgrade) {

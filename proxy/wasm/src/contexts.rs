@@ -1,6 +1,6 @@
 //! The ABI's contexts: root contexts (plugins) and stream contexts (a filter on an exchange), by id.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
@@ -10,7 +10,9 @@ use crate::core::Core;
 use crate::exchange::Exchange;
 use crate::hostcalls::Declarations;
 use crate::shared::Hold;
+use crate::stream::Own;
 use crate::vm::Vm;
+use crate::waiting::Past;
 
 /// A root context: a plugin in one VM.
 pub(crate) struct Root {
@@ -49,8 +51,7 @@ pub(crate) struct Stream {
     pub(crate) id: u32,
     pub(crate) place: u32,
     pub(crate) root: Rc<Root>,
-    /// Weak, so that an exchange may own its contexts.
-    pub(crate) exchange: Weak<dyn Exchange>,
+    pub(crate) exchange: Reach,
     /// Of a TCP connection, not of an HTTP exchange.
     pub(crate) tcp: bool,
     /// The request's body, or what the client of a TCP connection sent.
@@ -63,6 +64,35 @@ pub(crate) struct Stream {
     pub(crate) pending: Cell<bool>,
     /// What it holds of shared numbers until its exchange is over.
     pub(crate) holds: RefCell<Vec<Hold>>,
+    /// While `proxy_done` is awaited: the instance, if it is its own. It ends after the stream.
+    pub(crate) own: Cell<Option<Own>>,
+}
+
+/// The way from a stream context to its exchange.
+pub(crate) struct Reach {
+    /// Weak, so that an exchange may own its contexts.
+    exchange: Weak<dyn Exchange>,
+    /// What there is in its place for a context that is not done when the exchange is over.
+    past: OnceCell<Rc<dyn Exchange>>,
+}
+
+impl Reach {
+    pub(crate) fn to(exchange: &Rc<dyn Exchange>) -> Reach {
+        Reach { exchange: Rc::downgrade(exchange), past: OnceCell::new() }
+    }
+
+    /// The exchange; none if it is gone.
+    pub(crate) fn upgrade(&self) -> Option<Rc<dyn Exchange>> {
+        self.past.get().cloned().or_else(|| self.exchange.upgrade())
+    }
+
+    /// From now on the context sees the exchange as it is now, whatever becomes of it.
+    pub(crate) fn outlast(&self) {
+        if let Some(exchange) = self.exchange.upgrade() {
+            // Set only once: a context ends only once.
+            let _ = self.past.set(Rc::new(Past::of(&*exchange)));
+        }
+    }
 }
 
 /// What hostcalls left on a stream for the embedder to see.

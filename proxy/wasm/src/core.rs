@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::action::Callbacks;
 use crate::contexts::Root;
-use crate::error::{StartError, VmError};
-use crate::ledger::Ledger;
+use crate::error::{StartError, VmError, excerpt};
+use crate::ledger::{Account, Ledger};
 use crate::limits::Limit;
 use crate::phase::Phase;
 use crate::plugin::{Isolation, PluginSpec};
@@ -24,6 +24,8 @@ use crate::vm::Vm;
 
 /// Names that refusals are told for, of one plugin: enough for people, too few to fill a log.
 const MOST_TOLD: usize = 32;
+/// Bytes of such a name that are told: it is the guest's, and may be anything.
+const MAX_TOLD: usize = 256;
 /// How many times as long as at first a plugin may take to start when its VM is replaced under traffic.
 const RESTART_PATIENCE: u32 = 4;
 
@@ -73,6 +75,8 @@ pub(crate) struct Usage {
     pub(crate) http_calls: Rc<Cell<u32>>,
     /// gRPC calls and streams under way.
     pub(crate) grpc_calls: Rc<Cell<u32>>,
+    /// Bytes that its calls under way hold.
+    pub(crate) call_bytes: Arc<Account>,
     /// Bodies that are encoded for it.
     pub(crate) encodings: Rc<Cell<u32>>,
     start_deadline: Cell<Deadline>,
@@ -91,6 +95,7 @@ impl Usage {
             share: Share::new(spec.limits.cpu_percent),
             http_calls: Rc::default(),
             grpc_calls: Rc::default(),
+            call_bytes: Arc::default(),
             encodings: Rc::default(),
             start_deadline: Cell::new(Deadline::new(spec.limits.start_time)),
             log_second: Cell::new(None),
@@ -145,7 +150,8 @@ impl Core {
         }
     }
 
-    /// Starts it by `start`, the first time: how long that takes says how long it may take under traffic.
+    /// Starts it by `start`, the first time: how long that takes says how long it may take under traffic. Where that is each
+    /// exchange's, no longer than other callbacks.
     pub(crate) fn start_first<T>(
         &self,
         start: impl FnOnce() -> Result<T, StartError>,
@@ -154,7 +160,11 @@ impl Core {
         let began = thread_time();
         let started = start()?;
         let took = thread_time().saturating_sub(began).saturating_mul(RESTART_PATIENCE);
-        let patience = took.max(limits.time).min(limits.start_time);
+        let patience = match self.spec.isolation {
+            Isolation::Shared => took.max(limits.time),
+            Isolation::Exchange => limits.time,
+        };
+        let patience = patience.min(limits.start_time);
         self.usage.start_deadline.set(Deadline::new(patience));
         Ok(started)
     }
@@ -282,7 +292,11 @@ impl Core {
     pub(crate) fn refuse(&self, limit: Limit, name: &str) {
         self.usage.ledger.count(limit);
         let mut told = self.usage.told.borrow_mut();
-        if told.len() < MOST_TOLD && told.insert((limit, name.to_owned())) {
+        if told.len() >= MOST_TOLD {
+            return;
+        }
+        let name = excerpt(name, MAX_TOLD);
+        if told.insert((limit, name.clone())) {
             tracing::warn!(filter = %self.spec.name, %name, "refused: not in the filter's `{}`", limit.name());
         }
     }

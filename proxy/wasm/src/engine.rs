@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,12 +48,28 @@ impl Default for EngineOptions {
     }
 }
 
+/// How often the epoch has moved on. The epoch itself is seen by guests' code alone.
+#[derive(Default)]
+pub(crate) struct Ticks(AtomicU64);
+
+impl Ticks {
+    /// So many so far.
+    pub(crate) fn now(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn advance(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Compiles modules. One per process; clones are handles to the same engine.
 #[derive(Clone)]
 pub struct Engine(Arc<Parts>);
 
 struct Parts {
     wasmtime: wasmtime::Engine,
+    ticks: Arc<Ticks>,
     functions: Functions,
     cache: Option<Cache>,
     bounds: ModuleBounds,
@@ -83,10 +99,11 @@ impl Engine {
                 None
             }
         });
-        start_ticker(wasmtime.weak())?;
+        let ticks = Arc::<Ticks>::default();
+        start_ticker(wasmtime.weak(), Arc::clone(&ticks))?;
         let bounds = options.bounds;
         let abandoned = AtomicUsize::new(0);
-        Ok(Engine(Arc::new(Parts { wasmtime, functions, cache, bounds, abandoned })))
+        Ok(Engine(Arc::new(Parts { wasmtime, ticks, functions, cache, bounds, abandoned })))
     }
 
     /// Checks and compiles a module, or takes it from the cache. Takes long: not for a worker's thread.
@@ -161,6 +178,11 @@ impl Engine {
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
         &self.0.wasmtime
     }
+
+    /// Its clock, for who has to know the time between two looks at the epoch.
+    pub(crate) fn ticks(&self) -> Arc<Ticks> {
+        Arc::clone(&self.0.ticks)
+    }
 }
 
 impl EngineError {
@@ -209,11 +231,13 @@ fn configuration(pool: Option<u32>) -> Config {
 
 /// Moves the epoch on every [`TICK`] for as long as the engine lives. By the clock: a sleep that takes a little longer
 /// each time does not add up. A machine that stood still for long is not made up for.
-fn start_ticker(engine: EngineWeak) -> Result<(), EngineError> {
+fn start_ticker(engine: EngineWeak, ticks: Arc<Ticks>) -> Result<(), EngineError> {
     const LOST: Duration = Duration::from_millis(20);
     let ticker = move || {
         let mut next = Instant::now();
         while let Some(engine) = engine.upgrade() {
+            // In this order: who sees the epoch move finds the tick there.
+            ticks.advance();
             engine.increment_epoch();
             drop(engine);
             next += TICK;

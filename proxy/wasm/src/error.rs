@@ -1,8 +1,12 @@
 //! Why something in this crate failed: an engine, a module, the start of a plugin, a callback.
 
-use std::fmt;
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Bytes that a message has of a text that comes from a guest or its module.
+pub(crate) const MAX_TEXT: usize = 1 << 10;
 
 /// Why an [`crate::Engine`] cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +18,7 @@ pub struct EngineError(pub(crate) String);
 #[non_exhaustive]
 pub enum ModuleError {
     /// Not a WebAssembly module in binary form.
-    #[error("not a WebAssembly module: {0}")]
+    #[error("not a WebAssembly module: {}", excerpt(.0, MAX_TEXT))]
     NotWasm(String),
     /// No `proxy_abi_version_*` export of a version we speak.
     #[error("not a Proxy-Wasm module: it exports none of proxy_abi_version_0_1_0, _0_2_0, _0_2_1")]
@@ -33,7 +37,11 @@ pub enum ModuleError {
     #[error("the module exports no {0}")]
     Missing(&'static str),
     /// An import that is not a function.
-    #[error("the module imports `{module}.{name}`, which is not a function")]
+    #[error(
+        "the module imports `{}.{}`, which is not a function",
+        excerpt(.module, MAX_TEXT),
+        excerpt(.name, MAX_TEXT)
+    )]
     Import {
         /// The import's module.
         module: String,
@@ -41,7 +49,7 @@ pub enum ModuleError {
         name: String,
     },
     /// The compiler refused it.
-    #[error("the module cannot be compiled: {0}")]
+    #[error("the module cannot be compiled: {}", excerpt(.0, MAX_TEXT))]
     Compile(String),
     /// The compiler did not come to an end.
     #[error("the module takes longer than {limit:?} to compile")]
@@ -109,7 +117,7 @@ pub enum VmError {
         plugin: String,
         /// The callback, by its export's name.
         callback: &'static str,
-        /// What happened.
+        /// What happened. The guest may have said it, so it is short and without control characters.
         cause: String,
         /// The guest's call stack, innermost first.
         frames: Arc<[Frame]>,
@@ -250,7 +258,7 @@ impl From<StartError> for VmError {
 /// One frame of a guest's call stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// The function's name, demangled, or its index.
+    /// The function's name, demangled, or its index. Modules name them: it is short and without control characters.
     pub function: String,
     /// Where in the module's file, in bytes.
     pub offset: Option<usize>,
@@ -265,5 +273,92 @@ impl fmt::Display for Trace<'_> {
             out.write_str(&frame.function)?;
         }
         if self.0.is_empty() { Ok(()) } else { out.write_str(")") }
+    }
+}
+
+/// What a guest or a module wrote, for people: without control characters, since it must not look like another line of
+/// the log, or move a terminal's cursor.
+pub(crate) fn printable(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.chars().any(char::is_control) { Cow::Owned(excerpt(&text, usize::MAX)) } else { text }
+}
+
+/// The beginning of what `value` says, likewise: so many bytes at most, and an ellipsis if there is more. What would come
+/// behind them is not even made.
+pub(crate) fn excerpt(value: impl fmt::Display, most: usize) -> String {
+    let mut excerpt = Excerpt { text: String::new(), most };
+    if write!(excerpt, "{value}").is_err() {
+        excerpt.text.push('…');
+    }
+    excerpt.text
+}
+
+/// A text that takes no more than fits, and no control characters.
+struct Excerpt {
+    text: String,
+    most: usize,
+}
+
+impl fmt::Write for Excerpt {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|letter| self.write_char(letter))
+    }
+
+    fn write_char(&mut self, letter: char) -> fmt::Result {
+        let escaped = letter.is_control().then(|| letter.escape_default());
+        let length = escaped.as_ref().map_or(letter.len_utf8(), ExactSizeIterator::len);
+        if length > self.most.saturating_sub(self.text.len()) {
+            return Err(fmt::Error);
+        }
+        match escaped {
+            Some(escaped) => self.text.extend(escaped),
+            None => self.text.push(letter),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(printable("plain é".into()), "plain é");
+        assert_eq!(printable("a\nb\x1b[2J\0".into()), "a\\nb\\u{1b}[2J\\u{0}");
+        assert_eq!(printable("\u{9b}2J\r".into()), "\\u{9b}2J\\r");
+        assert_eq!(excerpt("a\nb", 80), "a\\nb");
+    }
+
+    #[test]
+    fn an_excerpt_ends_with_a_whole_character() {
+        assert_eq!(excerpt("four", 4), "four");
+        assert_eq!(excerpt("fives", 4), "five…");
+        assert_eq!(excerpt("éé", 3), "é…");
+        assert_eq!(excerpt("\x1b\x1b", 7), "\\u{1b}…", "an escape is whole, or not there");
+        assert_eq!(excerpt("", 0), "");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_made() {
+        /// Says more than anybody waits for.
+        struct Endless;
+
+        impl fmt::Display for Endless {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                loop {
+                    out.write_str("more ")?;
+                }
+            }
+        }
+
+        assert_eq!(excerpt(Endless, 9), "more more…");
+    }
+
+    #[test]
+    fn what_a_module_says_stays_on_its_line() {
+        let import = ModuleError::Import { module: "e\nv".into(), name: "\x1b[31m".into() };
+        assert_eq!(import.to_string(), "the module imports `e\\nv.\\u{1b}[31m`, which is not a function");
+        let long = ModuleError::NotWasm("x".repeat(100_000)).to_string();
+        assert!(long.len() < 1_100 && long.ends_with("xx…"), "{long}");
     }
 }

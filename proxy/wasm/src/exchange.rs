@@ -26,7 +26,8 @@ pub trait Exchange: 'static {
     }
 
     /// A filter changed something from outside of its own callback (it resumed, closed or answered the stream
-    /// while an HTTP call's response, a tick or an event was delivered): look at the stream contexts again.
+    /// while an HTTP call's response, a tick or an event was delivered), or resumed the other direction from its own: look at
+    /// the stream contexts again.
     /// Must not call back into a VM.
     fn wake(&self);
 
@@ -74,6 +75,12 @@ impl HttpStream {
     /// So much of a value that a filter writes into a head as shows whether it is too long.
     pub(crate) fn telling<'a>(&self, value: &'a [u8]) -> &'a [u8] {
         value.get(..self.most_head_bytes.saturating_add(1)).unwrap_or(value)
+    }
+
+    /// Bytes that filters may bring a head to: so many more than it may have that the embedder sees that it is too large, whatever
+    /// they take away again.
+    pub(crate) fn most_written(&self) -> usize {
+        self.most_head_bytes.saturating_mul(2).saturating_add(1)
     }
 
     /// Leaves a local response for the embedder to take. False, and no change, if there was one before.

@@ -15,6 +15,9 @@ use crate::status::Status;
 
 /// Fields of a map, after a guest's writes.
 const MAX_FIELDS: usize = 1_024;
+/// Small fields are added without a look at all others, as long as there are few.
+const SMALL: usize = 512;
+const FEW: usize = 64;
 
 impl RequestHead {
     /// Fields including pseudo headers.
@@ -45,12 +48,12 @@ impl RequestHead {
         }
     }
 
-    /// Adds a field or replaces all of its name; pseudo headers are always replaced.
-    pub(crate) fn write(&mut self, key: &[u8], value: &[u8], replace: bool) -> Result<(), Status> {
+    /// Adds a field or replaces all of its name; pseudo headers are always replaced. The fields have `most` bytes then.
+    pub(crate) fn write(&mut self, (key, value): Pair<'_>, replace: bool, most: usize) -> Result<(), Status> {
         if is_pseudo(key) || key.eq_ignore_ascii_case(b"host") {
             return self.write_pseudo(key, value);
         }
-        write(&mut self.headers, key, value, replace)
+        write(&mut self.headers, (key, value), replace, most)
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) {
@@ -60,10 +63,10 @@ impl RequestHead {
     }
 
     /// Replaces everything; pseudo headers that are left out stay.
-    pub(crate) fn replace_all(&mut self, pairs: &[Pair<'_>]) -> Result<(), Status> {
+    pub(crate) fn replace_all(&mut self, pairs: &[Pair<'_>], most: usize) -> Result<(), Status> {
         let mut head = RequestHead { headers: connection_fields(&self.headers), ..self.clone() };
-        for (key, value) in pairs {
-            head.write(key, value, false)?;
+        for pair in pairs {
+            head.write(*pair, false, most)?;
         }
         *self = head;
         Ok(())
@@ -99,7 +102,7 @@ impl ResponseHead {
         }
     }
 
-    pub(crate) fn write(&mut self, key: &[u8], value: &[u8], replace: bool) -> Result<(), Status> {
+    pub(crate) fn write(&mut self, (key, value): Pair<'_>, replace: bool, most: usize) -> Result<(), Status> {
         if key == b":status" {
             self.status = parse_status(value)?;
             return Ok(());
@@ -107,7 +110,7 @@ impl ResponseHead {
         if is_pseudo(key) {
             return Err(Status::BadArgument);
         }
-        write(&mut self.headers, key, value, replace)
+        write(&mut self.headers, (key, value), replace, most)
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) {
@@ -116,10 +119,10 @@ impl ResponseHead {
         }
     }
 
-    pub(crate) fn replace_all(&mut self, pairs: &[Pair<'_>]) -> Result<(), Status> {
+    pub(crate) fn replace_all(&mut self, pairs: &[Pair<'_>], most: usize) -> Result<(), Status> {
         let mut head = ResponseHead { status: self.status, headers: connection_fields(&self.headers) };
-        for (key, value) in pairs {
-            head.write(key, value, false)?;
+        for pair in pairs {
+            head.write(*pair, false, most)?;
         }
         *self = head;
         Ok(())
@@ -137,8 +140,17 @@ pub(crate) fn find<'a>(map: &'a HeaderMap, key: &[u8]) -> Option<&'a [u8]> {
     map.get(std::str::from_utf8(key).ok()?).map(HeaderValue::as_bytes)
 }
 
-/// Adds a field to a map of fields or trailers, or replaces all of its name.
-pub(crate) fn write(map: &mut HeaderMap, key: &[u8], value: &[u8], replace: bool) -> Result<(), Status> {
+/// Adds a field to a map of fields or trailers, or replaces all of its name. The map has `most` bytes then.
+pub(crate) fn write(
+    map: &mut HeaderMap,
+    (key, value): Pair<'_>,
+    replace: bool,
+    most: usize,
+) -> Result<(), Status> {
+    // Before anything is copied.
+    if !has_room(map, (key, value), replace, most) {
+        return Err(Status::InternalFailure);
+    }
     let (name, value) = parse(key, value)?;
     if is_of_connection(&name, &value) {
         return Ok(());
@@ -157,6 +169,14 @@ pub(crate) fn write(map: &mut HeaderMap, key: &[u8], value: &[u8], replace: bool
     written.map_err(|_| Status::InternalFailure)
 }
 
+/// Whether a map has `most` bytes with a field more. What it has is counted where it matters only.
+fn has_room(map: &HeaderMap, (key, value): Pair<'_>, replace: bool, most: usize) -> bool {
+    let bytes = key.len() + value.len();
+    let staying = || pairs(map).filter(|(name, _)| !(replace && name.eq_ignore_ascii_case(key)));
+    let size = || staying().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+    bytes <= SMALL && map.len() < FEW || size().saturating_add(bytes) <= most
+}
+
 /// Removes all fields of a name; fine if there is none.
 pub(crate) fn remove(map: &mut HeaderMap, key: &[u8]) {
     if let Ok(name) = std::str::from_utf8(key) {
@@ -165,45 +185,49 @@ pub(crate) fn remove(map: &mut HeaderMap, key: &[u8]) {
 }
 
 /// Replaces a map of trailers.
-pub(crate) fn replace_trailers(map: &mut HeaderMap, pairs: &[Pair<'_>]) -> Result<(), Status> {
-    *map = parse_all(pairs, write_trailer)?;
+pub(crate) fn replace_trailers(map: &mut HeaderMap, pairs: &[Pair<'_>], most: usize) -> Result<(), Status> {
+    *map = parse_all(pairs, |map, pair| write_trailer(map, pair, false, most))?;
     Ok(())
 }
 
 /// As [`write`], for trailers: fields that frame or route a message are ignored.
 pub(crate) fn write_trailer(
     map: &mut HeaderMap,
-    key: &[u8],
-    value: &[u8],
+    (key, value): Pair<'_>,
     replace: bool,
+    most: usize,
 ) -> Result<(), Status> {
     let forbidden = [header::CONTENT_LENGTH, header::HOST, header::TRAILER];
-    let (name, _) = parse(key, value)?;
-    if forbidden.contains(&name) { Ok(()) } else { write(map, key, value, replace) }
+    let name = HeaderName::from_bytes(key).map_err(|_| Status::BadArgument)?;
+    if !forbidden.contains(&name) {
+        return write(map, (key, value), replace, most);
+    }
+    HeaderValue::from_bytes(trim(value)).map(drop).map_err(|_| Status::BadArgument)
 }
 
 /// The fields of a local response: pseudo headers and framing are ours.
 pub(crate) fn local_response(pairs: &[Pair<'_>]) -> Result<HeaderMap, Status> {
-    parse_all(pairs, |map, key, value, _| {
+    parse_all(pairs, |map, (key, value)| {
         if is_pseudo(key) || key.eq_ignore_ascii_case(b"content-length") {
             return Ok(());
         }
-        write(map, key, value, false)
+        // As many as serialized pairs may have.
+        write(map, (key, value), false, usize::MAX)
     })
 }
 
 /// A map of trailers for an HTTP call.
 pub(crate) fn trailers(pairs: &[Pair<'_>]) -> Result<HeaderMap, Status> {
-    parse_all(pairs, write_trailer)
+    parse_all(pairs, |map, pair| write_trailer(map, pair, false, usize::MAX))
 }
 
 fn parse_all(
     pairs: &[Pair<'_>],
-    write: impl Fn(&mut HeaderMap, &[u8], &[u8], bool) -> Result<(), Status>,
+    write: impl Fn(&mut HeaderMap, Pair<'_>) -> Result<(), Status>,
 ) -> Result<HeaderMap, Status> {
     let mut map = HeaderMap::with_capacity(pairs.len());
-    for (key, value) in pairs {
-        write(&mut map, key, value, false)?;
+    for pair in pairs {
+        write(&mut map, *pair)?;
     }
     Ok(map)
 }
@@ -297,7 +321,7 @@ pub(crate) fn call_head(pairs: &[Pair<'_>]) -> Result<RequestHead, Status> {
                 return Err(Status::BadArgument);
             }
         } else if !ours {
-            write(&mut head.headers, key, value, false)?;
+            write(&mut head.headers, (key, value), false, usize::MAX)?;
         }
     }
     Ok(head)

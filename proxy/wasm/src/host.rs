@@ -205,7 +205,9 @@ pub enum CallFailure {
     NoEndpoint,
     /// No connection to an endpoint could be made.
     ConnectFailed,
-    /// The connection broke, or what came was no HTTP response.
+    /// The connection broke before there was a response's head, or what came was none.
+    Unanswered,
+    /// The response broke in the middle, or the guest gave the call up.
     Reset,
     /// The response was larger than allowed.
     TooLarge,
@@ -218,7 +220,7 @@ impl CallFailure {
             CallFailure::Timeout => "timeout",
             CallFailure::NoEndpoint => "no healthy upstream",
             CallFailure::ConnectFailed => "connect failed",
-            CallFailure::Reset => "broken connection",
+            CallFailure::Unanswered | CallFailure::Reset => "broken connection",
             CallFailure::TooLarge => "response too large",
         }
     }
@@ -226,10 +228,14 @@ impl CallFailure {
     /// The response that Envoy has in the place of one that never came: filters test for it. None if there is nothing
     /// but the failure there, too.
     pub(crate) fn stand_in(self) -> Option<HttpCallResponse> {
+        // Envoy's words, by which filters tell that the endpoint may have begun with the request.
+        const UNANSWERED: &str =
+            "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
         let (status, text) = match self {
             CallFailure::Timeout => (StatusCode::GATEWAY_TIMEOUT, "upstream request timeout"),
             CallFailure::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream"),
             CallFailure::ConnectFailed => (StatusCode::SERVICE_UNAVAILABLE, "upstream connect error"),
+            CallFailure::Unanswered => (StatusCode::SERVICE_UNAVAILABLE, UNANSWERED),
             CallFailure::Reset | CallFailure::TooLarge => return None,
         };
         let mut headers = HeaderMap::with_capacity(2);

@@ -17,8 +17,10 @@ const MOST_UNUSED: usize = 1_000;
 pub struct Ledger {
     exceeded: [AtomicU64; Limit::ALL.len()],
     failures: [AtomicU64; VmError::CAUSES.len()],
-    /// Linear memory of the VMs that were started for it.
+    /// Linear memory and tables of the VMs that were started for it.
     pub(crate) memory: Account,
+    /// Instances that serve one exchange each.
+    pub(crate) instances: Account,
     pub(crate) shared_keys: Account,
     pub(crate) shared_bytes: Account,
     pub(crate) queues: Account,
@@ -42,6 +44,7 @@ impl Ledger {
             exceeded: std::array::from_fn(|_| AtomicU64::new(0)),
             failures: std::array::from_fn(|_| AtomicU64::new(0)),
             memory: Account::default(),
+            instances: Account::default(),
             shared_keys: Account::default(),
             shared_bytes: Account::default(),
             queues: Account::default(),
@@ -62,7 +65,7 @@ impl Ledger {
         index.map_or(0, |index| self.failures[index].load(Ordering::Relaxed))
     }
 
-    /// Linear memory of the VMs that were started for them, in bytes.
+    /// Linear memory and tables of the VMs that were started for them, in bytes.
     pub fn memory(&self) -> usize {
         self.memory.used()
     }
@@ -98,8 +101,26 @@ impl Account {
         fits
     }
 
+    /// As [`Account::take`], until what comes of it is dropped.
+    pub(crate) fn hold(self: &Arc<Self>, amount: usize, most: usize) -> Option<Held> {
+        self.take(amount, most).then(|| Held { account: self.clone(), amount })
+    }
+
     pub(crate) fn give_back(&self, amount: usize) {
         self.0.fetch_sub(amount, Ordering::Relaxed);
+    }
+}
+
+/// What was taken of an account. Given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    account: Arc<Account>,
+    amount: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.account.give_back(self.amount);
     }
 }
 
@@ -143,6 +164,16 @@ mod tests {
         assert!(account.take(1, 4));
         assert!(!account.take(usize::MAX, usize::MAX), "no overflow");
         account.give_back(4);
+        assert_eq!(account.used(), 0);
+    }
+
+    #[test]
+    fn what_is_held_is_given_back() {
+        let account = Arc::new(Account::default());
+        let three = account.hold(3, 4);
+        assert!(three.is_some() && account.hold(2, 4).is_none());
+        assert_eq!(account.used(), 3, "what was refused holds nothing");
+        drop(three);
         assert_eq!(account.used(), 0);
     }
 

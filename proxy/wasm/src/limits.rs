@@ -19,7 +19,8 @@ pub struct Limits {
     /// The most linear memory of the plugin's VM, in bytes. Default 16 MiB. Plugins that differ in it do not
     /// share a VM.
     pub memory: u64,
-    /// The most linear memory of all VMs started for plugins of this name, on all workers. Default 256 MiB.
+    /// The most linear memory, tables included, of all VMs started for plugins of this name, on all workers. Default
+    /// 256 MiB.
     pub total_memory: u64,
     /// The most body bytes a filter's buffer holds per direction. Default 1 MiB.
     pub body: u64,
@@ -53,13 +54,17 @@ pub struct Limits {
     pub call_time: Duration,
     /// The most bytes of a call's response body, and of a gRPC message that comes. Default 1 MiB. The embedder's to enforce.
     pub call_body: u64,
+    /// Bytes that the plugin's calls under way hold, on one worker: what it sends with them, and messages that wait on its
+    /// gRPC streams. Default 8 MiB.
+    pub call_bytes: u64,
     /// How many calls may stand in a row, each made while the one before is served. Default 3.
     pub call_depth: u32,
     /// gRPC calls and streams under way, of the plugin. Default 256.
     pub grpc_calls: u32,
     /// gRPC calls and streams under way, of one stream context. Default 8.
     pub stream_grpc_calls: u32,
-    /// Bytes that wait to be sent on one gRPC stream. Default 1 MiB. The embedder's to enforce.
+    /// Bytes that wait to be sent on one gRPC stream, each message counted with
+    /// [`MESSAGE_COST`](crate::GrpcRequest::MESSAGE_COST) more. Default 1 MiB. The embedder's to enforce.
     pub grpc_queue: u64,
     /// Bodies that are encoded for the plugin at a time, on one worker. Default 256.
     pub encodings: u32,
@@ -105,6 +110,7 @@ impl Default for Limits {
             stream_http_calls: 8,
             call_time: Duration::from_secs(30),
             call_body: 1 << 20,
+            call_bytes: 32 << 20,
             call_depth: 3,
             grpc_calls: 256,
             stream_grpc_calls: 8,
@@ -205,6 +211,8 @@ limits! {
     CallTime => "call_time",
     /// A call's response, or a gRPC message that came, was too large.
     CallBody => "call_body",
+    /// The plugin's calls under way held too many bytes.
+    CallBytes => "call_bytes",
     /// A call made while a call was served, and so on.
     CallDepth => "call_depth",
     /// Too many bodies encoded at a time.

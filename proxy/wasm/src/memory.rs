@@ -50,7 +50,7 @@ pub(crate) struct Call<'a> {
     memory: Memory,
 }
 
-/// Runs one hostcall within the budgets.
+/// Runs one hostcall within the budgets and the callback's time.
 pub(crate) fn run(
     mut caller: Caller<'_, VmState>,
     allowed: Allowed,
@@ -58,6 +58,7 @@ pub(crate) fn run(
 ) -> wasmtime::Result<u32> {
     let state = caller.data_mut();
     state.running.charge_call().map_err(wasmtime::Error::new)?;
+    state.running.in_time().map_err(wasmtime::Error::new)?;
     if allowed == Allowed::InCallbacks {
         if state.running.allocating {
             return Err(wasmtime::Error::new(Overrun::Allocator));

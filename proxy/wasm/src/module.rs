@@ -12,13 +12,14 @@ use crate::action::Callbacks;
 use crate::error::ModuleError;
 use crate::exports;
 use crate::hostcalls::Functions;
+use crate::memory::{Allowed, Stop, run};
 use crate::state::VmState;
 use crate::status::Status;
 
 /// The custom section that holds a module's manifest.
 const MANIFEST_SECTION: &str = "meshgate.manifest";
 /// What an unknown WASI function answers: ENOSYS.
-const ERRNO_NOSYS: i32 = 52;
+const ERRNO_NOSYS: u32 = 52;
 
 /// The SHA-256 of a module's bytes; shown in hex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -270,16 +271,17 @@ fn resolve(
         if functions.offers(module, name, &wanted) {
             continue;
         }
-        let answer = if module.starts_with("wasi") { ERRNO_NOSYS } else { Status::Unimplemented as i32 };
+        let answer = if module.starts_with("wasi") { ERRNO_NOSYS } else { Status::Unimplemented as u32 };
         let path = format!("{module}.{name}");
         let trap = format!("the guest called `{path}`, which this host does not offer");
         let odd =
             wanted.results().len() > 1 || wanted.results().any(|result| !matches!(result, ValType::I32));
-        let stub = move |_: wasmtime::Caller<'_, VmState>, _: &[Val], results: &mut [Val]| {
-            if odd {
-                return Err(wasmtime::Error::msg(trap.clone()));
-            }
-            results.iter_mut().for_each(|result| *result = Val::I32(answer));
+        let stub = move |caller: wasmtime::Caller<'_, VmState>, _: &[Val], results: &mut [Val]| {
+            let code = run(caller, Allowed::Always, |_| match odd {
+                true => Err(Stop::Trap(wasmtime::Error::msg(trap.clone()))),
+                false => Err(Stop::Code(answer)),
+            })?;
+            results.iter_mut().for_each(|result| *result = Val::I32(code.cast_signed()));
             Ok(())
         };
         linker

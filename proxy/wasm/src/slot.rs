@@ -12,6 +12,7 @@ use crate::error::StartError;
 use crate::host::Host;
 use crate::module::ModuleHash;
 use crate::plugin::{Isolation, PluginSpec};
+use crate::shared::Namespace;
 use crate::state::thread_time;
 use crate::stats::PlaceStats;
 use crate::vm::Vm;
@@ -54,10 +55,13 @@ pub(crate) struct Slot {
     current: RefCell<Weak<Vm>>,
     brake: Brake,
     stats: Arc<PlaceStats>,
+    /// The shared data of its VMs, which outlives each of them.
+    #[expect(dead_code, reason = "kept for the next VM")]
+    namespace: Arc<Namespace>,
 }
 
 impl Slot {
-    pub(crate) fn new(set: &Rc<Set>) -> Slot {
+    pub(crate) fn new(set: &Rc<Set>, namespace: Arc<Namespace>) -> Slot {
         Slot {
             set: Rc::downgrade(set),
             host: set.host.clone(),
@@ -65,6 +69,7 @@ impl Slot {
             current: RefCell::new(Weak::new()),
             brake: Brake::new(Instant::now()),
             stats: Arc::default(),
+            namespace,
         }
     }
 

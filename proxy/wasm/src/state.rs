@@ -11,16 +11,21 @@ use wasmtime::{Memory, StoreContextMut, TypedFunc, UpdateDeadline};
 
 use crate::body::BodyBuffer;
 use crate::contexts::{Contexts, Entry, Stream};
-use crate::engine::TICK;
+use crate::engine::{TICK, Ticks};
 use crate::growth::Growth;
 use crate::grpc::{GrpcEvent, GrpcTable};
 use crate::host::{CallFailure, Host, HttpCallResponse};
 use crate::limits::Limit;
 use crate::module::AbiVersion;
 use crate::phase::Phase;
-use crate::shared::{InstancePermit, Mailbox, Namespace, Shared};
+use crate::shared::{InstancePermit, KnownQueues, Mailbox, Namespace, Shared};
 use crate::tables::MetricTable;
 use crate::vm::Vm;
+
+/// How many times its limit a callback may take without being stopped, before that is a failure.
+const LATE: u32 = 2;
+/// For so many ticks a VM's callbacks are measured after one that was late: a minute.
+const MEASURED: u64 = 60_000;
 
 /// The data of a VM's store.
 pub(crate) struct VmState {
@@ -37,6 +42,7 @@ pub(crate) struct VmState {
     pub(crate) allocate: Option<TypedFunc<u32, u32>>,
     pub(crate) contexts: Contexts,
     pub(crate) metrics: MetricTable,
+    pub(crate) queues: KnownQueues,
     pub(crate) grpc: GrpcTable,
     pub(crate) running: Running,
     /// Contexts for which the guest called `proxy_done`; to be ended when the callback has returned.
@@ -59,6 +65,15 @@ pub(crate) struct Running {
     hostcalls_left: u32,
     copied_left: u64,
     deadline: Deadline,
+    ticks: Arc<Ticks>,
+    /// The tick at which the callback began.
+    began: u64,
+    /// The tick at which its deadline is to be looked at.
+    look_at: u64,
+    /// The tick until which callbacks are measured.
+    measured_until: u64,
+    /// The thread's CPU time when the callback began, if it is measured.
+    began_cpu: Option<Duration>,
     /// During `proxy_on_http_call_response`.
     pub(crate) call: Option<Result<Rc<HttpCallResponse>, CallFailure>>,
     /// During the callbacks of gRPC.
@@ -110,7 +125,7 @@ impl Overrun {
 }
 
 impl Running {
-    pub(crate) fn new() -> Running {
+    pub(crate) fn new(ticks: Arc<Ticks>) -> Running {
         Running {
             phase: Phase::Initialize,
             entered: None,
@@ -120,6 +135,11 @@ impl Running {
             hostcalls_left: u32::MAX,
             copied_left: u64::MAX,
             deadline: Deadline::new(Duration::from_secs(1)),
+            ticks,
+            began: 0,
+            look_at: u64::MAX,
+            measured_until: 0,
+            began_cpu: None,
             call: None,
             grpc: None,
             argument: None,
@@ -138,7 +158,48 @@ impl Running {
         self.copied_left = limits.copied;
         self.deadline = core.deadline(phase, starting);
         self.entered = Some(entry.clone());
+        self.began = self.ticks.now();
+        self.look_at = self.began + self.deadline.first();
+        self.began_cpu = (self.began < self.measured_until).then(thread_time);
         self.deadline.first()
+    }
+
+    /// Stops the guest if its time is over, as the epoch does. For hostcalls: the epoch is looked at in loops and where
+    /// functions begin, but not around calls of the host, of which ten thousand can stand one behind the other.
+    pub(crate) fn in_time(&mut self) -> Result<(), Overrun> {
+        if self.ticks.now() < self.look_at { Ok(()) } else { self.look().map(drop) }
+    }
+
+    /// The ticks until the deadline is to be looked at again. By the epoch and by hostcalls: whoever comes first.
+    #[cold]
+    fn look(&mut self) -> Result<u64, Overrun> {
+        let now = self.ticks.now();
+        if now >= self.look_at {
+            self.look_at = now + self.deadline.expired()?;
+        }
+        Ok(self.look_at - now)
+    }
+
+    /// What a callback returned by itself. If that took far too long, in a hostcall behind which nobody looked, it has failed
+    /// like one that was stopped.
+    pub(crate) fn returned<T>(&mut self, result: T) -> wasmtime::Result<T> {
+        let now = self.ticks.now();
+        if now - self.began > self.deadline.far_over() {
+            self.returned_late(now).map_err(wasmtime::Error::new)?;
+        }
+        Ok(result)
+    }
+
+    /// The ticks do not tell a thread that ran from one that was not let run, and asking for its CPU time at the beginning
+    /// would cost each callback as much as it takes itself. So the first that is late only has the next ones measured, unless
+    /// its deadline was looked at meanwhile.
+    #[cold]
+    fn returned_late(&mut self, now: u64) -> Result<(), Overrun> {
+        self.measured_until = now + MEASURED;
+        let since = self.began_cpu.or(self.deadline.noted);
+        let used = since.map_or(Duration::ZERO, |since| thread_time().saturating_sub(since));
+        let limit = self.deadline.limit;
+        if used > limit.saturating_mul(LATE) { Err(Overrun::Deadline(limit)) } else { Ok(()) }
     }
 
     /// The context hostcalls act on.
@@ -206,9 +267,9 @@ impl VmState {
         }
     }
 
-    /// The effective stream's body or data with this number, if it is there to be read: during the callback for it,
-    /// or while something is held.
-    pub(crate) fn body(stream: &Stream, phase: Phase, body: Body) -> Option<RefMut<'_, BodyBuffer>> {
+    /// The effective stream's body or data with this number, if it is there to be read: during the callback for it, which is that
+    /// of this phase, or while something is held.
+    pub(crate) fn body(stream: &Stream, phase: Option<Phase>, body: Body) -> Option<RefMut<'_, BodyBuffer>> {
         let (tcp, buffer, callback) = match body {
             Body::Request => (false, &stream.request_body, Phase::RequestBody),
             Body::Response => (false, &stream.response_body, Phase::ResponseBody),
@@ -220,7 +281,7 @@ impl VmState {
         }
         // Held by the embedder only if it broke its contract.
         let buffer = buffer.try_borrow_mut().ok()?;
-        (phase == callback || !buffer.is_empty()).then_some(buffer)
+        (phase == Some(callback) || !buffer.is_empty()).then_some(buffer)
     }
 }
 
@@ -259,6 +320,11 @@ impl Deadline {
         self.first
     }
 
+    /// Ticks after which a callback that has returned is looked at.
+    fn far_over(&self) -> u64 {
+        (self.first + self.second) * u64::from(LATE)
+    }
+
     /// The ticks until the next look.
     fn expired(&mut self) -> Result<u64, Overrun> {
         let cpu = thread_time();
@@ -279,29 +345,9 @@ impl Deadline {
     }
 }
 
-/// The CPU time that one hostcall may take: as much as the whole callback may. A hostcall that may work for long looks at
-/// it in between, since the guest's own deadline waits for its end.
-pub(crate) struct HostTime {
-    began: Duration,
-    limit: Duration,
-}
-
-impl HostTime {
-    /// From now on.
-    pub(crate) fn start(running: &Running) -> HostTime {
-        HostTime { began: thread_time(), limit: running.deadline.limit }
-    }
-
-    /// Stops the guest if it has let the host work for too long.
-    pub(crate) fn check(&self) -> Result<(), Overrun> {
-        let over = thread_time().saturating_sub(self.began) > self.limit;
-        if over { Err(Overrun::Deadline(self.limit)) } else { Ok(()) }
-    }
-}
-
 /// What a store does when the epoch reaches its deadline.
 pub(crate) fn epoch_reached(mut store: StoreContextMut<'_, VmState>) -> wasmtime::Result<UpdateDeadline> {
-    let ticks = store.data_mut().running.deadline.expired().map_err(wasmtime::Error::new)?;
+    let ticks = store.data_mut().running.look().map_err(wasmtime::Error::new)?;
     Ok(UpdateDeadline::Continue(ticks))
 }
 

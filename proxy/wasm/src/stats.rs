@@ -1,5 +1,6 @@
 //! How much a plugin runs on one worker. Written by that worker alone, readable from any thread.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,6 +14,10 @@ pub struct PluginStats {
     dropped_log_lines: AtomicU64,
     contexts: AtomicU64,
     quarantined_until: AtomicU64,
+    /// Which callback is timed next, counted from zero.
+    timed_next: AtomicU64,
+    /// What that is drawn from; zero before the first time.
+    dice: AtomicU64,
     place: Arc<PlaceStats>,
 }
 
@@ -23,8 +28,8 @@ pub(crate) struct PlaceStats {
     pub(crate) memory: AtomicU64,
 }
 
-/// One callback in so many is timed: reading the clock costs a tenth of a callback. A prime, so that the few callbacks
-/// of an exchange take turns; and never the first, which runs cold.
+/// One callback in so many is timed, on average: reading the clock costs a tenth of a callback. Which one is drawn: a guest
+/// that knew would do its work in the others. Never the first, which runs cold.
 pub(crate) const SAMPLE: u32 = 17;
 
 impl PluginStats {
@@ -37,7 +42,7 @@ impl PluginStats {
         self.callbacks.load(Ordering::Relaxed)
     }
 
-    /// Nanoseconds spent in them, estimated from one in seventeen.
+    /// Nanoseconds spent in them, estimated from one in seventeen, on average.
     pub fn nanoseconds(&self) -> u64 {
         self.nanoseconds.load(Ordering::Relaxed)
     }
@@ -76,7 +81,26 @@ impl PluginStats {
 
     /// Whether this callback is to be timed.
     pub(crate) fn count_callback(&self) -> bool {
-        add(&self.callbacks, 1) % u64::from(SAMPLE) == u64::from(SAMPLE) - 1
+        let callback = add(&self.callbacks, 1);
+        if callback < self.timed_next.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.timed_next.store(callback.saturating_add(self.draw()), Ordering::Relaxed);
+        callback > 0
+    }
+
+    /// How many callbacks later the next one is timed: from 1 to twice [`SAMPLE`] less 1, each as likely.
+    fn draw(&self) -> u64 {
+        let mut dice = self.dice.load(Ordering::Relaxed);
+        if dice == 0 {
+            dice = RandomState::new().hash_one(SAMPLE) | 1;
+        }
+        // Xorshift, which never comes to zero.
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        self.dice.store(dice, Ordering::Relaxed);
+        dice % u64::from(2 * SAMPLE - 1) + 1
     }
 
     pub(crate) fn record(&self, time: Duration) {
@@ -111,4 +135,30 @@ fn add(counter: &AtomicU64, amount: u64) -> u64 {
     let before = counter.load(Ordering::Relaxed);
     counter.store(before.wrapping_add(amount), Ordering::Relaxed);
     before
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// After how many callbacks each time the next one is timed.
+    fn gaps(stats: &PluginStats, callbacks: u64) -> Vec<u64> {
+        let timed: Vec<u64> = (0..callbacks).filter(|_| stats.count_callback()).collect();
+        timed.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    }
+
+    #[test]
+    fn callbacks_are_timed_at_random_one_in_seventeen() {
+        let most = u64::from(SAMPLE) * 2 - 1;
+        let (one, other) = (PluginStats::default(), PluginStats::default());
+        assert!(!one.count_callback(), "the first runs cold");
+        let drawn = gaps(&one, 34_000);
+        // 2,000, with a standard deviation of 25.
+        assert!((1_800..2_200).contains(&drawn.len()), "{}", drawn.len());
+        assert_eq!(drawn.iter().copied().collect::<BTreeSet<_>>(), (1..=most).collect(), "any may be next");
+        assert_ne!(drawn[..50], gaps(&other, 34_000)[..50], "each plugin has its own");
+        assert_eq!((one.callbacks(), other.callbacks()), (34_001, 34_000));
+    }
 }

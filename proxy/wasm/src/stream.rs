@@ -11,7 +11,7 @@ use wasmtime::TypedFunc;
 
 use crate::action::{BodyAction, HeadersAction, TrailersAction};
 use crate::body::BodyBuffer;
-use crate::contexts::{Entry, Marks, Stream};
+use crate::contexts::{Entry, Marks, Reach, Stream};
 use crate::core::{Binding, Core};
 use crate::error::VmError;
 use crate::exchange::{Exchange, HttpStream};
@@ -40,7 +40,18 @@ pub(crate) struct Guard {
     core: Rc<Core>,
     probe: bool,
     created: bool,
-    own: Option<Binding>,
+    own: Option<Own>,
+}
+
+/// An instance that serves one stream context. Dropping it ends the plugin's part there, as plugins end; the
+/// instance goes with that.
+pub(crate) struct Own(Binding);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let Binding { vm, root } = &self.0;
+        vm.end(&Entry::Root(root.clone()));
+    }
 }
 
 impl Guard {
@@ -50,16 +61,15 @@ impl Guard {
 
     /// The context is the only one of its instance.
     pub(crate) fn owning(mut self, own: Binding) -> Guard {
-        self.own = Some(own);
+        self.own = Some(Own(own));
         self
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(Binding { vm, root }) = self.own.take() {
-            vm.end(&Entry::Root(root));
-        }
+        // Its end is a part of the trial.
+        drop(self.own.take());
         if self.probe {
             // If it failed, the plugin is in quarantine again, and this changes nothing.
             self.core.usage.quarantine.tried(Instant::now(), self.created);
@@ -81,7 +91,7 @@ impl StreamContext {
             id,
             place,
             root,
-            exchange: Rc::downgrade(exchange),
+            exchange: Reach::to(exchange),
             tcp: exchange.tcp().is_some(),
             request_body: RefCell::new(BodyBuffer::new(limit)),
             response_body: RefCell::new(BodyBuffer::new(limit)),
@@ -90,6 +100,7 @@ impl StreamContext {
             grpc_calls: Cell::new(0),
             pending: Cell::new(false),
             holds: RefCell::default(),
+            own: Cell::default(),
         };
         let stream = vm.add_stream(stream, &plugin.core)?;
         guard.created = true;
@@ -224,7 +235,8 @@ impl StreamContext {
         self.stream.take(Marks::CLOSED)
     }
 
-    /// Ends the context: `proxy_on_done`, `proxy_on_log`, `proxy_on_delete`. The attributes should be complete.
+    /// Ends the context: `proxy_on_done`, `proxy_on_log`, `proxy_on_delete`. The attributes should be complete: as
+    /// long as the guest is not done, it sees the exchange as it is now.
     /// Does nothing if the VM failed; what fails here is told by [`crate::Host::failed`].
     pub fn finish(self) {}
 
@@ -320,11 +332,9 @@ impl Drop for StreamContext {
         self.vm.end(&self.entry);
         // Now, and not with the stream: a failed VM keeps its streams for as long as any of them lasts.
         drop(self.stream.holds.take());
-        if self.entry.is_pending()
-            && let Some(Binding { vm, root }) = self.guard.own.take()
-        {
-            // The instance stays for as long as its stream is not done.
-            vm.end_later(&Entry::Root(root));
+        if self.entry.is_pending() {
+            // The instance stays for as long as its stream is not done, and no longer.
+            self.stream.own.set(self.guard.own.take());
         }
     }
 }

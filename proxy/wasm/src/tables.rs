@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(table.defined(b"a.b", MetricKind::Counter), None);
         let id = table.define(b"a.b", MetricKind::Counter, series("a.b")).unwrap();
         assert_eq!(table.defined(b"a.b", MetricKind::Counter), Some(id));
-        assert_eq!(table.defined(b"a.b", MetricKind::Gauge), None, "which is to be refused");
+        assert_eq!(table.defined(b"a.b", MetricKind::Gauge), None, "which is another series");
         // Another spelling of the same series: it would take memory that nobody accounts for.
         assert_eq!(table.define(b"a_b", MetricKind::Counter, series("a_b")), Ok(id));
         assert_eq!(table.defined(b"a_b", MetricKind::Counter), None);

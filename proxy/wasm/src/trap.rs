@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
 use crate::core::Core;
-use crate::error::{Frame, StartError, VmError};
+use crate::error::{Frame, MAX_TEXT, StartError, VmError, excerpt};
 use crate::limits::Limit;
 use crate::phase::Phase;
 use crate::state::{Overrun, VmState};
@@ -18,6 +18,10 @@ pub(crate) struct Exit(pub(crate) u32);
 
 /// Frames of a guest's stack that are kept.
 const MAX_FRAMES: usize = 12;
+/// Bytes of a function's name that are kept, demangled: a short name can stand for a megabyte.
+const MAX_FUNCTION: usize = 256;
+/// Bytes of a name that is demangled. No compiler makes longer ones, and each failure would wait for it.
+const MAX_MANGLED: usize = 4 << 10;
 
 /// Why a callback did not return.
 pub(crate) fn classify(error: &wasmtime::Error, core: &Core, phase: Phase, state: &VmState) -> VmError {
@@ -39,7 +43,7 @@ pub(crate) fn classify(error: &wasmtime::Error, core: &Core, phase: Phase, state
     }
     let cause = match trap {
         Some(trap) => trap.to_string(),
-        None => error.root_cause().to_string(),
+        None => excerpt(error.root_cause(), MAX_TEXT),
     };
     VmError::Trap { plugin, callback, cause, frames }
 }
@@ -68,7 +72,7 @@ pub(crate) fn at_instantiation(error: wasmtime::Error, core: &Rc<Core>, state: &
             format!("the module's initial memory is more than the {} bytes allowed", state.growth.limit)
         }
         Some(refused) => format!("there is no more than {}", state.growth.words(refused)),
-        None => error.root_cause().to_string(),
+        None => excerpt(error.root_cause(), MAX_TEXT),
     };
     StartError::Instantiate { plugin: core.spec.name.clone(), reason }
 }
@@ -97,10 +101,18 @@ fn frames(error: &wasmtime::Error) -> Arc<[Frame]> {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return Arc::new([]) };
     let frame = |frame: &wasmtime::FrameInfo| Frame {
         function: match frame.func_name() {
-            Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
+            Some(name) => function(name),
             None => format!("function {}", frame.func_index()),
         },
         offset: frame.module_offset(),
     };
     backtrace.frames().iter().take(MAX_FRAMES).map(frame).collect()
+}
+
+/// A function's name for people. The module says it, and may say anything.
+fn function(name: &str) -> String {
+    if name.len() > MAX_MANGLED {
+        return excerpt(name, MAX_FUNCTION);
+    }
+    excerpt(format_args!("{:#}", rustc_demangle::demangle(name)), MAX_FUNCTION)
 }

@@ -1,9 +1,10 @@
 //! A VM: one store with one instance, and the way into it. A VM that failed once is never entered again.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::{Rc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wasmtime::{Store, TypedFunc, WasmParams, WasmResults};
 
@@ -17,12 +18,18 @@ use crate::state::{self, VmState, thread_time};
 use crate::trap;
 use crate::waiting::Waiting;
 
+/// Contexts that a callback ends are ended with it for so long; the sweep ends the others.
+const ENDING: Duration = Duration::from_millis(1);
+
 /// A store with its instance.
 pub(crate) struct Vm {
     store: RefCell<Store<VmState>>,
     pub(crate) exports: Exports,
     poisoned: Cell<bool>,
     waiting: Rc<Waiting>,
+    /// Contexts that are done, and whether somebody is about to end them.
+    ended: RefCell<VecDeque<u32>>,
+    ending: Cell<bool>,
 }
 
 impl Vm {
@@ -52,7 +59,14 @@ impl Vm {
         store.data_mut().memory = memory;
         store.data_mut().allocate = allocate;
         let exports = Exports::of(&instance, &mut store, module.callbacks());
-        let vm = Rc::new(Vm { store: RefCell::new(store), exports, poisoned: Cell::new(false), waiting });
+        let vm = Rc::new(Vm {
+            store: RefCell::new(store),
+            exports,
+            poisoned: Cell::new(false),
+            waiting,
+            ended: RefCell::default(),
+            ending: Cell::new(false),
+        });
         vm.store.borrow_mut().data_mut().vm = Rc::downgrade(&vm);
         vm.initialize(&instance, &nobody).map_err(StartError::Failed)?;
         Ok(vm)
@@ -122,6 +136,8 @@ impl Vm {
         // A panic in a hostcall travels through the guest's frames to here.
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| callback.call(&mut *store, parameters)));
         let state = store.data_mut();
+        // Its last hostcall may have taken far too long.
+        let outcome = outcome.map(|done| done.and_then(|result| state.running.returned(result)));
         state.running.finish();
         if let Some(started) = sampled.filter(|_| !phase.is_start()) {
             let now = Instant::now();
@@ -240,12 +256,8 @@ impl Vm {
         self.close(entry);
     }
 
-    /// Ends a context later, whatever the guest says: with what was added before it.
-    pub(crate) fn end_later(self: &Rc<Vm>, entry: &Entry) {
-        self.waiting.add(self, entry);
-    }
-
-    /// Logs and deletes a context. On a failed VM it is only forgotten.
+    /// Logs and deletes a context. On a failed VM it is only forgotten. An instance that was kept for the stream
+    /// ends after it.
     pub(crate) fn close(&self, entry: &Entry) {
         entry.set_pending(false);
         if let (Entry::Stream(_), Some(log)) = (entry, &self.exports.log) {
@@ -256,9 +268,12 @@ impl Vm {
             let _ = self.enter(entry, Phase::Delete, false, delete, entry.id());
         }
         self.remove(entry);
-        if let Entry::Root(root) = entry {
-            drop(self.with_state(|state| state.grpc.remove_all_of(root)));
-            root.core.unbind(self);
+        match entry {
+            Entry::Root(root) => {
+                drop(self.with_state(|state| state.grpc.remove_all_of(root)));
+                root.core.unbind(self);
+            }
+            Entry::Stream(stream) => drop(stream.own.take()),
         }
     }
 
@@ -270,14 +285,28 @@ impl Vm {
         }
     }
 
+    /// Ends contexts that are done now. Their last callbacks may say so of others: these end after them, never within, since
+    /// each would take a part of the stack.
     fn end_all(&self, ids: Vec<u32>) {
-        for id in ids {
+        self.ended.borrow_mut().extend(ids);
+        if self.ending.replace(true) {
+            return;
+        }
+        let began = Instant::now();
+        loop {
+            let next = self.ended.borrow_mut().pop_front();
+            let Some(id) = next else { break };
             let entry = self.with_state(|state| state.contexts.find(id).cloned()).flatten();
-            if let Some(entry) = entry.filter(Entry::is_pending) {
+            let Some(entry) = entry.filter(Entry::is_pending) else { continue };
+            if began.elapsed() > ENDING {
+                entry.set_pending(false);
+                self.waiting.hurry(self, id);
+            } else {
                 self.waiting.forget(self, id);
                 self.close(&entry);
             }
         }
+        self.ending.set(false);
     }
 
     /// Makes a stream context known and creates it in the guest.

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::contexts::Contexts;
-use crate::core::Core;
+use crate::contexts::{Contexts, Entry};
+use crate::core::{Binding, Core, Usage};
 use crate::engine::Engine;
 use crate::error::StartError;
 use crate::growth::Growth;
@@ -17,12 +17,17 @@ use crate::host::Host;
 use crate::limits::Limit;
 use crate::phase::Phase;
 use crate::plugin::{Plugin, PluginSpec};
-use crate::shared::{InstancePermit, Mailbox, Shared};
+use crate::shared::{InstancePermit, KnownQueues, Mailbox, Queue, Shared, Tenant};
 use crate::slot::{Slot, VmKey};
-use crate::state::{Running, VmState};
+use crate::state::{Running, VmState, thread_time};
 use crate::tables::MetricTable;
 use crate::vm::Vm;
 use crate::waiting::Waiting;
+
+/// Turns of queues in a row, before it is that of the worker's other tasks.
+pub(crate) const MOST_TURNS: usize = 32;
+/// CPU time after which there is no further one.
+const TURNS_TIME: Duration = Duration::from_millis(1);
 
 /// The VMs and plugins of one worker. Clones are handles to the same set.
 #[derive(Clone)]
@@ -36,6 +41,8 @@ pub(crate) struct Set {
     mailbox: Arc<Mailbox>,
     waiting: Rc<Waiting>,
     plugins: RefCell<HashMap<Arc<PluginSpec>, Weak<Plugin>>>,
+    /// One for each plugin until it has ended, which it may do long after the embedder let go of it.
+    tenants: RefCell<Vec<(Weak<Usage>, Tenant)>>,
     slots: RefCell<HashMap<VmKey, Weak<Slot>>>,
 }
 
@@ -49,6 +56,7 @@ impl Vms {
             mailbox: Arc::default(),
             waiting: Rc::default(),
             plugins: RefCell::default(),
+            tenants: RefCell::default(),
             slots: RefCell::default(),
         }))
     }
@@ -65,8 +73,11 @@ impl Vms {
             return Ok(plugin);
         }
         let ledger = self.0.shared.ledger(&spec.name);
+        // It may register queues while it starts.
+        let tenant = Tenant::new(&self.0.shared, &ledger);
         let core = Rc::new(Core::new(spec.clone(), self.0.slot(&spec), ledger));
         core.slot.start(&core)?;
+        self.0.tenants.borrow_mut().push((Rc::downgrade(&core.usage), tenant));
         let plugin = Rc::new(Plugin { core });
         let mut plugins = self.0.plugins.borrow_mut();
         plugins.retain(|_, plugin| plugin.strong_count() > 0);
@@ -74,32 +85,40 @@ impl Vms {
         Ok(plugin)
     }
 
-    /// Delivers queue events meant for plugins of this worker. Never ready: run it as a task of the worker, by
+    /// Tells plugins of this worker of new items in their queues: some of them, and wakes the task again if there are
+    /// more, so that the worker's other tasks run in between. Never ready: run it as a task of the worker, by
     /// `poll_fn(|cx| vms.poll_events(cx))`.
     pub fn poll_events(&self, task: &mut Context<'_>) -> Poll<()> {
-        for event in self.0.mailbox.take(task.waker()) {
-            let plugin = self
-                .0
-                .plugins
-                .borrow()
-                .values()
-                .find_map(|plugin| plugin.upgrade().filter(|plugin| plugin.core.key == event.plugin));
-            if let Some(plugin) = plugin {
-                plugin.core.queue_ready(event.queue);
+        let mailbox = &self.0.mailbox;
+        mailbox.listen(task.waker());
+        let began = thread_time();
+        for _ in 0..MOST_TURNS {
+            let Some(queue) = mailbox.take_next() else { return Poll::Pending };
+            self.0.tell_of(&queue);
+            if thread_time().saturating_sub(began) >= TURNS_TIME {
+                break;
             }
+        }
+        if mailbox.has_next() {
+            task.waker().wake_by_ref();
         }
         Poll::Pending
     }
 
-    /// Lets go of what waits for its end (contexts whose `proxy_on_done` returned false) when its time is up, and
-    /// starts supervised plugins again. Call it about once per second; it costs nothing when nothing waits.
-    pub fn sweep(&self) {
-        self.sweep_at(Instant::now());
+    /// Lets go of what waits for its end (contexts whose `proxy_on_done` returned false) when its time is up, and of
+    /// queues whose plugins have ended; starts supervised plugins again, and has those told of their queues that were over
+    /// their share of the CPU. Call it about once per second; it costs nothing when nothing waits. True if there was no
+    /// time for all of it: call it again when others of the worker have run.
+    pub fn sweep(&self) -> bool {
+        let more = self.sweep_at(Instant::now());
+        self.0.tenants.borrow_mut().retain(|(usage, _)| usage.strong_count() > 0);
+        self.0.mailbox.resume();
         let plugins: Vec<_> = self.0.plugins.borrow().values().filter_map(Weak::upgrade).collect();
         for plugin in plugins.iter().filter(|plugin| plugin.core.supervised.get()) {
             // What fails here was told to the host, and is tried again.
             let _ = plugin.core.bound();
         }
+        more
     }
 
     /// Whether a context waits for its end.
@@ -112,8 +131,9 @@ impl Vms {
         self.0.waiting.poll_empty(task)
     }
 
-    pub(crate) fn sweep_at(&self, now: Instant) {
-        self.0.waiting.sweep(now);
+    /// As [`Vms::sweep`], for contexts alone.
+    pub(crate) fn sweep_at(&self, now: Instant) -> bool {
+        self.0.waiting.sweep(now)
     }
 }
 
@@ -125,7 +145,7 @@ impl Set {
             return slot;
         }
         slots.retain(|_, slot| slot.strong_count() > 0);
-        let slot = Rc::new(Slot::new(self));
+        let slot = Rc::new(Slot::new(self, self.shared.data().namespace(&spec.vm_id)));
         slots.insert(key, Rc::downgrade(&slot));
         slot
     }
@@ -137,7 +157,7 @@ impl Set {
 
     /// A new VM for one exchange, if there may be one more.
     pub(crate) fn start_instance(&self, core: &Rc<Core>) -> Result<Rc<Vm>, StartError> {
-        let Some(permit) = self.shared.bounds().instance() else {
+        let Some(permit) = self.shared.bounds().instance(&core.usage.ledger) else {
             core.exceeded(Limit::Instances);
             return Err(StartError::Overloaded { plugin: core.spec.name.clone() });
         };
@@ -163,23 +183,48 @@ impl Set {
             allocate: None,
             contexts: Contexts::new(),
             metrics: MetricTable::default(),
+            queues: KnownQueues::default(),
             grpc: GrpcTable::default(),
-            running: Running::new(),
+            running: Running::new(self.engine.ticks()),
             ended: Vec::new(),
             growth: Growth::new(&spec.limits, &core.usage.ledger, self.shared.bounds(), core.slot.stats()),
             permit,
         };
         Vm::start(state, self.engine.wasmtime(), core, self.waiting.clone())
     }
+
+    /// The running plugin with this key.
+    fn plugin(&self, key: u64) -> Option<Rc<Plugin>> {
+        let plugins = self.plugins.borrow();
+        let mut running = plugins.values().filter_map(Weak::upgrade);
+        running.find(|plugin| plugin.core.key == key)
+    }
+
+    /// Tells the plugin that registered this queue last of one new item.
+    fn tell_of(&self, queue: &Arc<Queue>) {
+        let Some(key) = queue.listener(&self.mailbox) else { return };
+        let Some(plugin) = self.plugin(key) else { return queue.untold(&self.mailbox) };
+        let share = &plugin.core.usage.share;
+        if !share.is_calm() && share.wait(Instant::now()).is_some() {
+            // As little as it ticks now. But an item that it is not told of could lie there for ever.
+            return self.mailbox.hold(queue);
+        }
+        // What fails here was told to the host. A plugin that starts again registers its queues, and is told then.
+        let Ok(binding) = plugin.core.bound() else { return queue.untold(&self.mailbox) };
+        if queue.told(&self.mailbox) {
+            self.mailbox.put_back(queue);
+        }
+        binding.queue_ready(queue);
+    }
 }
 
-impl Core {
-    fn queue_ready(&self, queue: u32) {
+impl Binding {
+    fn queue_ready(&self, queue: &Arc<Queue>) {
+        let Some(ready) = &self.vm.exports.queue_ready else { return };
+        // The plugin has registered it, if perhaps in a VM that is gone.
+        self.vm.with_state(|state| state.queues.learn(queue, true));
+        let entry = Entry::Root(self.root.clone());
         // What fails here was told to the host.
-        let Ok(binding) = self.bound() else { return };
-        if let Some(ready) = &binding.vm.exports.queue_ready {
-            let entry = crate::contexts::Entry::Root(binding.root.clone());
-            let _ = binding.vm.enter(&entry, Phase::QueueReady, false, ready, (binding.root.id, queue));
-        }
+        let _ = self.vm.enter(&entry, Phase::QueueReady, false, ready, (self.root.id, queue.token()));
     }
 }

@@ -92,7 +92,7 @@ pub mod function {
     /// Checks a signature. Argument: [`Verification`](crate::Verification).
     ///
     /// The answer is one byte: 1 if the signature is the key's, else 0. `BAD_ARGUMENT` (2): the message does not decode, or
-    /// the key is none for this algorithm. `UNIMPLEMENTED` (12): the host does not know the algorithm.
+    /// the key is none for this algorithm. `NOT_FOUND` (1): the host does not know the algorithm, or has no such function.
     pub const VERIFY: &str = "meshgate.verify";
 
     /// Ends an HTTP call, or a gRPC call or stream as `proxy_grpc_cancel` does, but its end is told: `proxy_on_grpc_close` with the

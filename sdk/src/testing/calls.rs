@@ -20,8 +20,8 @@ pub(super) struct OpenStream {
 /// Calls of each kind that one exchange may have under way, and the bytes that may wait on a stream, as in Meshgate's defaults.
 const MOST_CALLS: usize = 8;
 const MOST_QUEUED: usize = 1 << 20;
-/// What stands before each message on the wire.
-const PREFIX: usize = 5;
+/// What a message that waits is counted with.
+const MESSAGE_COST: usize = 64;
 
 impl World {
     pub(crate) fn http_call(&mut self, call: HttpCall<'_>) -> Result<u32, Status> {
@@ -66,7 +66,7 @@ impl World {
 
     pub(crate) fn grpc_send(&mut self, id: u32, message: &[u8]) -> Result<(), Status> {
         let stream = self.grpc_streams.get_mut(&id).ok_or(Status::NOT_FOUND)?;
-        let queued = stream.queued + message.len() + PREFIX;
+        let queued = stream.queued + message.len() + MESSAGE_COST;
         if stream.closed || queued > MOST_QUEUED {
             return Err(Status::BAD_ARGUMENT);
         }

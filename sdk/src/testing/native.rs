@@ -245,10 +245,13 @@ impl<K: Simulated> Engine for Native<K> {
         }
         let reply = match response.failure {
             None => Some(response.clone()),
-            // As hosts say it by default; a connection that breaks has no words.
+            // As hosts say it by default.
             Some(Failure::Timeout) => Some(Response::new(504).body("upstream request timeout")),
             Some(Failure::Refused) => Some(Response::new(503).body("upstream connect error")),
-            Some(Failure::Reset) => None,
+            Some(Failure::Reset) => {
+                let words = "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+                Some(Response::new(503).body(words))
+            }
         };
         let (headers, body, trailers) = reply
             .as_ref()

@@ -12,9 +12,6 @@ use meshgate_wasm::{
 
 use crate::convert;
 
-/// What stands before each message on the wire.
-const PREFIX: u64 = 5;
-
 /// All that are under way.
 #[derive(Default)]
 pub(crate) struct Grpc {
@@ -139,7 +136,7 @@ impl GrpcSender for Sender {
         let mut grpc = self.grpc.borrow_mut();
         if let Some(message) = message {
             let queued = grpc.queued.entry(self.id).or_default();
-            let bytes = *queued + message.len() as u64 + PREFIX;
+            let bytes = *queued + message.len() as u64 + GrpcRequest::MESSAGE_COST;
             if bytes > self.most_queued {
                 return Err(GrpcSendError::Full);
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use meshgate_tests::{
     Ask, Backend, Ended, Meshgate, Message, RawBackend, Setup, Socket, SocketBackend, WebSocket,
-    WebSocketBackend, Wire, until,
+    WebSocketBackend, Wire, until, written,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -46,6 +46,50 @@ async fn tunnel(gate: &Meshgate, backend: &SocketBackend) -> (Socket, Socket) {
 
 async fn active(gate: &Meshgate) -> f64 {
     gate.metrics().await.sum("meshgate_downstream_upgrades_active", &[("listener", "web")])
+}
+
+/// Ways in which `ender` ends a stream.
+pub(crate) const CLOSES: &str = "(drop (call $close (i32.const 1)))";
+pub(crate) const ANSWERS: &str = "(call $answer (i32.const 429))";
+
+/// A filter that looks at no body. It answers requests with `x-end`, and the next tick ends the stream of the last request
+/// without in this way.
+pub(crate) fn ender(end: &str) -> Vec<u8> {
+    written(
+        r#"(import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))
+        (import "env" "proxy_set_effective_context" (func $effective (param i32) (result i32)))
+        (import "env" "proxy_close_stream" (func $close (param i32) (result i32)))
+        (import "env" "proxy_send_local_response"
+            (func $send (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))"#,
+        &format!(
+            r#"(data (i32.const 16) "x-end")
+            (global $stream (mut i32) (i32.const 0))
+            (global $due (mut i32) (i32.const 0))
+            (func $answer (param $status i32)
+              (drop (call $send (local.get $status) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+                (i32.const 0) (i32.const 0) (i32.const -1))))
+            (func (export "proxy_on_configure") (param i32 i32) (result i32)
+              (drop (call $tick (i32.const 10))) (i32.const 1))
+            (func (export "proxy_on_request_headers") (param $context i32) (param i32 i32) (result i32)
+              (if (call $get (i32.const 0) (i32.const 16) (i32.const 5) (i32.const 32) (i32.const 36)) (then
+                (global.set $stream (local.get $context))
+                (return (i32.const 0))))
+              (global.set $due (i32.const 1))
+              (call $answer (i32.const 200))
+              (i32.const 1))
+            (func (export "proxy_on_tick") (param i32)
+              (if (i32.eqz (global.get $due)) (then (return)))
+              (global.set $due (i32.const 0))
+              (drop (call $effective (global.get $stream)))
+              {end})"#
+        ),
+    )
+}
+
+/// Has the next tick of `ender` end the stream of the last request.
+pub(crate) async fn end_from_a_tick(gate: &Meshgate) {
+    assert_eq!(gate.call(Ask::get("/").header("x-end", "1")).await.status, 200);
 }
 
 #[tokio::test]
@@ -264,6 +308,36 @@ async fn silence_ends_it_and_bytes_do_not() {
         (&entry["response_flags"], &entry["response_code_details"]),
         (&"SI".into(), &"idle_timeout".into())
     );
+}
+
+#[tokio::test]
+async fn a_filter_ends_it_from_a_tick() {
+    let chat = WebSocketBackend::start().await;
+    for (end, details) in [(CLOSES, "wasm_close"), (ANSWERS, "wasm_late_response")] {
+        let gate = proxy("- ender", chat.address()).filter("ender", &ender(end), "").start().await;
+        let mut client = WebSocket::connect(gate.address(), "/chat").await;
+        client.echo("before").await;
+        end_from_a_tick(&gate).await;
+        assert_eq!(client.next().await, None, "{end}");
+        let entry = gate.access("/chat").await;
+        assert_eq!(
+            (&entry["response_flags"], &entry["response_code_details"]),
+            (&"LR".into(), &details.into()),
+            "{entry}"
+        );
+        assert_eq!(entry["response_code"], 101, "{entry}");
+        until("it is over", || async { (active(&gate).await == 0.0).then_some(()) }).await;
+    }
+
+    // Nobody is to take what came for the whole.
+    let backend = SocketBackend::start().await;
+    let setup = proxy("- ender", backend.address()).listener("upgrades: [x-tunnel]");
+    let gate = setup.filter("ender", &ender(CLOSES), "").start().await;
+    let (mut client, mut server) = tunnel(&gate, &backend).await;
+    client.write("to the server").await;
+    server.expect("to the server").await;
+    end_from_a_tick(&gate).await;
+    assert!(client.end().await.reset && server.end().await.reset);
 }
 
 #[tokio::test]

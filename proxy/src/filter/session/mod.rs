@@ -108,7 +108,8 @@ impl Session {
         self.connected.set(true);
     }
 
-    /// From now on this task is woken when a filter is resumed, or closes the session, from outside of its callbacks.
+    /// From now on this task is woken when a filter is resumed, or closes the session, from outside of its callbacks, and when
+    /// a callback for one side resumes the other.
     pub fn park(&self, cx: &Context<'_>) {
         if !self.runs.is_empty() {
             self.waker.set(Some(cx.waker().clone()));

@@ -106,12 +106,6 @@ fn mishaps_are_told_apart() {
         let _silent = endpoint.accept().await;
         assert_eq!(slow.await.unwrap().unwrap_err(), CallFailure::Timeout);
 
-        let reset = started(&upstream, &cluster, call("", HeaderMap::new(), None));
-        let mut played = endpoint.accept().await;
-        played.head().await;
-        drop(played);
-        assert_eq!(reset.await.unwrap().unwrap_err(), CallFailure::Reset);
-
         let large = started(&upstream, &cluster, call("", HeaderMap::new(), None));
         let mut played = endpoint.accept().await;
         played.head().await;
@@ -130,6 +124,51 @@ fn mishaps_are_told_apart() {
         let nowhere = fresh(&configuration(&[]));
         let lost = started(&upstream, &nowhere, call("", HeaderMap::new(), None)).await.unwrap();
         assert_eq!(lost.unwrap_err(), CallFailure::NoEndpoint);
+    });
+}
+
+#[test]
+fn what_breaks_before_a_head_is_told_from_what_breaks_after_it() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let (upstream, cluster) = (Rc::new(Upstream::default()), endpoint.cluster());
+        for (said, failure) in [
+            ("", CallFailure::Unanswered),
+            ("HTTP/1.1 200 OK\r\nx-half: 1\r\n", CallFailure::Unanswered),
+            ("220 mail.example\r\n\r\n", CallFailure::Unanswered),
+            (
+                "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+                CallFailure::Unanswered,
+            ),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", CallFailure::Unanswered),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf", CallFailure::Reset),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nno chunk\r\n", CallFailure::Reset),
+        ] {
+            let broken = started(&upstream, &cluster, call("", HeaderMap::new(), None));
+            let mut played = endpoint.accept().await;
+            played.head().await;
+            played.say(said).await;
+            drop(played);
+            assert_eq!(broken.await.unwrap().unwrap_err(), failure, "{said}");
+        }
+    });
+}
+
+#[test]
+fn a_connection_that_ends_as_a_call_goes_out_leaves_it_unanswered() {
+    run(async {
+        let endpoint = Endpoint::new().await;
+        let (upstream, cluster) = (Rc::new(Upstream::default()), endpoint.cluster());
+        let first = started(&upstream, &cluster, call("", HeaderMap::new(), None));
+        let mut played = endpoint.accept().await;
+        played.head().await;
+        played.say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(first.await.unwrap().unwrap().head.status, 200);
+        // It waits for its next request, gets it, and ends instead of answering.
+        let second = started(&upstream, &cluster, call("", HeaderMap::new(), None));
+        played.head().await;
+        drop(played);
+        assert_eq!(second.await.unwrap().unwrap_err(), CallFailure::Unanswered);
     });
 }
 

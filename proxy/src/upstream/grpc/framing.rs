@@ -1,18 +1,58 @@
 //! gRPC's messages in a body: each has a prefix of a flag and its length.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+
+use crate::message::BodyError;
 
 /// Bytes of the prefix.
 const PREFIX: usize = 5;
 
-/// A message with its prefix.
-pub(super) fn prefixed(message: &Bytes) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(PREFIX + message.len());
-    bytes.put_u8(0);
+/// What goes before a message. Apart from it: messages may be large, and are not copied.
+pub(super) fn prefix(message: &Bytes) -> Bytes {
     // The guest's memory has not as many bytes as this could not hold.
-    bytes.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    bytes.put_slice(message);
-    bytes.freeze()
+    let [a, b, c, d] = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
+    Bytes::copy_from_slice(&[0, a, b, c, d])
+}
+
+/// The body of a request that has one message.
+#[derive(Debug)]
+pub(super) struct Single {
+    prefix: Bytes,
+    message: Bytes,
+}
+
+impl Single {
+    pub(super) fn new(message: Bytes) -> Single {
+        Single { prefix: prefix(&message), message }
+    }
+}
+
+impl http_body::Body for Single {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let next = match std::mem::take(&mut self.prefix) {
+            sent if sent.is_empty() => std::mem::take(&mut self.message),
+            prefix => prefix,
+        };
+        Poll::Ready((!next.is_empty()).then(|| Ok(Frame::data(next))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.prefix.is_empty() && self.message.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact((self.prefix.len() + self.message.len()) as u64)
+    }
 }
 
 /// What is wrong with a body.
@@ -85,12 +125,34 @@ impl Deframer {
 
 #[cfg(test)]
 mod tests {
+    use http_body::Body as _;
     use proptest::prelude::*;
 
     use super::*;
 
     fn all(deframer: &mut Deframer) -> Result<Vec<Bytes>, FramingError> {
         std::iter::from_fn(|| deframer.next().transpose()).collect()
+    }
+
+    #[test]
+    fn a_message_is_not_copied() {
+        let mut nobody = Context::from_waker(std::task::Waker::noop());
+        for text in ["", "abc"] {
+            let message = Bytes::from(text.as_bytes().to_vec());
+            let mut body = Single::new(message.clone());
+            assert_eq!(body.size_hint().exact(), Some((PREFIX + text.len()) as u64));
+            let mut frames = Vec::new();
+            while !body.is_end_stream() {
+                let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut nobody) else {
+                    panic!("no frame");
+                };
+                frames.push(frame.into_data().unwrap());
+            }
+            assert_eq!(frames.concat(), [&[0, 0, 0, 0, text.len() as u8][..], text.as_bytes()].concat());
+            let itself = frames.iter().any(|frame| frame.as_ptr() == message.as_ptr());
+            assert_eq!(itself, !text.is_empty());
+            assert!(matches!(Pin::new(&mut body).poll_frame(&mut nobody), Poll::Ready(None)));
+        }
     }
 
     #[test]
@@ -119,7 +181,8 @@ mod tests {
         fn messages_come_out_as_they_went_in(messages: Vec<Vec<u8>>, cuts: Vec<u8>) {
             let mut wire = BytesMut::new();
             for message in &messages {
-                wire.extend_from_slice(&prefixed(&Bytes::copy_from_slice(message)));
+                wire.extend_from_slice(&prefix(&Bytes::copy_from_slice(message)));
+                wire.extend_from_slice(message);
             }
             let mut wire = wire.freeze();
             let mut deframer = Deframer::new(1 << 20);

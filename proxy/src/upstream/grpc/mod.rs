@@ -19,7 +19,7 @@ use meshgate_wasm::{
     CallError, GrpcEvents, GrpcKind, GrpcMetadata, GrpcRequest, GrpcSender, GrpcStatus, RequestHead,
 };
 
-use self::framing::prefixed;
+use self::framing::Single;
 use self::incoming::{Incoming, Item, Opened};
 use self::outgoing::{Outbox, Sender};
 use super::attempt::Attempt;
@@ -70,8 +70,7 @@ pub fn start(
             let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
             let outbox = Rc::clone(&outbox);
             tokio::task::spawn_local(async move {
-                let message = prefixed(&message);
-                let call = tokio::time::timeout(timeout, callee.call(&head, &message, &events));
+                let call = tokio::time::timeout(timeout, callee.call(&head, message, &events));
                 let outcome = tokio::select! {
                     outcome = call => outcome.unwrap_or_else(|_| {
                         callee.attempt.is_late(&callee.cluster);
@@ -126,15 +125,15 @@ impl Callee {
     async fn call(
         &self,
         head: &RequestHead,
-        message: &Bytes,
+        message: Bytes,
         events: &GrpcEvents,
     ) -> Result<Bytes, GrpcStatus> {
-        let mut response = self.send(head, Body::full(message.clone())).await;
+        let mut response = self.send(head, Body::stream(Single::new(message.clone()))).await;
         if let Err(error) = &response
             && error.kind == UpstreamErrorKind::Refused
         {
             // It was not begun with, and it is all here.
-            response = self.send(head, Body::full(message.clone())).await;
+            response = self.send(head, Body::stream(Single::new(message))).await;
         }
         let response = response.map_err(|error| status::of_upstream(&error))?;
         let Opened { head, incoming } = Opened::of(response, self.max_message)?;

@@ -1,5 +1,6 @@
 //! What comes back on a gRPC call or stream, on its way to the guest.
 
+use std::cell::Cell;
 use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use super::table::Class;
 use super::{GrpcEvent, GrpcMetadata, GrpcStatus};
 use crate::contexts::{Entry, Root};
 use crate::error::VmError;
+use crate::ledger::Held;
 use crate::limits::Limit;
 use crate::phase::Phase;
 use crate::vm::Vm;
@@ -20,11 +22,13 @@ use crate::vm::Vm;
 pub struct GrpcEvents {
     id: u32,
     root: Weak<Root>,
+    /// What the request takes.
+    held: Cell<Option<Held>>,
 }
 
 impl GrpcEvents {
-    pub(crate) fn new(id: u32, root: &Rc<Root>) -> GrpcEvents {
-        GrpcEvents { id, root: Rc::downgrade(root) }
+    pub(crate) fn new(id: u32, root: &Rc<Root>, held: Held) -> GrpcEvents {
+        GrpcEvents { id, root: Rc::downgrade(root), held: Cell::new(Some(held)) }
     }
 
     /// `proxy_on_grpc_receive` for the message of a call that went well, else `proxy_on_grpc_close`.
@@ -74,6 +78,10 @@ impl GrpcEvents {
     /// Tells the guest, if the call or stream is still under way, and says whether it is afterwards. After the last
     /// event it is over: the id names nothing any more, in the callback already.
     fn deliver(&self, last: bool, event: GrpcEvent) -> bool {
+        if last {
+            // The guest may make its next call right now.
+            drop(self.held.take());
+        }
         let Some(root) = self.root.upgrade() else { return false };
         let Some(vm) = root.vm.upgrade() else { return false };
         let taken = vm.with_state(|state| {

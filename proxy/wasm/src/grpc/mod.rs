@@ -3,6 +3,7 @@
 //! The guest's side is in `hostcalls/grpc.rs`; the wire is the embedder's.
 
 mod events;
+mod message;
 mod service;
 mod table;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use crate::exchange::ResponseHead;
 
 pub use events::GrpcEvents;
+pub(crate) use message::counted;
 pub(crate) use service::Service;
 pub(crate) use table::{Class, Counted, GrpcTable, UnderWay};
 
@@ -34,13 +36,18 @@ pub struct GrpcRequest {
     pub kind: GrpcKind,
     /// The most bytes of a message that comes. Tell of a larger one by [`GrpcEvents::message_too_large`].
     pub most_message: u64,
-    /// The most bytes that may wait to be sent.
+    /// The most bytes that may wait to be sent, each message counted with [`GrpcRequest::MESSAGE_COST`] more.
     pub most_queued: u64,
     /// How many calls there are in a row with this one, each made while the one before is served. To be told to the
     /// server, in case it is a Meshgate.
     pub depth: u32,
     /// As [`crate::HttpCall::ended`].
     pub ended: bool,
+}
+
+impl GrpcRequest {
+    /// What a message that waits takes beside its bytes: messages may be empty, and many.
+    pub const MESSAGE_COST: u64 = 64;
 }
 
 /// What a guest wants of a method.
@@ -60,7 +67,8 @@ pub enum GrpcKind {
 /// The sending side of a call or stream, as the embedder implements it. Dropping it cancels: nothing is delivered
 /// any more. Its methods run inside a hostcall and must not call back into a VM.
 pub trait GrpcSender {
-    /// Queues a message, without its prefix, and ends our side if it is the last.
+    /// Queues a message, without its prefix, and ends our side if it is the last. The message counts against what the plugin's
+    /// calls may hold until the last clone of it is dropped.
     ///
     /// # Errors
     /// Why the message is not taken; the guest sees BAD_ARGUMENT.

@@ -105,7 +105,8 @@ impl UnderWay {
 
 /// Counts a call or stream on its plugin, and on the stream context that made it, for as long as it lives.
 pub(crate) struct Counted {
-    root: Weak<Root>,
+    /// Calls of the plugin under way. The root context may be gone before.
+    calls: Rc<Cell<u32>>,
     stream: Option<Weak<Stream>>,
 }
 
@@ -116,16 +117,14 @@ impl Counted {
         if let Some(stream) = stream {
             more(&stream.grpc_calls);
         }
-        Counted { root: Rc::downgrade(root), stream: stream.map(Rc::downgrade) }
+        Counted { calls: root.grpc_calls.clone(), stream: stream.map(Rc::downgrade) }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let less = |calls: &Cell<u32>| calls.set(calls.get().saturating_sub(1));
-        if let Some(root) = self.root.upgrade() {
-            less(&root.grpc_calls);
-        }
+        less(&self.calls);
         if let Some(stream) = self.stream.as_ref().and_then(Weak::upgrade) {
             less(&stream.grpc_calls);
         }

@@ -8,6 +8,7 @@ use super::{Functions, functions};
 use crate::contexts::Stream;
 use crate::grpc::GrpcEvent;
 use crate::memory::{Call, Outcome, Stop};
+use crate::phase::Phase;
 use crate::state::{Body, VmState};
 use crate::status::Status;
 
@@ -126,10 +127,11 @@ fn configuration(call: &mut Call<'_>, address_at: u32, size_at: u32) -> Outcome 
     read(call, buffer, 0, u32::MAX, address_at, size_at)
 }
 
-fn stream(call: &mut Call<'_>) -> Result<(Rc<Stream>, crate::phase::Phase), Stop> {
+/// The effective stream, and the phase it is in if the callback is its own.
+fn stream(call: &mut Call<'_>) -> Result<(Rc<Stream>, Option<Phase>), Stop> {
     let state = call.state();
     let stream = state.stream().cloned().ok_or(Status::NotFound)?;
-    Ok((stream, state.running.phase))
+    Ok((stream, (!state.acts_on_another()).then_some(state.running.phase)))
 }
 
 /// The message that `proxy_on_grpc_receive` is about.

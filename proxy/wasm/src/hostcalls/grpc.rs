@@ -15,7 +15,9 @@ use super::{Functions, functions};
 use crate::contexts::Stream;
 use crate::core::Core;
 use crate::fields;
-use crate::grpc::{Class, Counted, GrpcEvents, GrpcKind, GrpcRequest, GrpcSendError, Service, UnderWay};
+use crate::grpc::{
+    Class, Counted, GrpcEvents, GrpcKind, GrpcRequest, GrpcSendError, Service, UnderWay, counted,
+};
 use crate::host::CallError;
 use crate::hostcalls::http_calls::depth;
 use crate::limits::Limit;
@@ -42,10 +44,11 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
         c: Caller<'_>, u: u32, un: u32, s: u32, sn: u32, m: u32, mn: u32, f: u32, fl: u32, t: u32, tn: u32,
         timeout: u32, id_at: u32,
     ) -> wasmtime::Result<u32> {
-        let wanted = Wanted { upstream: (u, un), service: (s, sn), method: (m, mn), metadata: (f, fl) };
+        let [upstream, service, method, metadata, message] = [(u, un), (s, sn), (m, mn), (f, fl), (t, tn)];
+        let wanted = Wanted { upstream, service, method, metadata, message };
         run(c, Allowed::InCallbacks, |call| {
             call.check((id_at, 4))?;
-            let message = Bytes::copy_from_slice(call.read((t, tn))?.0);
+            call.check(message)?;
             // Negative for a guest that takes it for signed.
             let timeout = i32::try_from(timeout).map_err(|_| Status::ParseFailure)?.unsigned_abs();
             let timeout = Duration::from_millis(timeout.into());
@@ -55,7 +58,7 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
                 core.exceeded(Limit::CallTime);
             }
             let timeout = Some(timeout.min(most)).filter(|timeout| !timeout.is_zero());
-            start(call, &wanted, GrpcKind::Call { message, timeout }, id_at)
+            start(call, &wanted, GrpcKind::Call { message: Bytes::new(), timeout }, id_at)
         })
     }
     #[expect(clippy::too_many_arguments, reason = "the ABI's")]
@@ -63,7 +66,8 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
     fn stream(
         c: Caller<'_>, u: u32, un: u32, s: u32, sn: u32, m: u32, mn: u32, f: u32, fl: u32, id_at: u32,
     ) -> wasmtime::Result<u32> {
-        let wanted = Wanted { upstream: (u, un), service: (s, sn), method: (m, mn), metadata: (f, fl) };
+        let [upstream, service, method, metadata] = [(u, un), (s, sn), (m, mn), (f, fl)];
+        let wanted = Wanted { upstream, service, method, metadata, message: (0, 0) };
         run(c, Allowed::InCallbacks, |call| {
             call.check((id_at, 4))?;
             start(call, &wanted, GrpcKind::Stream, id_at)
@@ -73,12 +77,22 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
     functions.define("env", "proxy_grpc_stream", &['i'; 9], stream)
 }
 
-/// What calls and streams have in common.
+/// The arguments that say what is to be sent where.
 struct Wanted {
     upstream: Span,
     service: Span,
     method: Span,
     metadata: Span,
+    /// A call's.
+    message: Span,
+}
+
+impl Wanted {
+    /// What it takes, as the guest has it.
+    fn bytes(&self) -> usize {
+        let parts = [self.upstream, self.service, self.method, self.metadata, self.message];
+        parts.iter().map(|(_, length)| *length as usize).sum()
+    }
 }
 
 fn start(call: &mut Call<'_>, wanted: &Wanted, kind: GrpcKind, id_at: u32) -> Outcome {
@@ -89,16 +103,21 @@ fn start(call: &mut Call<'_>, wanted: &Wanted, kind: GrpcKind, id_at: u32) -> Ou
     let root = call.root()?;
     let core = &root.core;
     let request = parse(call, wanted, kind, core)?;
-    let state = call.state();
-    let stream = state.stream().cloned();
-    let request = GrpcRequest { depth: depth(stream.as_deref()) + 1, ended: core.ended.get(), ..request };
+    let stream = call.state().stream().cloned();
+    let mut request = GrpcRequest { depth: depth(stream.as_deref()) + 1, ended: core.ended.get(), ..request };
     if let Some(limit) = refusal(core, stream.as_deref(), &request) {
         core.exceeded(limit);
         return Err(Status::InternalFailure.into());
     }
+    let held = core.hold_for_call(wanted.bytes()).ok_or(Status::InternalFailure)?;
+    if let GrpcKind::Call { message, .. } = &mut request.kind {
+        // Not before it is clear that the call can be made.
+        *message = Bytes::copy_from_slice(call.read(wanted.message)?.0);
+    }
+    let state = call.state();
     let id = state.grpc.next(class);
     let host = Rc::clone(&state.host);
-    match host.grpc(&core.spec, request, GrpcEvents::new(id, &root)) {
+    match host.grpc(&core.spec, request, GrpcEvents::new(id, &root, held)) {
         Ok(sender) => {
             let counted = Counted::new(&root, stream.as_ref());
             let cancelled = Cell::new(false);
@@ -178,20 +197,23 @@ fn metadata(given: &[Pair<'_>]) -> Result<HeaderMap, Status> {
     };
     let mut metadata = HeaderMap::with_capacity(given.len());
     for (name, value) in given.iter().filter(|(name, _)| !reserved(name)) {
-        fields::write(&mut metadata, name, value, false).map_err(|_| Status::ParseFailure)?;
+        fields::write(&mut metadata, (name, value), false, usize::MAX).map_err(|_| Status::ParseFailure)?;
     }
     Ok(metadata)
 }
 
 /// Only streams: a call has one message, and has sent it.
 fn send(call: &mut Call<'_>, id: u32, text: u32, size: u32, end: u32) -> Outcome {
-    let message = Bytes::copy_from_slice(call.read((text, size))?.0);
     let root = call.root()?;
-    let under_way = call.state().grpc.find(id, &root).ok_or(Status::NotFound)?;
+    let (message, state) = call.read((text, size))?;
+    let under_way = state.grpc.find(id, &root).ok_or(Status::NotFound)?;
     if !Class::GrpcStream.is_of(id) {
         return Err(Status::BadArgument.into());
     }
-    under_way.sender.send(Some(message), end != 0).map_err(|error| refused(&root.core, error))
+    // SDKs expect no other status when there is no room, whatever for.
+    let bytes = message.len() + GrpcRequest::MESSAGE_COST as usize;
+    let held = root.core.hold_for_call(bytes).ok_or(Status::BadArgument)?;
+    under_way.sender.send(Some(counted(message, held)), end != 0).map_err(|error| refused(&root.core, error))
 }
 
 /// Ends our side of a stream; what the other side sends still comes. A call is cancelled.

@@ -205,6 +205,7 @@ fn value(call: &mut Call<'_>, map: u32, key: u32, length: u32, address_at: u32, 
     });
     match found {
         Some(outcome) => outcome,
+        None if call.state().abi == AbiVersion::V0_1_0 => call.give(&[], address_at, size_at),
         // The Rust SDK traps on anything but NotFound.
         None if call.root()?.core.spec.compatibility.strict_maps => Err(Status::BadArgument.into()),
         None => Err(Status::NotFound.into()),
@@ -223,13 +224,16 @@ fn write(call: &mut Call<'_>, map: u32, key: Span, value: Span, replace: bool) -
     let map = Map::from_abi(map)?;
     let target = Target::of(call, map)?;
     let (key, value) = call.read_two(key, value)?;
-    target.change(|http| match map {
-        Map::RequestHeaders => http.request.write(key, http.telling(value), replace),
-        Map::ResponseHeaders => {
-            let value = http.telling(value);
-            response(http)?.write(key, value, replace)
+    target.change(|http| {
+        let (most, told) = (http.most_written(), http.telling(value));
+        match map {
+            Map::RequestHeaders => http.request.write((key, told), replace, most),
+            Map::ResponseHeaders => response(http)?.write((key, told), replace, most),
+            _ => {
+                let most = http.most_head_bytes;
+                target.trailers(http, map, |map| fields::write_trailer(map, (key, value), replace, most))
+            }
         }
-        _ => target.trailers(http, map, |map| fields::write_trailer(map, key, value, replace)),
     })
 }
 
@@ -257,10 +261,13 @@ fn set_all(call: &mut Call<'_>, map: u32, text: u32, size: u32) -> Outcome {
     let target = Target::of(call, map)?;
     let (bytes, _) = call.read((text, size))?;
     let pairs = pairs::decode(bytes)?;
-    target.change(|http| match map {
-        Map::RequestHeaders => http.request.replace_all(&pairs),
-        Map::ResponseHeaders => response(http)?.replace_all(&pairs),
-        _ => target.trailers(http, map, |map| fields::replace_trailers(map, &pairs)),
+    target.change(|http| {
+        let (most, written) = (http.most_head_bytes, http.most_written());
+        match map {
+            Map::RequestHeaders => http.request.replace_all(&pairs, written),
+            Map::ResponseHeaders => response(http)?.replace_all(&pairs, written),
+            _ => target.trailers(http, map, |map| fields::replace_trailers(map, &pairs, most)),
+        }
     })
 }
 
@@ -322,6 +329,8 @@ impl Target {
 
     fn ending(state: &VmState) -> Option<Map> {
         match state.running.phase {
+            // It is not the end of another stream's message.
+            _ if state.acts_on_another() => None,
             Phase::RequestBody if state.running.end_of_stream => Some(Map::RequestTrailers),
             Phase::ResponseBody if state.running.end_of_stream => Some(Map::ResponseTrailers),
             _ => None,

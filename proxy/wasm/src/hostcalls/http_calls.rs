@@ -53,22 +53,32 @@ struct Request {
     timeout: u32,
 }
 
+impl Request {
+    /// What it takes, as the guest has it.
+    fn bytes(&self) -> usize {
+        let parts = [self.cluster, self.headers, self.body, self.trailers];
+        parts.iter().map(|(_, length)| *length as usize).sum()
+    }
+}
+
 /// The plugin makes the call, whichever stream it is for; the answer comes on its root context.
 fn start(call: &mut Call<'_>, request: &Request, id_at: u32) -> Outcome {
     call.check((id_at, 4))?;
     let root = call.root()?;
     let core = &root.core;
     let outgoing = parse(call, request, core)?;
-    let state = call.state();
-    let stream = state.stream().cloned();
-    let outgoing = HttpCall { depth: depth(stream.as_deref()) + 1, ended: core.ended.get(), ..outgoing };
+    let stream = call.state().stream().cloned();
+    let mut outgoing = HttpCall { depth: depth(stream.as_deref()) + 1, ended: core.ended.get(), ..outgoing };
     if let Some(limit) = refusal(core, stream.as_deref(), &outgoing) {
         core.exceeded(limit);
         return Err(Status::InternalFailure.into());
     }
+    let held = core.hold_for_call(request.bytes()).ok_or(Status::InternalFailure)?;
+    outgoing.body = Bytes::copy_from_slice(call.read(request.body)?.0);
+    let state = call.state();
     let token = state.grpc.next(Class::Http);
     let host = Rc::clone(&state.host);
-    let reply = HttpCallReply::new(token, &root, stream.as_ref());
+    let reply = HttpCallReply::new(token, &root, stream.as_ref(), held);
     match host.http_call(&core.spec, outgoing, reply) {
         Ok(()) => call.write_u32(id_at, token),
         Err(CallError::UnknownCluster) => Err(Status::BadArgument.into()),
@@ -97,6 +107,7 @@ fn refusal(core: &Core, stream: Option<&Stream>, outgoing: &HttpCall) -> Option<
         .then_some(Limit::StreamHttpCalls)
 }
 
+/// The call without its body, which is not copied before it is clear that the call can be made.
 fn parse(call: &mut Call<'_>, request: &Request, core: &Core) -> Result<HttpCall, crate::memory::Stop> {
     call.check(request.cluster)?;
     // Negative for a guest that takes it for signed.
@@ -110,7 +121,7 @@ fn parse(call: &mut Call<'_>, request: &Request, core: &Core) -> Result<HttpCall
         return Err(Status::BadArgument.into());
     }
     let head = fields::call_head(&pairs::decode(call.read(request.headers)?.0)?)?;
-    let body = Bytes::copy_from_slice(call.read(request.body)?.0);
+    call.check(request.body)?;
     let trailers = fields::trailers(&pairs::decode(call.read(request.trailers)?.0)?)?;
     let limits = &core.spec.limits;
     let timeout = Duration::from_millis(request.timeout.into());
@@ -121,5 +132,6 @@ fn parse(call: &mut Call<'_>, request: &Request, core: &Core) -> Result<HttpCall
     let timeout = Some(timeout).filter(|timeout| !timeout.is_zero()).unwrap_or(limits.call_time);
     let timeout = Some(timeout.min(limits.call_time));
     let most_body = limits.call_body;
+    let body = Bytes::new();
     Ok(HttpCall { cluster, request: head, body, trailers, timeout, most_body, depth: 0, ended: false })
 }

@@ -1,9 +1,9 @@
 //! Logging.
 
-use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::{Functions, functions};
+use crate::error::printable;
 use crate::memory::{Call, Outcome, Span};
 use crate::status::{LogLevel, Status};
 
@@ -38,37 +38,13 @@ fn line(call: &mut Call<'_>, level: LogLevel, (text, length): Span) -> Outcome {
     write(call, level, &line)
 }
 
-/// Writes a line, if the plugin's rate allows.
+/// Writes a line, or its beginning, if the plugin's rate allows. What would look like another line is escaped.
 pub(super) fn write(call: &mut Call<'_>, level: LogLevel, line: &[u8]) -> Outcome {
     let host = Rc::clone(&call.state().host);
     let root = call.root()?;
     if level >= host.log_level() && root.core.may_log() {
-        host.log(&root.core.spec, level, &printable(line));
+        let line = line.get(..MAX_LINE as usize).unwrap_or(line);
+        host.log(&root.core.spec, level, &printable(String::from_utf8_lossy(line)));
     }
     Ok(())
-}
-
-/// Without control characters: a guest's line must not look like another line, or move a terminal's cursor.
-fn printable(bytes: &[u8]) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(bytes);
-    if !text.chars().any(char::is_control) {
-        return text;
-    }
-    let mut clean = String::with_capacity(text.len() + 8);
-    for letter in text.chars() {
-        if letter.is_control() { clean.extend(letter.escape_default()) } else { clean.push(letter) }
-    }
-    Cow::Owned(clean)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_are_escaped() {
-        assert_eq!(printable(b"plain \xc3\xa9"), "plain é");
-        assert_eq!(printable(b"a\nb\x1b[2J\0"), "a\\nb\\u{1b}[2J\\u{0}");
-        assert_eq!(printable(b"\xff"), "\u{fffd}");
-    }
 }

@@ -9,7 +9,7 @@ use crate::attributes::Attributes;
 use crate::core::Core;
 use crate::limits::Limit;
 use crate::memory::{Call, Outcome};
-use crate::properties::{Place, find};
+use crate::properties::{Place, find, is_of_host};
 use crate::status::Status;
 
 /// Bytes of a property's path.
@@ -46,7 +46,8 @@ fn read(call: &mut Call<'_>, path: u32, length: u32, address_at: u32, size_at: u
     call.give(&value.encode(root.core.spec.compatibility.properties), address_at, size_at)
 }
 
-/// Anything the host does not serve itself; kept with the exchange or its connection, for later filters and the log.
+/// Anything the host does not serve itself; kept with the exchange or its connection, for later filters and the log. What the host
+/// serves is not changed by it, and neither is the filter state of foreign functions; as in Envoy, filters do not notice.
 fn write(call: &mut Call<'_>, path: u32, length: u32, value: u32, size: u32) -> Outcome {
     call.check((path, length))?;
     if length == 0 || length > MAX_PATH {
@@ -56,6 +57,9 @@ fn write(call: &mut Call<'_>, path: u32, length: u32, value: u32, size: u32) -> 
     let exchange = call.state().stream().and_then(|stream| stream.exchange.upgrade());
     let exchange = exchange.ok_or(Status::NotFound)?;
     let (path, value) = call.read_two((path, length), (value, size))?;
+    if is_of_host(path) || path.starts_with(b"filter_state\0") {
+        return Ok(());
+    }
     let declared = root.declarations.of(path);
     let borrowed = |_| Status::InternalFailure;
     if let Some(http) = exchange.http() {

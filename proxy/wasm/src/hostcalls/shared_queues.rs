@@ -1,8 +1,11 @@
-//! Shared queues.
+//! Shared queues. A guest uses those that its VM has registered or found: other tokens are none to it.
+
+use std::sync::Arc;
 
 use super::{Functions, functions};
 use crate::memory::{Call, Outcome};
-use crate::shared::Registrant;
+use crate::shared::{Queue, Registrant};
+use crate::status::Status;
 
 pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
     functions!(functions, "env", InCallbacks, {
@@ -25,8 +28,8 @@ fn register(call: &mut Call<'_>, name: u32, length: u32, id_at: u32) -> Outcome 
         mailbox: &state.mailbox,
         plugin: core.key,
     };
-    let id = state.shared.queues().register(&core.spec.vm_id, name, &by)?;
-    call.write_u32(id_at, id)
+    let queue = state.shared.queues().register(&core.spec.vm_id, name, &by)?;
+    hand_out(call, &queue, true, id_at)
 }
 
 /// An empty VM id is the caller's own.
@@ -34,25 +37,35 @@ fn resolve(call: &mut Call<'_>, vm: u32, vm_length: u32, name: u32, length: u32,
     let own = call.root()?.core.spec.clone();
     let shared = call.state().shared.clone();
     let (vm, name) = call.read_two((vm, vm_length), (name, length))?;
-    let vm = String::from_utf8_lossy(vm);
-    let vm = if vm.is_empty() { own.vm_id.as_str() } else { &vm };
-    let id = shared.queues().resolve(vm, name)?;
-    call.write_u32(id_at, id)
+    let is_own = vm.is_empty() || vm == own.vm_id.as_bytes();
+    let vm =
+        if is_own { own.vm_id.as_str() } else { std::str::from_utf8(vm).map_err(|_| Status::NotFound)? };
+    let queue = shared.queues().resolve(vm, name)?;
+    hand_out(call, &queue, is_own, id_at)
+}
+
+/// Gives the guest a queue's token, by which it may put items in from now on, and take them out if the queue is of its
+/// own VM id.
+fn hand_out(call: &mut Call<'_>, queue: &Arc<Queue>, is_own: bool, id_at: u32) -> Outcome {
+    call.write_u32(id_at, queue.token())?;
+    call.state().queues.learn(queue, is_own);
+    Ok(())
 }
 
 fn enqueue(call: &mut Call<'_>, id: u32, text: u32, size: u32) -> Outcome {
     let (item, state) = call.read((text, size))?;
-    Ok(state.shared.queues().enqueue(id, item)?)
+    Ok(state.queues.find(id)?.enqueue(item)?)
 }
 
 fn dequeue(call: &mut Call<'_>, id: u32, address_at: u32, size_at: u32) -> Outcome {
     call.check((address_at, 4))?;
     call.check((size_at, 4))?;
-    let item = call.state().shared.queues().dequeue(id)?;
+    let queue = call.state().queues.find_own(id)?;
+    let item = queue.dequeue()?;
     let given = call.give(&item, address_at, size_at);
     if given.is_err() {
         // The guest had no memory for it, or failed when asked for some: the item is for the next to come.
-        call.state().shared.queues().put_back(id, item);
+        queue.put_back(item);
     }
     given
 }

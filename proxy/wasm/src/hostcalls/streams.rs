@@ -12,6 +12,7 @@ use crate::exchange::LocalResponse;
 use crate::fields;
 use crate::memory::{Allowed, Call, Outcome, Span, run};
 use crate::pairs;
+use crate::phase::Phase;
 use crate::state::VmState;
 use crate::status::Status;
 
@@ -80,14 +81,32 @@ fn clear_route_cache(_: &mut Call<'_>) -> Outcome {
 /// the Rust SDK takes no other answer than OK.
 fn mark(call: &mut Call<'_>, mark: Marks, tcp: bool) -> Outcome {
     let state = call.state();
-    let another = state.acts_on_another();
+    let unseen = state.acts_on_another() || is_of_other_direction(mark, state.running.phase);
     if let Some(stream) = state.stream().filter(|stream| stream.tcp == tcp) {
         stream.mark(mark);
-        if another && let Some(exchange) = stream.exchange.upgrade() {
+        if unseen && let Some(exchange) = stream.exchange.upgrade() {
             exchange.wake();
         }
     }
     Ok(())
+}
+
+/// Whether the mark resumes another direction than the one that the stream's own callback is about. With the latter the
+/// embedder goes on when the callback has returned; the other may be a task's that looks only when it is woken.
+fn is_of_other_direction(mark: Marks, phase: Phase) -> bool {
+    match phase {
+        Phase::RequestBody | Phase::RequestTrailers | Phase::DownstreamData => {
+            mark == Marks::RESUMED_RESPONSE
+        }
+        Phase::ResponseHeaders
+        | Phase::ResponseBody
+        | Phase::ResponseTrailers
+        | Phase::UpstreamData
+        | Phase::UpstreamClose => mark == Marks::RESUMED_REQUEST,
+        Phase::ForeignFunction => mark != Marks::CLOSED,
+        // Nothing of the other direction has come that could be held, or all is over.
+        _ => false,
+    }
 }
 
 /// Leaves a response for the embedder. The first counts; for later ones the guest sees OK as well, as in other

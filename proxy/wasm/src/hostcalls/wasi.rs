@@ -26,6 +26,8 @@ const NOT_SUPPORTED: u32 = 58;
 const MAX_LINE: usize = 16 << 10;
 /// Parts of one write.
 const MAX_PARTS: u32 = 1_024;
+/// Random bytes that are fetched between two looks at the callback's time.
+const RANDOM_PIECE: usize = 64 << 10;
 
 pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
     for module in ["wasi_snapshot_preview1", "wasi_unstable"] {
@@ -187,12 +189,16 @@ fn clock(call: &mut Call<'_>, id: u32, _precision: u64, time_at: u32) -> Outcome
     faulty(call.write_u64(time_at, time))
 }
 
-/// Of any size within the budget: libraries take a refusal for a broken machine.
+/// Of any size within the budget and the time: libraries take a refusal for a broken machine.
 fn random(call: &mut Call<'_>, bytes: u32, size: u32) -> Outcome {
     let (memory, state) = call.parts();
     let out = slice_mut(memory, (bytes, size)).map_err(|_| Stop::Code(FAULT))?;
     state.running.charge_bytes(out.len())?;
-    fill_random(out)
+    for piece in out.chunks_mut(RANDOM_PIECE) {
+        state.running.in_time()?;
+        fill_random(piece)?;
+    }
+    Ok(())
 }
 
 /// Random bytes from the system.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::status::Status;
 
+mod names;
 mod render;
 mod series;
 
@@ -15,16 +16,12 @@ pub use series::{MetricKind, Series, SeriesSpec};
 
 /// Series of the process, by default.
 const MAX_SERIES: usize = 10_000;
-/// Bytes of a metric's or label's name.
-pub(crate) const MAX_NAME: usize = 256;
 /// Bytes of a label's value.
 const MAX_VALUE: usize = 1_024;
 /// Labels of a series.
 const MAX_LABELS: usize = 32;
 /// Buckets of a histogram.
 const MAX_BUCKETS: usize = 64;
-/// What the names of metrics from `proxy_define_metric` begin with.
-const DEFINED: &str = "wasmcustom_";
 
 /// All series of the process.
 #[derive(Debug)]
@@ -61,36 +58,39 @@ impl Metrics {
         Metrics { families: Mutex::default(), max_series, refused: AtomicU64::new(0) }
     }
 
-    /// The series of a metric defined by `proxy_define_metric`: no labels, shown as `wasmcustom_<name>`. `admit` is
-    /// asked before a series is made that there was not.
+    /// The series of a metric defined by `proxy_define_metric`: no labels, shown as `wasmcustom_<name>`, with its type
+    /// behind it if another type has that name. `admit` is asked before a series is made that there was not.
     ///
     /// # Errors
-    /// BadArgument for a bad name or another type under that name; InternalFailure when there are too many.
+    /// BadArgument for a bad name, or if others have both names; InternalFailure when there are too many.
     pub fn define(
         &self,
         name: &str,
         kind: MetricKind,
         admit: impl FnOnce() -> bool,
     ) -> Result<Arc<Series>, Status> {
-        if name.is_empty() || name.len() > MAX_NAME {
+        if name.is_empty() || name.len() > names::MAX_NAME {
             return Err(Status::BadArgument);
         }
-        let shown: String =
-            name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect();
-        let name = format!("{DEFINED}{shown}");
+        let plain = names::shown(name);
+        let mut families = self.families();
+        let name = if families.has_room(&plain, kind) { plain } else { plain + names::suffix(kind) };
+        if !families.has_room(&name, kind) {
+            return Err(Status::BadArgument);
+        }
         let spec = SeriesSpec { name: &name, kind, labels: &[], help: "", scale: 1.0, buckets: &[] };
-        self.find_or_add(&spec, admit)
+        self.find_or_add(&mut families, &spec, String::new(), admit)
     }
 
     /// A labelled series, made or found. `admit` is asked before one is made.
     ///
     /// # Errors
-    /// BadArgument for a bad name or label or another type under that name; InternalFailure when there are too
-    /// many.
+    /// BadArgument for a bad name or label, and for a name that is the proxy's or that another metric shows itself under;
+    /// InternalFailure when there are too many.
     pub fn series(&self, spec: &SeriesSpec<'_>, admit: impl FnOnce() -> bool) -> Result<Arc<Series>, Status> {
         let labels_fit = spec.labels.len() <= MAX_LABELS
-            && spec.labels.iter().all(|(name, value)| is_label(name) && value.len() <= MAX_VALUE);
-        if !is_name(spec.name) || spec.name.starts_with(DEFINED) || !labels_fit {
+            && spec.labels.iter().all(|(name, value)| names::is_label(name) && value.len() <= MAX_VALUE);
+        if !names::is_name(spec.name) || !labels_fit {
             return Err(Status::BadArgument);
         }
         let repeated =
@@ -102,10 +102,16 @@ impl Metrics {
         if repeated || !rising || !finite || spec.scale < 0.0 || spec.buckets.len() > MAX_BUCKETS {
             return Err(Status::BadArgument);
         }
-        self.find_or_add(spec, admit)
+        let labels = render::labels(spec.labels);
+        let mut families = self.families();
+        if names::is_ours(spec.name) || !families.has_room(spec.name, spec.kind) {
+            self.count_refused();
+            return Err(Status::BadArgument);
+        }
+        self.find_or_add(&mut families, spec, labels, admit)
     }
 
-    /// Definitions refused because there were too many series.
+    /// Definitions refused because there were too many series, or because somebody else has the name.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -118,23 +124,20 @@ impl Metrics {
         render::refused(out, self.refused());
     }
 
+    /// The series with these labels, as they are shown, under a name that has room for it.
     fn find_or_add(
         &self,
+        families: &mut Families,
         spec: &SeriesSpec<'_>,
+        labels: String,
         admit: impl FnOnce() -> bool,
     ) -> Result<Arc<Series>, Status> {
-        let labels = render::labels(spec.labels);
-        let mut families = self.families();
-        if let Some(family) = families.by_name.get(spec.name) {
-            if family.kind != spec.kind {
-                return Err(Status::BadArgument);
-            }
-            if let Some(series) = family.series.get(&labels) {
-                return Ok(series.clone());
-            }
+        let known = families.by_name.get(spec.name).and_then(|family| family.series.get(&labels));
+        if let Some(series) = known {
+            return Ok(series.clone());
         }
         if families.count >= self.max_series || !admit() {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.count_refused();
             return Err(Status::InternalFailure);
         }
         let series = Arc::new(Series::new(spec));
@@ -148,29 +151,32 @@ impl Metrics {
         Ok(series)
     }
 
+    fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn families(&self) -> MutexGuard<'_, Families> {
         // No step under the lock can panic half-way.
         self.families.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn is_name(name: &str) -> bool {
-    let letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_' || byte == b':';
-    starts_then(name, letter)
-}
+impl Families {
+    /// Whether series of this type may go by this name: they do, or nothing that is shown has it, or would have it then.
+    fn has_room(&self, name: &str, kind: MetricKind) -> bool {
+        if let Some(family) = self.by_name.get(name) {
+            return family.kind == kind;
+        }
+        let free = |suffix: &&str| !self.by_name.contains_key(&format!("{name}{suffix}"));
+        !self.is_sample(name) && (kind != MetricKind::Histogram || names::SAMPLES.iter().all(free))
+    }
 
-/// `le` and names with two underscores in front are Prometheus's own.
-fn is_label(name: &str) -> bool {
-    starts_then(name, |byte| byte.is_ascii_alphabetic() || byte == b'_')
-        && !name.starts_with("__")
-        && name != "le"
-}
-
-fn starts_then(name: &str, letter: impl Fn(u8) -> bool) -> bool {
-    let mut bytes = name.bytes();
-    name.len() <= MAX_NAME
-        && bytes.next().is_some_and(&letter)
-        && bytes.all(|byte| letter(byte) || byte.is_ascii_digit())
+    /// Whether a histogram shows samples under this name.
+    fn is_sample(&self, name: &str) -> bool {
+        let histogram = names::SAMPLES.iter().find_map(|suffix| name.strip_suffix(*suffix));
+        let family = histogram.and_then(|histogram| self.by_name.get(histogram));
+        family.is_some_and(|family| family.kind == MetricKind::Histogram)
+    }
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ fn histogram(out: &mut String, name: &str, labels: &str, series: &Series) {
 
 /// The counter of refused definitions.
 pub(super) fn refused(out: &mut String, refused: u64) {
-    put!(out, "# HELP meshgate_filter_series_refused_total Series that filters defined over the limit.");
+    put!(out, "# HELP meshgate_filter_series_refused_total Series that filters could not have.");
     put!(out, "# TYPE meshgate_filter_series_refused_total counter");
     put!(out, "meshgate_filter_series_refused_total {refused}");
 }

@@ -12,10 +12,97 @@ fn the_same_definition_is_the_same_series() {
     let a = metrics.define("a.b", MetricKind::Counter, || true).unwrap();
     let b = metrics.define("a_b", MetricKind::Counter, || true).unwrap();
     assert!(Arc::ptr_eq(&a, &b), "names that show alike are one");
-    assert_eq!(metrics.define("a.b", MetricKind::Gauge, || true).unwrap_err(), Status::BadArgument);
     let x = metrics.series(&spec("m", MetricKind::Gauge, &[("x", "1"), ("y", "2")]), || true).unwrap();
     let y = metrics.series(&spec("m", MetricKind::Gauge, &[("y", "2"), ("x", "1")]), || true).unwrap();
     assert!(Arc::ptr_eq(&x, &y));
+}
+
+#[test]
+fn types_of_one_name_are_kept_apart() {
+    let metrics = Metrics::default();
+    let define = |name, kind| metrics.define(name, kind, || true);
+    for (kind, amount) in [(MetricKind::Counter, 1), (MetricKind::Gauge, 2), (MetricKind::Histogram, 3)] {
+        define("a.b", kind).unwrap().record(amount);
+        // Found again, whoever asks.
+        define("a_b", kind).unwrap().record(amount);
+    }
+    let mut out = String::new();
+    metrics.render(&mut out);
+    for line in [
+        "# TYPE wasmcustom_a_b counter\nwasmcustom_a_b 2\n",
+        "# TYPE wasmcustom_a_b_gauge gauge\nwasmcustom_a_b_gauge 2\n",
+        "\nwasmcustom_a_b_histogram_sum 6\nwasmcustom_a_b_histogram_count 2\n",
+    ] {
+        assert!(out.contains(line), "{line:?} in\n{out}");
+    }
+    // Both names are taken.
+    define("c_gauge", MetricKind::Counter).unwrap();
+    define("c", MetricKind::Counter).unwrap();
+    assert_eq!(define("c", MetricKind::Gauge).unwrap_err(), Status::BadArgument);
+}
+
+#[test]
+fn a_histogram_shows_itself_under_names_of_its_own() {
+    let metrics = Metrics::default();
+    let series = |name, kind| metrics.series(&spec(name, kind, &[]), || true).map(drop);
+    series("a", MetricKind::Histogram).unwrap();
+    series("b_count", MetricKind::Counter).unwrap();
+    for (name, kind) in [
+        ("a_bucket", MetricKind::Counter),
+        ("a_sum", MetricKind::Gauge),
+        ("a_count", MetricKind::Counter),
+        ("a_count", MetricKind::Histogram),
+        ("b", MetricKind::Histogram),
+        ("a", MetricKind::Gauge),
+    ] {
+        assert_eq!(series(name, kind), Err(Status::BadArgument), "{name}");
+    }
+    assert_eq!(metrics.refused(), 6, "each is counted");
+    for name in ["b", "b_sum", "a_counts"] {
+        assert_eq!(series(name, MetricKind::Counter), Ok(()), "{name}");
+    }
+    // By name alone there is no refusal: the types are told apart.
+    for name in ["d", "d_count", "d_sum_bucket"] {
+        metrics.define(name, MetricKind::Histogram, || true).unwrap();
+    }
+    metrics.define("d_sum", MetricKind::Counter, || true).unwrap();
+    let mut out = String::new();
+    metrics.render(&mut out);
+    let shown = |name: &str| out.lines().filter(|line| line.split(['{', ' ']).next() == Some(name)).count();
+    for name in ["wasmcustom_d_count", "wasmcustom_d_sum", "wasmcustom_d_count_histogram_count"] {
+        assert_eq!(shown(name), 1, "{name} in\n{out}");
+    }
+    assert!(out.contains("# TYPE wasmcustom_d_sum_counter counter\n"), "{out}");
+}
+
+#[test]
+fn names_of_the_proxy_are_no_filters() {
+    let metrics = Metrics::default();
+    for name in [
+        "meshgate_plugin_failures_total",
+        "meshgate_filter_series_refused_total",
+        "meshgate_downstream_requests_total",
+        "meshgate_of_tomorrow",
+        "meshgate_jwt",
+        "process_open_fds",
+        // Its samples would be such names.
+        "meshgate",
+        "process",
+    ] {
+        for kind in [MetricKind::Counter, MetricKind::Gauge, MetricKind::Histogram] {
+            let outcome = metrics.series(&spec(name, kind, &[("plugin", "puppet")]), || true);
+            assert_eq!(outcome.unwrap_err(), Status::BadArgument, "{name}");
+        }
+    }
+    assert_eq!(metrics.refused(), 8 * 3, "each is counted");
+    for name in ["meshgate_jwt_tokens_total", "meshgate_http_requests_total", "meshgates", "processed_total"]
+    {
+        assert!(metrics.series(&spec(name, MetricKind::Counter, &[]), || true).is_ok(), "{name}");
+    }
+    metrics.define("meshgate_plugin_failures_total", MetricKind::Counter, || true).unwrap();
+    let mut out = String::new();
+    metrics.render(&mut out);
+    assert!(out.contains("\nwasmcustom_meshgate_plugin_failures_total 0\n"), "{out}");
 }
 
 #[test]
@@ -63,7 +150,7 @@ took_seconds_sum{code="200",route="a\"b\\c\nd"} 0.213
 took_seconds_count{code="200",route="a\"b\\c\nd"} 5
 # TYPE wasmcustom_hits gauge
 wasmcustom_hits -2
-# HELP meshgate_filter_series_refused_total Series that filters defined over the limit.
+# HELP meshgate_filter_series_refused_total Series that filters could not have.
 # TYPE meshgate_filter_series_refused_total counter
 meshgate_filter_series_refused_total 0
 "#;
@@ -73,9 +160,10 @@ meshgate_filter_series_refused_total 0
 #[test]
 fn bad_definitions_are_refused() {
     let metrics = Metrics::default();
-    let long = "x".repeat(MAX_NAME + 1);
+    let long = "x".repeat(names::MAX_NAME + 1);
     assert_eq!(metrics.define("", MetricKind::Counter, || true).unwrap_err(), Status::BadArgument);
     assert_eq!(metrics.define(&long, MetricKind::Counter, || true).unwrap_err(), Status::BadArgument);
+    assert!(metrics.define(&long[1..], MetricKind::Counter, || true).is_ok());
     for name in ["", "1x", "a b", "a-b", "wasmcustom_x", "é"] {
         let outcome = metrics.series(&spec(name, MetricKind::Counter, &[]), || true);
         assert_eq!(outcome.unwrap_err(), Status::BadArgument, "{name}");

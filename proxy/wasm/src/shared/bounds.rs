@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::ledger::Account;
+use crate::ledger::{Account, Ledger};
 
 /// What all plugins of the process may use together, and how much of it is in use.
 #[derive(Debug)]
@@ -55,18 +55,31 @@ impl Bounds {
         self.memory.give_back(amount);
     }
 
-    /// A place for one more instance, if there is one.
-    pub(crate) fn instance(self: &Arc<Self>) -> Option<InstancePermit> {
-        let fits = self.instances.take(1, self.most_instances.load(Ordering::Relaxed));
-        fits.then(|| InstancePermit(self.clone()))
+    /// A place for one more instance, as long as at least as many are left as the filter has: however long it keeps them,
+    /// others find some.
+    pub(crate) fn instance(self: &Arc<Self>, ledger: &Arc<Ledger>) -> Option<InstancePermit> {
+        let most = self.most_instances.load(Ordering::Relaxed);
+        let left = most.saturating_sub(self.instances.used());
+        if !ledger.instances.take(1, left.saturating_add(1)) {
+            return None;
+        }
+        if !self.instances.take(1, most) {
+            ledger.instances.give_back(1);
+            return None;
+        }
+        Some(InstancePermit { bounds: self.clone(), ledger: ledger.clone() })
     }
 }
 
 /// An instance's place among those that there may be.
-pub(crate) struct InstancePermit(Arc<Bounds>);
+pub(crate) struct InstancePermit {
+    bounds: Arc<Bounds>,
+    ledger: Arc<Ledger>,
+}
 
 impl Drop for InstancePermit {
     fn drop(&mut self) {
-        self.0.instances.give_back(1);
+        self.bounds.instances.give_back(1);
+        self.ledger.instances.give_back(1);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,6 +16,8 @@ use crate::status::Status;
 
 /// Locks per namespace, so that workers seldom wait for each other.
 const SHARDS: usize = 16;
+/// Bytes of a key: keys are hashed under a lock, and all of a shard again when it grows.
+const MAX_KEY: usize = 64 << 10;
 /// How long nobody looks for expired keys in a shard after somebody did.
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 /// Keys that are looked at when one has to go.
@@ -173,14 +175,14 @@ pub(crate) struct Added {
 impl Namespace {
     /// The value and its version, which a compare-and-set may name.
     pub(crate) fn find(&self, key: &[u8]) -> Option<(Bytes, u32)> {
-        let mut shard = lock(self.shard(key));
+        let mut shard = self.shard(key)?;
         let now = shard.now();
         shard.live(key, now).map(|value| (value.bytes.clone(), value.version))
     }
 
     /// As [`find`](Self::find), with the time that is left; none for what stays.
     pub(crate) fn find_lasting(&self, key: &[u8]) -> Option<(Bytes, u32, Option<Duration>)> {
-        let mut shard = lock(self.shard(key));
+        let mut shard = self.shard(key)?;
         let now = shard.now();
         let value = shard.live(key, now)?;
         let left = value.expiry.zip(now).map(|(expiry, now)| expiry.saturating_duration_since(now));
@@ -210,7 +212,7 @@ impl Namespace {
         limits: &Limits,
     ) -> Result<(), Status> {
         let cost = key.len() + value.len();
-        let mut shard = lock(self.shard(key));
+        let mut shard = self.shard(key).ok_or_else(|| too_long(owner))?;
         let now = shard.now().or_else(|| lasts.map(|_| Instant::now()));
         let expiry = expiry(now, lasts);
         match shard.live(key, now) {
@@ -243,7 +245,7 @@ impl Namespace {
         owner: &Arc<Ledger>,
         limits: &Limits,
     ) -> Result<Added, Status> {
-        let mut shard = lock(self.shard(key));
+        let mut shard = self.shard(key).ok_or_else(|| too_long(owner))?;
         let now = shard.now().or_else(|| lasts.map(|_| Instant::now()));
         let expiry = expiry(now, lasts);
         if let Some(current) = shard.live(key, now) {
@@ -280,7 +282,7 @@ impl Namespace {
 
     /// Takes back what was held of a number, and removes it if nothing is left. What is no number (any more) stays.
     pub(crate) fn release(&self, key: &[u8], amount: i64) {
-        let mut shard = lock(self.shard(key));
+        let Some(mut shard) = self.shard(key) else { return };
         let now = shard.now();
         let Some(current) = shard.live(key, now) else { return };
         let Ok(number) = number(&current.bytes) else { return };
@@ -295,7 +297,7 @@ impl Namespace {
 
     /// Removes a key; fine if there is none.
     pub(crate) fn remove(&self, key: &[u8], version: u32) -> Result<(), Status> {
-        let mut shard = lock(self.shard(key));
+        let Some(mut shard) = self.shard(key) else { return Ok(()) };
         let now = shard.now();
         if version != 0 && shard.live(key, now).is_some_and(|value| value.version != version) {
             return Err(Status::CasMismatch);
@@ -310,8 +312,9 @@ impl Namespace {
         self.shards.iter().filter_map(|shard| shard.try_lock().ok()).any(|mut shard| shard.evict(owner))
     }
 
-    fn shard(&self, key: &[u8]) -> &Mutex<Shard> {
-        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    /// The shard that a key is in, locked; none for a key that is too long to be in any.
+    fn shard(&self, key: &[u8]) -> Option<MutexGuard<'_, Shard>> {
+        (key.len() <= MAX_KEY).then(|| lock(&self.shards[self.hasher.hash_one(key) as usize % SHARDS]))
     }
 
     fn next_version(&self) -> u32 {
@@ -327,6 +330,12 @@ impl Namespace {
 /// When something that lasts so long from now on is gone. A time that no clock reaches is for ever.
 fn expiry(now: Option<Instant>, lasts: Option<Duration>) -> Option<Instant> {
     now?.checked_add(lasts?)
+}
+
+/// Refuses a key, as one that is too much for the filter's bytes.
+fn too_long(owner: &Ledger) -> Status {
+    owner.count(Limit::SharedBytes);
+    Status::InternalFailure
 }
 
 fn number(bytes: &[u8]) -> Result<i64, Status> {
@@ -408,6 +417,24 @@ mod tests {
         namespace.set(b"k", b"v", 0, &ledger("one"), &Limits::default()).unwrap();
         drop(namespace);
         assert_eq!(data.namespace("vm").find(b"k"), None);
+    }
+
+    #[test]
+    fn keys_have_an_end() {
+        let namespace = Namespace::default();
+        let (owner, limits) = (ledger("one"), Limits::default());
+        let longest = vec![0; MAX_KEY];
+        let set = |key: &[u8]| namespace.set(key, b"v", 0, &owner, &limits);
+        assert_eq!(set(&longest), Ok(()));
+        assert!(namespace.find(&longest).is_some());
+        let longer = vec![0; MAX_KEY + 1];
+        assert_eq!(set(&longer), Err(Status::InternalFailure));
+        let added = namespace.add(&longer, &adding(1), None, &owner, &limits);
+        assert_eq!(added, Err(Status::InternalFailure));
+        assert_eq!((namespace.find(&longer), namespace.find_lasting(&longer)), (None, None));
+        assert_eq!(namespace.remove(&longer, 7), Ok(()), "as any key that is not there");
+        namespace.release(&longer, 1);
+        assert_eq!((owner.exceeded(Limit::SharedBytes), owner.shared_keys.used()), (2, 1));
     }
 
     fn adding(amount: i64) -> KvAdd {

@@ -8,13 +8,15 @@ use crate::metrics::Metrics;
 mod bounds;
 mod data;
 mod hold;
+mod mailbox;
 mod queues;
 
 pub use bounds::Bounds;
 pub(crate) use bounds::InstancePermit;
 pub(crate) use data::{Added, Namespace, SharedData};
 pub(crate) use hold::Hold;
-pub(crate) use queues::{Mailbox, Queues, Registrant};
+pub(crate) use mailbox::Mailbox;
+pub(crate) use queues::{KnownQueues, Queue, Queues, Registrant, Tenant};
 
 /// What all VMs of the process share. One per process (a trial run of a configuration has its own).
 #[derive(Debug, Default)]

@@ -150,6 +150,9 @@ fn a_response_stands_in_for_one_that_never_came() {
     assert_eq!(outcome(CallFailure::Timeout), there("504", "upstream request timeout"));
     assert_eq!(outcome(CallFailure::NoEndpoint), there("503", "no healthy upstream"));
     assert_eq!(outcome(CallFailure::ConnectFailed), there("503", "upstream connect error"));
+    let unanswered =
+        "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+    assert_eq!(outcome(CallFailure::Unanswered), there("503", unanswered));
     for failure in [CallFailure::Reset, CallFailure::TooLarge] {
         let (status, texts) = outcome(failure);
         assert_eq!((status, &texts[2][..]), (Event::Status(1), "\u{b}"), "{failure}");
@@ -208,6 +211,61 @@ fn calls_under_way_are_bounded_per_stream_and_plugin() {
         started += world.statuses().iter().filter(|status| **status == 0).count();
     }
     assert_eq!(started, 256);
+}
+
+#[test]
+fn what_calls_send_is_bounded_until_they_are_over() {
+    let world = World::new();
+    let get = head(GET);
+    let call = |cluster| http_call(cluster, &get, 1);
+    let mut with = spec("");
+    with.limits.call_bytes = 2 * ("known".len() + get.len() + "body".len()) as u64;
+    let plugin = world.vms.plugin(with.into()).unwrap();
+    let stream = plugin.stream(world.exchange(), 0).unwrap();
+    world.script("proxy_on_request_headers", [call("known"), call("known"), call("known")].concat());
+    stream.on_request_headers(true).unwrap();
+    assert_eq!(world.statuses(), [0, 0, 10]);
+    assert_eq!(plugin.ledger().exceeded(Limit::CallBytes), 1);
+    // In the callback for its answer, a call is over.
+    let (_, reply) = world.host.calls.borrow_mut().pop().unwrap();
+    world.script("proxy_on_http_call_response", [call("known"), call("known")].concat());
+    reply.deliver(Ok(call_response(200, "")));
+    assert_eq!(world.statuses(), [0, 10], "as much as it took");
+    drop(world.host.calls.take());
+    // What is not made takes nothing.
+    let steps = ["busy", "unknown", "known", "known"].map(call).concat();
+    world.script("proxy_on_request_body", steps);
+    stream.on_request_body(true).unwrap();
+    assert_eq!(world.statuses(), [10, 2, 0, 0]);
+    assert_eq!(plugin.ledger().exceeded(Limit::CallBytes), 2);
+    drop(world.host.calls.take());
+    assert_eq!(plugin.core.usage.call_bytes.used(), 0);
+}
+
+#[test]
+fn a_call_counts_until_it_is_over_also_when_its_vm_is_gone() {
+    let world = World::new();
+    let mut with = spec("");
+    with.limits.http_calls = 1;
+    let plugin = world.vms.plugin(with.into()).unwrap();
+    let get = head(GET);
+    let calling = || {
+        let stream = plugin.stream(world.exchange(), 0).unwrap();
+        world.script("proxy_on_request_headers", http_call("known", &get, 1));
+        stream.on_request_headers(false).unwrap();
+        stream
+    };
+    let failing = calling();
+    assert_eq!(world.statuses(), [0]);
+    world.script("proxy_on_request_body", vec![Step::Crash(super::puppet::UNREACHABLE)]);
+    failing.on_request_body(false).unwrap_err();
+    drop(failing);
+    drop(calling());
+    assert_eq!(world.statuses(), [10], "from the next VM");
+    let (_, reply) = world.host.calls.borrow_mut().pop().unwrap();
+    reply.deliver(Ok(call_response(200, "")));
+    drop(calling());
+    assert_eq!(world.statuses(), [0]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::world::*;
 use crate::*;
 
 const OK: u32 = 0;
+const NOT_FOUND: u32 = 1;
 const BAD_ARGUMENT: u32 = 2;
 const FAILURE: u32 = 3;
 
@@ -266,11 +267,60 @@ fn declared_properties_are_kept_as_declared() {
     assert_eq!(attributes.connection.custom.borrow().find(b"lasting").unwrap(), "4");
 }
 
+/// Functions that take a message, and what they answer to one that says nothing.
+const MESSAGES: [(&str, u32); 8] = [
+    ("verify_signature", OK),
+    ("sign", OK),
+    ("declare_property", BAD_ARGUMENT),
+    ("meshgate.kv", BAD_ARGUMENT),
+    ("meshgate.cancel", BAD_ARGUMENT),
+    // The embedder's, which has none of them here.
+    ("set_envoy_filter_state", NOT_FOUND),
+    ("meshgate.route", NOT_FOUND),
+    ("meshgate.verify", NOT_FOUND),
+];
+
+/// Of a field that no message has.
+const EMPTY_PART: [u8; 2] = [0x7a, 0x00];
+
+#[test]
+fn a_message_that_is_too_much_is_not_decoded() {
+    let world = World::new();
+    let most = EMPTY_PART.repeat(2_048);
+    let too_many = EMPTY_PART.repeat(2_049);
+    let long = message(&[(15, &[0_u8; 200_000][..])]);
+    let too_long = message(&[(15, &[0_u8; 300_000][..])]);
+    // What is signed may be a whole body.
+    let signed = message(&[(15, &[0_u8; 1 << 20][..])]);
+    for (name, status) in MESSAGES {
+        if ["sign", "verify_signature"].contains(&name) {
+            assert_eq!(ask(&world, name, &signed).0, status, "{name}");
+            continue;
+        }
+        for argument in [&most, &long] {
+            assert_eq!(ask(&world, name, argument).0, status, "{name}, {} bytes", argument.len());
+        }
+        for argument in [&too_many, &too_long] {
+            assert_eq!(ask(&world, name, argument).0, BAD_ARGUMENT, "{name}, {} bytes", argument.len());
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_no_message_are_not_counted() {
+    let world = World::new();
+    let bytes = EMPTY_PART.repeat(150_000);
+    assert_eq!(ask(&world, "echo", &bytes), (OK, bytes.clone()));
+    assert_eq!(ask(&world, "nothing", &bytes), (NOT_FOUND, Vec::new()));
+    let (status, packed) = ask(&world, "compress", &bytes);
+    assert_eq!((status, ask(&world, "uncompress", &packed)), (OK, (OK, bytes)));
+}
+
 #[test]
 fn clearing_the_route_cache_is_fine_and_expressions_are_unknown() {
     let world = World::new();
     assert_eq!(ask(&world, "clear_route_cache", b""), (OK, Vec::new()));
     for name in ["expr_create", "expr_evaluate", "expr_delete", "set_envoy_filter_state", "nothing"] {
-        assert_eq!(ask(&world, name, b"x"), (1, Vec::new()), "{name}");
+        assert_eq!(ask(&world, name, b"x"), (NOT_FOUND, Vec::new()), "{name}");
     }
 }

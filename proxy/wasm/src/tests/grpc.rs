@@ -33,6 +33,11 @@ impl Open<'_> {
         self.steps("proxy_grpc_call", Some(timeout))
     }
 
+    /// What opening a stream takes; a call has its message, too.
+    fn bytes(&self) -> usize {
+        self.upstream.len() + self.service.len() + self.method.len() + self.metadata.len()
+    }
+
     fn stream(&self) -> Vec<Step> {
         self.steps("proxy_grpc_stream", None)
     }
@@ -353,4 +358,56 @@ fn calls_under_way_are_bounded_per_stream_and_plugin() {
     world.script("proxy_on_request_headers", many(2));
     streams[39].on_request_headers(true).unwrap();
     assert_eq!(world.statuses(), [0, 10], "one came back");
+}
+
+#[test]
+fn what_calls_send_is_bounded_until_they_are_over() {
+    let world = World::new();
+    let mut with = spec("");
+    with.limits.call_bytes = 2 * (to("known").bytes() + "question".len()) as u64;
+    let plugin = world.vms.plugin(with.into()).unwrap();
+    let many = |count| std::iter::repeat_with(|| to("known").call(1)).take(count).flatten().collect();
+    let stream = plugin.stream(world.exchange(), 0).unwrap();
+    world.script("proxy_on_request_headers", many(3));
+    stream.on_request_headers(true).unwrap();
+    assert_eq!(world.statuses(), [0, 0, 10]);
+    assert_eq!(plugin.ledger().exceeded(Limit::CallBytes), 1);
+    // In its last callback, a call is over.
+    let (_, events) = world.host.grpc.borrow_mut().pop().unwrap();
+    world.script("proxy_on_grpc_receive", many(2));
+    events.answer(Ok("answer".into()));
+    assert_eq!(world.statuses(), [0, 10], "as much as it took");
+    // One that is given up counts until the embedder has let go of it.
+    world.script("proxy_on_request_body", [vec![call("proxy_grpc_cancel", [5])], many(1)].concat());
+    stream.on_request_body(true).unwrap();
+    assert_eq!(world.statuses(), [0, 10]);
+    drop(world.host.grpc.take());
+    assert_eq!(plugin.core.usage.call_bytes.used(), 0);
+}
+
+#[test]
+fn messages_count_until_nobody_has_them() {
+    let world = World::new();
+    let mut with = spec("");
+    let message = "one".len() as u64 + GrpcRequest::MESSAGE_COST;
+    with.limits.call_bytes = to("known").bytes() as u64 + 2 * message;
+    let plugin = world.vms.plugin(with.into()).unwrap();
+    let stream = plugin.stream(world.exchange(), 0).unwrap();
+    let three = || [send(6, "one", 0), send(6, "two", 0), send(6, "six", 0)].concat();
+    world.script("proxy_on_request_headers", [to("known").stream(), three()].concat());
+    stream.on_request_headers(true).unwrap();
+    assert_eq!(world.statuses(), [0, 0, 0, 2]);
+    let exceeded = [Limit::CallBytes, Limit::GrpcQueue].map(|limit| plugin.ledger().exceeded(limit));
+    assert_eq!(exceeded, [1, 0]);
+    // One of them has been sent.
+    let unsent = world.host.grpc_sent.take().swap_remove(1);
+    world.script("proxy_on_request_body", three());
+    stream.on_request_body(true).unwrap();
+    assert_eq!(world.statuses(), [0, 2, 2]);
+    // The stream ends while messages are on their way.
+    let (_, events) = world.host.grpc.borrow_mut().pop().unwrap();
+    events.close(GrpcStatus::new(0, ""));
+    assert_eq!(plugin.core.usage.call_bytes.used() as u64, 2 * message);
+    drop((unsent, world.host.grpc_sent.take()));
+    assert_eq!(plugin.core.usage.call_bytes.used(), 0);
 }

@@ -1,5 +1,6 @@
 //! Header maps: what is read, what is written, and every status.
 
+use http::HeaderMap;
 use proptest::prelude::*;
 
 use super::world::*;
@@ -208,6 +209,28 @@ fn no_more_of_a_value_is_kept_than_shows_that_it_is_too_long() {
     let http = exchange.http().borrow();
     let kept = ["x-fits", "x-long", "x-longer"].map(|name| http.request.headers[name].to_str().unwrap());
     assert_eq!(kept, ["12345", "123456", "123456"]);
+}
+
+#[test]
+fn maps_have_so_many_bytes_whatever_is_written() {
+    let world = World::new();
+    let plugin = world.plugin();
+    let exchange = world.exchange();
+    {
+        let mut http = exchange.http().borrow_mut();
+        http.most_head_bytes = 2_000;
+        http.request_trailers = Some(HeaderMap::new());
+    }
+    let value = "x".repeat(1_000);
+    // The head may become too large, and larger than that it is not kept; trailers may not, and a value in the place of another may.
+    let heads = ["x-1", "x-2", "x-3", "x-4", "x-4"].map(|name| set(0, name, &value));
+    let trailers = ["x-1", "x-2", "x-1"].map(|name| set(1, name, &value));
+    world.script("proxy_on_request_headers", [heads.concat(), trailers.concat()].concat());
+    plugin.stream(exchange.clone(), 0).unwrap().on_request_headers(true).unwrap();
+    let full = Status::InternalFailure as u32;
+    assert_eq!(world.statuses(), [OK, OK, OK, full, full, OK, full, OK]);
+    let http = exchange.http().borrow();
+    assert_eq!(http.request_trailers.as_ref().unwrap().len(), 1);
 }
 
 #[test]

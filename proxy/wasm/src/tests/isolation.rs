@@ -1,10 +1,12 @@
 //! An instance for each exchange: nothing is shared, nothing is left, and there are only so many.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::puppet::UNREACHABLE;
 use super::world::*;
+use crate::pairs;
 use crate::*;
 
 fn isolated() -> Arc<PluginSpec> {
@@ -150,11 +152,120 @@ fn an_instance_stays_until_its_stream_is_done() {
     let ends = [
         callback("proxy_on_log", &[2]),
         callback("proxy_on_delete", &[2]),
+        callback("proxy_on_done", &[1]),
         callback("proxy_on_delete", &[1]),
     ];
     assert_eq!(world.take(), ends);
-    assert_eq!(plugin.stats().vms(), 0);
+    assert_eq!((plugin.stats().vms(), world.shared.bounds().exchange_instances()), (0, 0));
     assert_eq!(plugin.ledger().exceeded(Limit::Done), 1);
+}
+
+/// Ends a stream that is not done, in an instance with a timer.
+fn not_done(world: &World, plugin: &Rc<Plugin>) -> TickHandle {
+    world.script("proxy_on_configure", vec![call("proxy_set_tick_period_milliseconds", [1_000])]);
+    let stream = plugin.stream(world.exchange(), 0).unwrap();
+    let (timer, _) = world.host.ticks.borrow_mut().pop().unwrap();
+    world.script("proxy_on_done", vec![Step::Return(0)]);
+    world.take();
+    drop(stream);
+    assert_eq!(world.take(), [callback("proxy_on_done", &[2])]);
+    timer
+}
+
+/// In this callback the plugin says that the context is done.
+fn done_in(world: &World, callback: &'static str, context: u32) {
+    let steps = vec![call("proxy_set_effective_context", [context]), call("proxy_done", [])];
+    world.script(callback, steps);
+}
+
+#[test]
+fn an_instance_ends_as_soon_as_its_stream_is_done() {
+    let world = World::new();
+    let plugin = world.vms.plugin(isolated()).unwrap();
+    let timer = not_done(&world, &plugin);
+    assert_eq!((plugin.stats().vms(), world.shared.bounds().exchange_instances()), (1, 1));
+    done_in(&world, "proxy_on_tick", 2);
+    assert!(timer.tick());
+    let ends = [
+        callback("proxy_on_tick", &[1]),
+        Event::Status(0),
+        Event::Status(0),
+        callback("proxy_on_log", &[2]),
+        callback("proxy_on_delete", &[2]),
+        callback("proxy_on_done", &[1]),
+        callback("proxy_on_delete", &[1]),
+    ];
+    assert_eq!(world.take(), ends);
+    assert_eq!((plugin.stats().vms(), plugin.stats().contexts()), (0, 0));
+    assert_eq!((world.shared.bounds().exchange_instances(), world.shared.bounds().memory()), (0, 0));
+    assert!(!world.vms.has_pending() && !timer.tick(), "nothing is left that waits");
+    assert_eq!(plugin.ledger().exceeded(Limit::Done), 0);
+}
+
+#[test]
+fn an_instance_stays_until_its_plugin_is_done() {
+    let world = World::new();
+    let plugin = world.vms.plugin(isolated()).unwrap();
+    for says_so in [true, false] {
+        let timer = not_done(&world, &plugin);
+        world.script("proxy_on_done", vec![Step::Return(0)]);
+        done_in(&world, "proxy_on_tick", 2);
+        assert!(timer.tick());
+        assert_eq!(world.take().last(), Some(&callback("proxy_on_done", &[1])));
+        assert_eq!((plugin.stats().vms(), world.shared.bounds().exchange_instances()), (1, 1));
+        if says_so {
+            done_in(&world, "proxy_on_tick", 1);
+            assert!(timer.tick());
+        } else {
+            world.vms.sweep_at(Instant::now() + Duration::from_secs(4));
+            assert_eq!(world.take(), []);
+            world.vms.sweep_at(Instant::now() + Duration::from_secs(6));
+        }
+        assert_eq!(world.take().last(), Some(&callback("proxy_on_delete", &[1])));
+        assert_eq!((plugin.stats().vms(), world.shared.bounds().exchange_instances()), (0, 0));
+        assert_eq!(plugin.ledger().exceeded(Limit::Done), u64::from(!says_so));
+    }
+}
+
+#[test]
+fn an_instance_that_fails_while_it_waits_is_let_go() {
+    let world = World::new();
+    let plugin = world.vms.plugin(isolated()).unwrap();
+    let timer = not_done(&world, &plugin);
+    world.script("proxy_on_tick", vec![Step::Crash(UNREACHABLE)]);
+    timer.tick();
+    world.vms.sweep_at(Instant::now());
+    assert_eq!((plugin.stats().vms(), plugin.stats().contexts()), (0, 0));
+    assert_eq!(world.shared.bounds().exchange_instances(), 0);
+    assert!(!world.vms.has_pending());
+}
+
+#[test]
+fn a_call_counts_until_it_is_over_also_when_its_instance_is_gone() {
+    let world = World::new();
+    let mut spec = (*isolated()).clone();
+    spec.limits.http_calls = 1;
+    let plugin = world.vms.plugin(Arc::new(spec)).unwrap();
+    // The stream waits for the response, or does not.
+    for done in [0, 1, 0] {
+        let stream = plugin.stream(world.exchange(), 0).unwrap();
+        let mut scratch = Scratch::default();
+        let (cluster, size) = scratch.put("known");
+        let head = [(&b":method"[..], &b"GET"[..]), (b":path", b"/"), (b":authority", b"a")];
+        let (h, hn) = scratch.put(pairs::encode(|| head.into_iter()));
+        let sent = call("proxy_http_call", [cluster, size, h, hn, 0, 0, 0, 0, 0, OUT]);
+        world.script("proxy_on_done", vec![scratch.step(), sent, Step::Return(done)]);
+        world.take();
+        drop(stream);
+        assert_eq!(world.take()[..2], [callback("proxy_on_done", &[2]), Event::Status(0)], "no other call");
+        if done == 0 {
+            done_in(&world, "proxy_on_http_call_response", 2);
+        }
+        let (_, reply) = world.host.calls.borrow_mut().pop().unwrap();
+        reply.deliver(Ok(call_response(200, "")));
+        assert_eq!(plugin.stats().vms(), 0);
+    }
+    assert_eq!(plugin.ledger().exceeded(Limit::HttpCalls), 0);
 }
 
 #[test]
@@ -163,4 +274,19 @@ fn a_plugin_that_cannot_start_is_refused() {
     world.script("proxy_on_configure", vec![Step::Return(0)]);
     assert!(matches!(world.vms.plugin(isolated()), Err(StartError::Refused { .. })));
     assert_eq!(world.shared.bounds().exchange_instances(), 0);
+}
+
+#[test]
+fn one_filter_leaves_instances_for_others() {
+    let world = World::new();
+    world.shared.bounds().set(Bounds::MEMORY, 8);
+    let plugin = world.vms.plugin(isolated()).unwrap();
+    let mut other = (*isolated()).clone();
+    other.name = "other".into();
+    let other = world.vms.plugin(Arc::new(other)).unwrap();
+    let all_of = |plugin: &Rc<Plugin>| -> Vec<_> {
+        std::iter::from_fn(|| plugin.stream(world.exchange(), 0).ok()).collect()
+    };
+    let (first, second) = (all_of(&plugin), all_of(&other));
+    assert_eq!((first.len(), second.len()), (5, 2));
 }

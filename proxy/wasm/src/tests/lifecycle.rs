@@ -1,5 +1,7 @@
 //! Which callback is made when, on which context, and what ends it.
 
+use std::any::Any;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -156,6 +158,31 @@ fn a_context_that_is_not_done_ends_when_it_says_so() {
 }
 
 #[test]
+fn contexts_that_end_each_other_end_one_behind_the_other() {
+    // Each within the one before would be more than the stack has.
+    const CONTEXTS: u32 = 5_000;
+    let end = |context: u32| vec![call("proxy_set_effective_context", [context]), call("proxy_done", [])];
+    let world = World::new();
+    let plugin = world.plugin();
+    for context in 2..CONTEXTS + 2 {
+        world.script("proxy_on_done", vec![Step::Return(0)]);
+        world.script("proxy_on_log", end(context + 1));
+        drop(plugin.stream(world.exchange(), 0).unwrap());
+    }
+    let stream = plugin.stream(world.exchange(), 0).unwrap();
+    world.script("proxy_on_request_headers", end(2));
+    stream.on_request_headers(true).unwrap();
+    // Those for which there was no time.
+    while world.vms.has_pending() {
+        world.vms.sweep();
+    }
+    let ended =
+        world.take().into_iter().filter(|event| matches!(event, Event::Callback("proxy_on_delete", _)));
+    assert_eq!(ended.count(), CONTEXTS as usize);
+    assert_eq!(plugin.stats().traps(), 0);
+}
+
+#[test]
 fn a_context_that_is_never_done_ends_after_a_while() {
     let world = World::new();
     let plugin = world.plugin();
@@ -175,6 +202,112 @@ fn a_context_that_is_never_done_ends_after_a_while() {
     assert_eq!(world.take(), ends);
     world.vms.sweep_at(Instant::now() + Duration::from_secs(60));
     assert_eq!(world.take(), []);
+}
+
+/// An exchange that nobody but the test keeps.
+struct Passing {
+    http: Option<RefCell<HttpStream>>,
+    tcp: Option<RefCell<Attributes>>,
+}
+
+impl Exchange for Passing {
+    fn http(&self) -> Option<&RefCell<HttpStream>> {
+        self.http.as_ref()
+    }
+
+    fn tcp(&self) -> Option<&RefCell<Attributes>> {
+        self.tcp.as_ref()
+    }
+
+    fn wake(&self) {}
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Steps that read properties, and show what is there.
+fn properties(paths: &[&str]) -> Vec<Step> {
+    let mut scratch = Scratch::default();
+    let places: Vec<_> = paths.iter().map(|path| scratch.put(path)).collect();
+    let read = |(path, size): (u32, u32)| {
+        [call("proxy_get_property", [path, size, OUT, OUT + 4]), Step::PeekAt(OUT)]
+    };
+    [scratch.step()].into_iter().chain(places.into_iter().flat_map(read)).collect()
+}
+
+#[test]
+fn a_context_that_is_done_late_logs_the_exchange_as_it_ended() {
+    for says_so in [true, false] {
+        let world = World::new();
+        let plugin = world.plugin();
+        let known = world.exchange();
+        let (request, attributes) = {
+            let known = known.http().borrow();
+            (known.request.clone(), known.attributes.clone())
+        };
+        let connection = attributes.connection.clone();
+        let http = HttpStream { response: Some(response(418)), ..HttpStream::new(request, attributes) };
+        let exchange = Rc::new(Passing { http: Some(RefCell::new(http)), tcp: None });
+        let stream = plugin.stream(exchange.clone(), 0).unwrap();
+        world.script("proxy_on_done", vec![Step::Return(0)]);
+        let mut scratch = Scratch::default();
+        let (key, length) = scratch.put(":status");
+        let status = vec![
+            scratch.step(),
+            call("proxy_get_header_map_value", [2, key, length, OUT, OUT + 4]),
+            Step::PeekAt(OUT),
+        ];
+        let read = properties(&["response\0code", "request\0path"]);
+        world.script("proxy_on_log", [status, read].concat());
+        drop(stream);
+        assert!(Rc::into_inner(exchange).is_some(), "its owner can let go of all that it holds");
+        if says_so {
+            let other = plugin.stream(world.exchange(), 0).unwrap();
+            let steps = vec![call("proxy_set_effective_context", [2]), call("proxy_done", [])];
+            world.script("proxy_on_request_headers", steps);
+            other.on_request_headers(true).unwrap();
+        } else {
+            world.vms.sweep_at(Instant::now() + Duration::from_secs(6));
+        }
+        let events = world.take();
+        let logs = events.iter().position(|event| *event == callback("proxy_on_log", &[2])).unwrap();
+        let expected = [
+            callback("proxy_on_log", &[2]),
+            Event::Status(0),
+            Event::Peek(b"418".to_vec()),
+            Event::Status(0),
+            Event::Peek(418_u64.to_le_bytes().to_vec()),
+            Event::Status(0),
+            Event::Peek(b"/path?query=1".to_vec()),
+            callback("proxy_on_delete", &[2]),
+        ];
+        assert_eq!(events[logs..][..expected.len()], expected);
+        // The test's, and that of the exchange which it was taken from.
+        assert_eq!(Rc::strong_count(&connection), 2, "nothing is left");
+    }
+}
+
+#[test]
+fn a_context_that_is_done_late_logs_the_connection_as_it_ended() {
+    let world = World::new();
+    let plugin = world.plugin();
+    let attributes = world.connection().attributes.borrow().clone();
+    let exchange = Rc::new(Passing { http: None, tcp: Some(RefCell::new(attributes)) });
+    let stream = plugin.stream(exchange.clone(), 0).unwrap();
+    world.script("proxy_on_done", vec![Step::Return(0)]);
+    world.script("proxy_on_log", properties(&["source\0address"]));
+    drop(stream);
+    drop(exchange);
+    world.take();
+    world.vms.sweep_at(Instant::now() + Duration::from_secs(6));
+    let expected = [
+        callback("proxy_on_log", &[2]),
+        Event::Status(0),
+        Event::Peek(b"192.0.2.1:1234".to_vec()),
+        callback("proxy_on_delete", &[2]),
+    ];
+    assert_eq!(world.take(), expected);
 }
 
 #[test]

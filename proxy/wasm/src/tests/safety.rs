@@ -1,11 +1,14 @@
 //! Limits, their counters, the quarantine, and what a plugin may do.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::puppet::{Allocator, GROW, LOOP, RECURSE, STORM, UNREACHABLE};
 use super::world::*;
 use crate::pairs;
+use crate::state::thread_time;
 use crate::*;
 
 fn limited(change: impl FnOnce(&mut PluginSpec)) -> Arc<PluginSpec> {
@@ -35,7 +38,7 @@ fn property(path: &str) -> Vec<Step> {
 
 impl World {
     /// Runs the steps in the callback for the request's head of a new stream.
-    fn head(&self, plugin: &std::rc::Rc<Plugin>, steps: Vec<Step>) -> (StreamContext, Vec<u32>) {
+    fn head(&self, plugin: &Rc<Plugin>, steps: Vec<Step>) -> (StreamContext, Vec<u32>) {
         let stream = plugin.stream(self.exchange(), 0).unwrap();
         self.take();
         self.script("proxy_on_request_headers", steps);
@@ -316,6 +319,72 @@ fn live_contexts_are_told() {
     assert_eq!(plugin.ledger().exceeded(Limit::Contexts), 1);
     drop(one);
     assert_eq!(plugin.stats().contexts(), 1);
+}
+
+/// A guest without loops: its callback calls the function `report` so many times, each call standing behind the other.
+fn straight_line(calls: usize) -> PluginSpec {
+    let call = "(drop (call $foreign (i32.const 16) (i32.const 6)
+            (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)))";
+    let text = format!(
+        r#"(module
+        (import "env" "proxy_call_foreign_function"
+            (func $foreign (param i32 i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1) (data (i32.const 16) "report")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "malloc") (param i32) (result i32) i32.const 8)
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            {} (i32.const 0)))"#,
+        call.repeat(calls)
+    );
+    PluginSpec::new("straight", compile(&text), "")
+}
+
+/// Takes so much CPU time, as a hostcall does that is much work.
+fn work(time: Duration) {
+    let began = thread_time();
+    while thread_time() - began < time {}
+}
+
+#[test]
+fn a_guest_without_loops_is_stopped_between_its_hostcalls() {
+    const CALLS: usize = 1_000;
+    let world = World::new();
+    let made = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&made);
+    world.host.watch(move |_| {
+        counted.set(counted.get() + 1);
+        work(Duration::from_millis(1));
+    });
+    let mut straight = straight_line(CALLS);
+    straight.limits.time = Duration::from_millis(5);
+    let plugin = world.vms.plugin(Arc::new(straight)).unwrap();
+    let error = plugin.stream(world.exchange(), 0).unwrap().on_request_headers(true).unwrap_err();
+    assert_eq!((error.cause(), error.flag()), ("deadline", "WL"), "{error}");
+    assert!(made.get() < CALLS, "{} calls", made.get());
+    assert_eq!((plugin.ledger().exceeded(Limit::Time), plugin.ledger().failures("deadline")), (1, 1));
+}
+
+#[test]
+fn a_callback_that_took_far_too_long_is_a_failure_although_it_has_returned() {
+    let world = World::new();
+    world.host.watch(|_| {
+        // More than twice the limit, by the ticks as well.
+        let ticks = engine().ticks();
+        let until = ticks.now() + 150;
+        work(Duration::from_millis(120));
+        while ticks.now() < until {}
+    });
+    let mut straight = straight_line(1);
+    straight.limits.time = Duration::from_millis(50);
+    let plugin = world.vms.plugin(Arc::new(straight)).unwrap();
+    let run = || plugin.stream(world.exchange(), 0).unwrap().on_request_headers(true);
+    // The first may only have the others measured: it was not, when it began.
+    let failed = (0..2).find_map(|_| run().err()).unwrap();
+    assert_eq!((failed.cause(), failed.flag()), ("deadline", "WL"), "{failed}");
+    assert_eq!((plugin.ledger().exceeded(Limit::Time), plugin.ledger().failures("deadline")), (1, 1));
+    world.host.watch(|_| {});
+    run().unwrap();
+    assert_eq!(plugin.ledger().failures("deadline"), 1, "in another VM, in time");
 }
 
 #[test]

@@ -1,15 +1,19 @@
 //! Shared data, queues and metrics through the ABI.
 
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use meshgate_abi::{KvAdd, KvAnswer, KvGet, KvOperation, KvRemove, KvRequest, KvSet};
 use prost::Message;
 
 use super::puppet::{Allocator, UNREACHABLE};
 use super::world::*;
+use crate::state::thread_time;
+use crate::vms::MOST_TURNS;
 use crate::*;
 
 fn set(key: &str, value: Option<&str>, version: u32) -> Vec<Step> {
@@ -200,6 +204,253 @@ fn queues_wake_the_worker_that_registered() {
     drop(plugin);
 }
 
+/// Registers a queue. Tokens are counted from 1.
+fn register(name: &str) -> Vec<Step> {
+    let mut scratch = Scratch::default();
+    let (name, length) = scratch.put(name);
+    vec![scratch.step(), call("proxy_register_shared_queue", [name, length, OUT])]
+}
+
+fn resolve(vm: &str, name: &str) -> Vec<Step> {
+    let mut scratch = Scratch::default();
+    let (vm, vm_length) = scratch.put(vm);
+    let (name, length) = scratch.put(name);
+    vec![scratch.step(), call("proxy_resolve_shared_queue", [vm, vm_length, name, length, OUT])]
+}
+
+/// Puts four bytes in, whatever they are.
+fn enqueue(token: u32) -> Step {
+    call("proxy_enqueue_shared_queue", [token, OUT, 4])
+}
+
+fn dequeue(token: u32) -> Step {
+    call("proxy_dequeue_shared_queue", [token, OUT, OUT + 4])
+}
+
+/// Runs a worker's task for queues once: the queues that its plugins were told of, and whether the task is to run again.
+fn told(world: &World) -> (Vec<u32>, bool) {
+    world.take();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    assert!(world.vms.poll_events(&mut Context::from_waker(&waker)).is_pending());
+    let queue = |event| match event {
+        Event::Callback("proxy_on_queue_ready", parameters) => parameters.last().copied(),
+        _ => None,
+    };
+    (world.take().into_iter().filter_map(queue).collect(), woken.0.load(Ordering::Relaxed))
+}
+
+/// The same until there is nothing more to tell.
+fn told_of_all(world: &World) -> Vec<u32> {
+    let mut all = Vec::new();
+    loop {
+        let (some, again) = told(world);
+        all.extend(some);
+        if !again {
+            return all;
+        }
+    }
+}
+
+/// The statuses of the steps in the callback for the head of a new stream of this plugin.
+fn statuses(world: &World, plugin: &Rc<Plugin>, steps: Vec<Step>) -> Vec<u32> {
+    world.script("proxy_on_request_headers", steps);
+    let stream = plugin.stream(world.exchange(), 0).unwrap();
+    world.take();
+    stream.on_request_headers(true).unwrap();
+    world.statuses()
+}
+
+#[test]
+fn other_tasks_run_between_queues_that_take_long() {
+    let world = World::new();
+    // Each time works for longer than all of a turn may, by this thread's own clock.
+    world.host.watch(|_| {
+        let began = thread_time();
+        while thread_time() - began < Duration::from_millis(2) {}
+    });
+    let steps = [register("one"), register("two"), vec![enqueue(1), enqueue(1), enqueue(1), enqueue(2)]];
+    world.script("proxy_on_configure", steps.concat());
+    for _ in 0..4 {
+        world.script("proxy_on_queue_ready", foreign("report", b""));
+    }
+    let mut patient = spec("");
+    patient.limits.time = Duration::from_secs(60);
+    let _plugin = world.vms.plugin(Arc::new(patient)).unwrap();
+    let rounds: Vec<_> = std::iter::repeat_with(|| told(&world)).take(5).collect();
+    // And the queue with one item does not wait for all of the other's.
+    let expected = [(vec![1], true), (vec![2], true), (vec![1], true), (vec![1], false), (vec![], false)];
+    assert_eq!(rounds, expected);
+}
+
+#[test]
+fn other_tasks_run_between_many_items() {
+    let world = World::new();
+    world.script("proxy_on_configure", [register("queue"), vec![enqueue(1); 3 * MOST_TURNS]].concat());
+    let _plugin = world.plugin();
+    let mut all = 0;
+    loop {
+        let (some, again) = told(&world);
+        assert!((1..=MOST_TURNS).contains(&some.len()), "{some:?}");
+        all += some.len();
+        if !again {
+            break;
+        }
+    }
+    assert_eq!(all, 3 * MOST_TURNS);
+}
+
+#[test]
+fn a_queue_that_is_empty_meanwhile_is_not_told_of() {
+    let world = World::new();
+    world.script("proxy_on_configure", register("queue"));
+    let plugin = world.plugin();
+    let storm = std::iter::repeat_with(|| [enqueue(1), dequeue(1)]).take(100).flatten().collect();
+    assert_eq!(statuses(&world, &plugin, storm), [0; 200]);
+    assert!(told_of_all(&world).is_empty());
+    // Each item is told of, for plugins that take one out each time ...
+    for _ in 0..3 {
+        world.script("proxy_on_queue_ready", vec![dequeue(1)]);
+    }
+    assert_eq!(statuses(&world, &plugin, vec![enqueue(1); 3]), [0; 3]);
+    assert_eq!(told_of_all(&world), [1; 3]);
+    // ... but not to those that have taken out all.
+    world.script("proxy_on_queue_ready", vec![dequeue(1); 3]);
+    assert_eq!(statuses(&world, &plugin, vec![enqueue(1); 3]), [0; 3]);
+    assert_eq!(told_of_all(&world), [1]);
+    assert_eq!(statuses(&world, &plugin, vec![dequeue(1)]), [7]);
+}
+
+#[test]
+fn a_plugin_over_its_share_of_the_cpu_is_told_of_its_queues_later() {
+    let world = World::new();
+    world.script("proxy_on_configure", [register("queue"), vec![enqueue(1), enqueue(1)]].concat());
+    let plugin = world.plugin();
+    let (share, long) = (&plugin.core.usage.share, Duration::from_millis(700));
+    // In an hour, so that the second is not over before the test is.
+    let began = Instant::now() + Duration::from_secs(3_600);
+    share.estimate(long, began, || Duration::ZERO);
+    assert!(share.measure(long, began + long, || long));
+    assert_eq!(told(&world), (vec![], false));
+    world.vms.sweep();
+    assert_eq!(told(&world), (vec![], false));
+    assert_eq!(share.wait(began + Duration::from_secs(1)), None);
+    assert_eq!(told(&world), (vec![], false), "it is looked at once per second");
+    // As it is measured, each item has it wait again. None is lost.
+    for _ in 0..2 {
+        assert_eq!(share.wait(began + Duration::from_secs(1)), None);
+        world.vms.sweep();
+        assert_eq!(told(&world).0, [1]);
+    }
+}
+
+#[test]
+fn a_guest_reaches_only_queues_that_it_registered_or_found() {
+    let shared = Shared::new();
+    let (owner, other) = (World::sharing(shared.clone()), World::sharing(shared));
+    let mut owning = spec("");
+    owning.vm_id = "owners".into();
+    owner.script("proxy_on_configure", [register("queue"), vec![enqueue(1)]].concat());
+    let plugin = owner.vms.plugin(Arc::new(owning.clone())).unwrap();
+    let _keep = other.plugin();
+    assert_eq!(other.run(vec![enqueue(1), dequeue(1)]), [1, 1]);
+    let found = [resolve("owners", "queue"), vec![enqueue(1), dequeue(1), enqueue(2)]].concat();
+    assert_eq!(other.run(found), [0, 0, 1, 1], "what is another's can be put into");
+    // The same VM id on another worker: its guest has to find the queue, too.
+    let beside = other.vms.plugin(Arc::new(owning)).unwrap();
+    assert_eq!(statuses(&other, &beside, vec![dequeue(1)]), [1]);
+    let found =
+        [resolve("", "queue"), vec![dequeue(1)], resolve("owners", "queue"), vec![dequeue(1)]].concat();
+    assert_eq!(statuses(&other, &beside, found), [0, 0, 0, 0]);
+    assert_eq!(statuses(&owner, &plugin, vec![dequeue(1)]), [7]);
+}
+
+#[test]
+fn data_outlives_the_only_vm() {
+    let world = World::new();
+    let plugin = world.plugin();
+    assert_eq!(statuses(&world, &plugin, set("k", Some("kept"), 0)), [0]);
+    let stream = plugin.stream(world.exchange(), 0).unwrap();
+    world.script("proxy_on_request_headers", vec![Step::Crash(UNREACHABLE)]);
+    stream.on_request_headers(true).unwrap_err();
+    drop(stream);
+    assert_eq!(statuses(&world, &plugin, get("k")), [0]);
+}
+
+#[test]
+fn a_plugin_that_is_told_of_a_queue_reaches_it_from_a_new_vm() {
+    let world = World::new();
+    let plugin = world.plugin();
+    // Not when it is configured: the VM that replaces this one does not register it.
+    assert_eq!(statuses(&world, &plugin, [register("queue"), vec![enqueue(1)]].concat()), [0, 0]);
+    let stream = plugin.stream(world.exchange(), 0).unwrap();
+    world.script("proxy_on_request_headers", vec![Step::Crash(UNREACHABLE)]);
+    stream.on_request_headers(true).unwrap_err();
+    drop(stream);
+    assert_eq!(statuses(&world, &plugin, vec![dequeue(1)]), [1]);
+    world.script("proxy_on_queue_ready", vec![dequeue(1)]);
+    assert_eq!(told(&world), (vec![1], false));
+    assert_eq!(statuses(&world, &plugin, vec![dequeue(1)]), [7], "it has taken the item out");
+}
+
+#[test]
+fn names_and_keys_have_an_end() {
+    let world = World::new();
+    let _keep = world.plugin();
+    let steps = [
+        register(&"x".repeat(256)),
+        register(&"x".repeat(257)),
+        resolve("", &"x".repeat(257)),
+        resolve(&"x".repeat(257), "queue"),
+        // Whatever lies there.
+        vec![
+            call("proxy_set_shared_data", [8_192, 65_536, 8_192, 1, 0]),
+            call("proxy_set_shared_data", [8_192, 65_537, 8_192, 1, 0]),
+            call("proxy_get_shared_data", [8_192, 65_537, OUT, OUT + 4, OUT + 8]),
+        ],
+    ];
+    assert_eq!(world.run(steps.concat()), [0, 2, 1, 1, 0, 10, 1]);
+}
+
+#[test]
+fn queues_outlive_a_reload_but_not_their_filter() {
+    let shared = Shared::new();
+    let (world, other) = (World::sharing(shared.clone()), World::sharing(shared.clone()));
+    let owning = |configuration: &str| {
+        let mut owning = spec(configuration);
+        owning.name = "owner".into();
+        world.script("proxy_on_configure", [register("queue"), vec![Step::Peek(OUT, 4)]].concat());
+        let plugin = world.vms.plugin(Arc::new(owning)).unwrap();
+        let given = world.take().into_iter().find_map(|event| match event {
+            Event::Peek(token) => token.first().copied(),
+            _ => None,
+        });
+        (plugin, given)
+    };
+    let used = || {
+        let ledger = shared.ledger("owner");
+        (ledger.queues.used(), ledger.queue_bytes.used())
+    };
+    let _keep = other.plugin();
+    let (first, token) = owning("first");
+    assert_eq!(token, Some(1));
+    assert_eq!(other.run([resolve("", "queue"), vec![enqueue(1), enqueue(1)]].concat()), [0, 0, 0]);
+    let (second, token) = owning("second");
+    assert_eq!(token, Some(1), "it is the same queue");
+    drop(first);
+    world.vms.sweep();
+    assert_eq!(used(), (1, 8));
+    assert_eq!(statuses(&world, &second, vec![dequeue(1)]), [0]);
+    drop(second);
+    world.vms.sweep();
+    assert_eq!(used(), (0, 0));
+    let steps = [vec![enqueue(1), dequeue(1)], resolve("", "queue")].concat();
+    assert_eq!(other.run(steps), [1, 1, 1]);
+    let (_third, token) = owning("third");
+    assert_eq!(token, Some(2), "no token is given twice");
+    assert_eq!(other.run(vec![enqueue(1), enqueue(2)]), [1, 1]);
+}
+
 fn define(kind: u32, name: &str) -> Vec<Step> {
     let mut scratch = Scratch::default();
     let (name, length) = scratch.put(name);
@@ -220,7 +471,7 @@ fn metrics_by_their_kinds() {
         define(3, "none"),
         define(1, "counter"),
         define(0, ""),
-        define(0, &"x".repeat(257)),
+        define(0, &"x".repeat(1_025)),
         vec![
             change("proxy_increment_metric", 1, 2),
             change("proxy_increment_metric", 1, 0),
@@ -229,7 +480,7 @@ fn metrics_by_their_kinds() {
             change("proxy_increment_metric", 2, -3),
             change("proxy_record_metric", 3, 7),
             change("proxy_increment_metric", 3, 1),
-            change("proxy_increment_metric", 4, 1),
+            change("proxy_increment_metric", 5, 1),
             change("proxy_record_metric", 0, 1),
             call("proxy_get_metric", [1, OUT]),
             Step::Peek(OUT, 8),
@@ -253,7 +504,7 @@ fn metrics_by_their_kinds() {
         .iter()
         .filter_map(|event| if let Event::Status(s) = event { Some(*s) } else { None })
         .collect();
-    assert_eq!(statuses, [0, 0, 0, 2, 2, 2, 2, 0, 2, 2, 0, 0, 0, 2, 1, 1, 0, 0, 2, 1, 6]);
+    assert_eq!(statuses, [0, 0, 0, 2, 0, 2, 2, 0, 2, 2, 0, 0, 0, 2, 1, 1, 0, 0, 2, 1, 6]);
     let mut text = String::new();
     world.shared.metrics().render(&mut text);
     assert!(text.contains("\nwasmcustom_counter 7\n") && text.contains("\nwasmcustom_gauge -3\n"), "{text}");

@@ -146,6 +146,44 @@ fn each_side_is_resumed_by_its_number() {
     assert_eq!(stream.on_new_connection().unwrap(), TcpAction::Continue);
 }
 
+/// Whether the embedder is woken when the guest resumes this side in that callback.
+fn wakes(world: &World, callback: &'static str, side: u32, make: impl FnOnce()) -> bool {
+    world.script(callback, vec![call("proxy_continue_stream", [side]), Step::Return(1)]);
+    world.take();
+    make();
+    world.take().contains(&Event::Wake)
+}
+
+#[test]
+fn the_embedder_is_woken_for_the_side_that_a_callback_is_not_about() {
+    let world = World::new();
+    let plugin = world.plugin();
+    let stream = plugin.stream(world.connection(), 0).unwrap();
+    for side in [2, 3] {
+        for (callback, buffer) in DATA {
+            let woken = wakes(&world, callback, side, || {
+                data(&stream, buffer, false);
+            });
+            assert_eq!(woken, side != buffer, "{callback}, {side}");
+        }
+        let woken = wakes(&world, "proxy_on_new_connection", side, || {
+            stream.on_new_connection().unwrap();
+        });
+        assert!(!woken, "nothing has come that could be held: {side}");
+        let woken = wakes(&world, "proxy_on_upstream_connection_close", side, || {
+            stream.on_upstream_close(PeerType::Remote).unwrap();
+        });
+        assert_eq!(woken, side == 2, "upstream_connection_close, {side}");
+    }
+    // What is closed is looked for after every callback.
+    for (callback, buffer) in DATA {
+        world.script(callback, vec![call("proxy_close_stream", [5 - buffer])]);
+        world.take();
+        data(&stream, buffer, false);
+        assert!(stream.take_closed() && !world.take().contains(&Event::Wake), "{callback}");
+    }
+}
+
 #[test]
 fn what_belongs_to_http_has_no_effect_here_and_the_other_way_round() {
     let numbers = |name, numbers: [u32; 6]| numbers.map(|number| call(name, [number])).to_vec();

@@ -288,3 +288,56 @@ fn a_trap_names_the_guests_functions() {
                     executed (in filter::crash < outer)";
     assert_eq!(error.to_string(), expected);
 }
+
+/// Why a guest's callback fails in which a function of this name does this.
+fn failure(imports: &str, name: &str, body: &str) -> VmError {
+    let text = format!(
+        r#"(module {imports} (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+        (func (export "malloc") (param i32) (result i32) i32.const 8)
+        (data (i32.const 96) "\12\00\00\00d\00o\00n\00e\00\0a\00N\00E\00W\00\1b\00")
+        (func $named (@name "{name}") {body})
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $named) i32.const 0))"#
+    );
+    let world = World::new();
+    let plugin = world.vms.plugin(Arc::new(PluginSpec::new("odd", compile(&text), ""))).unwrap();
+    plugin.stream(world.exchange(), 0).unwrap().on_request_headers(false).unwrap_err()
+}
+
+/// The innermost function of a guest that trapped.
+fn innermost(error: &VmError) -> &str {
+    match error {
+        VmError::Trap { frames, .. } => &frames[0].function,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn what_a_guest_says_of_its_failure_stays_on_its_line() {
+    let error = failure("", r"evil\0aNEW line\1b[31m", "unreachable");
+    assert_eq!(innermost(&error), "evil\\nNEW line\\u{1b}[31m");
+    // What it calls, and what it says when it aborts.
+    let odd = r#"(import "e\0anv" "\1bodd" (func $odd (result f64)))"#;
+    let calls = failure(odd, "calls", "(drop (call $odd))");
+    assert!(calls.to_string().contains("called `e\\nnv.\\u{1b}odd`, which"), "{calls}");
+    let abort = r#"(import "env" "abort" (func $abort (param i32 i32 i32 i32)))"#;
+    let end = "(call $abort (i32.const 100) (i32.const 0) (i32.const 7) (i32.const 9))";
+    let aborts = failure(abort, "aborts", end);
+    assert!(aborts.to_string().contains("abort: done\\nNEW\\u{1b} at :7:9"), "{aborts}");
+    for error in [error, calls, aborts] {
+        assert!(!error.to_string().contains(char::is_control), "{error}");
+    }
+}
+
+#[test]
+fn names_of_functions_are_cut() {
+    // A function with a quarter of a million lifetimes, which takes a megabyte and a while to write down.
+    let error = failure("", "_RMC0FGZZZ_Eu", "unreachable");
+    let name = innermost(&error);
+    assert!(name.starts_with("<for<'a, 'b, 'c, 'd, 'e, ") && name.ends_with('…'), "{name}");
+    assert_eq!(name.chars().count(), 257);
+    // Longer than any compiler makes them: as it is, as far as it goes.
+    let error = failure("", &format!("_ZN5000{}E", "x".repeat(5_000)), "unreachable");
+    let name = innermost(&error);
+    assert!(name.starts_with("_ZN5000xx") && name.ends_with("xx…"), "{name}");
+    assert_eq!(name.chars().count(), 257);
+}

@@ -1,5 +1,7 @@
 //! The WASI functions, the clock and the log.
 
+use std::time::Duration;
+
 use super::puppet::Allocator;
 use super::world::*;
 use crate::*;
@@ -38,6 +40,35 @@ fn answers_of_wasi() {
     ]);
     let expected = [0, 21, 0, 0, 58, 0, 58, 0, 0, 21, 8, 21, 21, 0, 8, 21, 0, 8, 0, 8, 44, 0, 0];
     assert_eq!(statuses, expected);
+}
+
+#[test]
+fn random_bytes_may_be_many() {
+    let world = World::new();
+    let all = call("random_get", [8_192, 122_880]);
+    let shown = world.show(vec![all, Step::Peek(8_192, 16), Step::Peek(131_056, 16)]);
+    let [first, last] = &shown[..] else { panic!("{shown:?}") };
+    assert_ne!(first, last);
+    assert!(*first != [0; 16] && *last != [0; 16], "all of them are there: {shown:?}");
+}
+
+#[test]
+fn random_bytes_do_not_outlast_the_callbacks_time() {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+        (memory (export "memory") 1024) (func (export "proxy_abi_version_0_2_1"))
+        (func (export "malloc") (param i32) (result i32) i32.const 8)
+        (func $asking (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (drop (call $random (i32.const 0) (i32.const 0x4000000))) (i32.const 0)))"#;
+    let world = World::new();
+    let mut spec = PluginSpec::new("random", compile(text), "");
+    spec.limits.time = Duration::from_millis(1);
+    spec.limits.memory = 64 << 20;
+    spec.limits.copied = u64::MAX;
+    let plugin = world.vms.plugin(spec.into()).unwrap();
+    let error = plugin.stream(world.exchange(), 0).unwrap().on_request_headers(true).unwrap_err();
+    assert_eq!(error.cause(), "deadline", "{error}");
+    assert!(error.to_string().ends_with("(in asking)"), "in the midst of the call: {error}");
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! Bodies that come in parts: what the guest is told of their size, and what it reads, over HTTP/1.1 with their length,
-//! in chunks, and over HTTP/2, in both directions.
+//! in chunks, and over HTTP/2, in both directions. And what becomes of them when the guest has no callback for what follows.
 
 use http::{Method, Response};
-use meshgate_tests::{Ask, Backend, Body, Client, Meshgate, Reply, streamed};
+use meshgate_tests::{Ask, Backend, Body, Client, Meshgate, Reply, streamed, written};
 
-use super::script::Arg::{Bytes, N, T};
+use super::returns::stops;
+use super::script::Arg::{Bytes, Message, N, T};
+use super::script::Field::Text;
 use super::script::{Report, Script, call, entered, reports};
+use super::world::{World, whole};
 
 const PARTS: [&str; 3] = ["one", "two", "six"];
 
@@ -200,5 +203,67 @@ async fn splices() {
         let (reply, reports) = super::world::exchange(&script).await;
         assert_eq!(super::world::last(&reports, "request_body").value(1), expected, "{}", splice.shown());
         assert_eq!(reply.text(), format!("said {expected}"), "{}", splice.shown());
+    }
+}
+
+/// A filter without any other callback, which holds both bodies until it is told of their end.
+fn holder() -> Vec<u8> {
+    let callback = |direction: &str| {
+        format!(
+            r#"(func (export "proxy_on_{direction}_body") (param i32 i32 i32) (result i32) (i32.eqz (local.get 2)))"#
+        )
+    };
+    written("", &(callback("request") + &callback("response")))
+}
+
+#[tokio::test]
+async fn trailers_end_a_body_that_is_held_without_a_callback_for_them() {
+    let world = World::start().await;
+    let gate = Meshgate::chain("- holder")
+        .filter("holder", &holder(), "")
+        .cluster("one", &[&world.one])
+        .start()
+        .await;
+    for mut client in [Client::http1(gate.address()).await, Client::http2(gate.address()).await] {
+        let reply = client.call(whole()).await;
+        assert_eq!((reply.status.as_u16(), reply.text().as_str()), (200, "said hello"));
+        assert!(reply.header("x-sent").contains("x-last"), "{reply:?}");
+        assert_eq!(reply.trailers["x-sum"], "42");
+        // The end is told where there are none.
+        let reply = client.call(Ask::post("/", "hello")).await;
+        assert_eq!((reply.status.as_u16(), reply.text().as_str()), (200, "said hello"));
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_callback_does_not_overtake_a_head_that_is_held() {
+    let leave_out =
+        |callbacks| call("proxy_call_foreign_function", &[T("meshgate.callbacks"), callbacks, Bytes]);
+    for callbacks in [
+        Message(&[(1, Text("request_trailers"))]),
+        Message(&[(1, Text("request_body"))]),
+        Message(&[(1, Text("request_body")), (1, Text("request_trailers"))]),
+    ] {
+        // It never resumes, and then it does when a call is answered.
+        for (resumes, script, pause) in [
+            (false, Script::default().answer("request_headers", 1), "300ms"),
+            (true, stops("request_headers", 1), "15s"),
+        ] {
+            let script = script.answer("request_body", 1).on("configure", [leave_out(callbacks)]);
+            let keys = format!(
+                "limits: {{time: 1s, pause: {pause}}}, compatibility: {{stop_iteration: hold_headers}}"
+            );
+            let running = World::start().await.run_with(&script, &keys).await;
+            for version in [1, 2] {
+                let what = format!("{callbacks:?}, resumes: {resumes}, HTTP/{version}");
+                let reply = running.ask(version, whole()).await.unwrap_or_else(|| panic!("{what}: nothing"));
+                if resumes {
+                    assert_eq!((reply.status.as_u16(), reply.text().as_str()), (200, "said hello"), "{what}");
+                    assert!(reply.header("x-sent").contains("x-last"), "{what}: {reply:?}");
+                } else {
+                    assert_eq!((reply.status.as_u16(), running.world.one.requests()), (504, 0), "{what}");
+                }
+            }
+        }
     }
 }

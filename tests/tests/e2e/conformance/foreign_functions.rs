@@ -7,8 +7,7 @@ use super::matrix::{
 use super::script::Arg::{Bytes, Hex, Message, N, Pairs, T, Word};
 use super::script::Field::{self, Number, Text};
 use super::script::{
-    BAD_ARGUMENT, INTERNAL_FAILURE, NOT_FOUND, OK, SERIALIZATION_FAILURE, Script, UNIMPLEMENTED, call,
-    entered,
+    BAD_ARGUMENT, INTERNAL_FAILURE, NOT_FOUND, OK, SERIALIZATION_FAILURE, Script, call, entered,
 };
 use super::world::{World, exchange, last};
 
@@ -112,7 +111,7 @@ rows! {
     "meshgate.verify",
         Message(&[(1, Text("ES256")), (2, PUBLIC_KEY), (3, PLAIN_SIGNATURE), (4, Text("the text"))]), &[(ALL, OK)];
     "meshgate.verify", Message(&[(1, Text("ES256")), (2, Text("no key"))]), &[(ALL, BAD_ARGUMENT)];
-    "meshgate.verify", Message(&[(1, Text("HS256"))]), &[(ALL, UNIMPLEMENTED)];
+    "meshgate.verify", Message(&[(1, Text("HS256"))]), &[(ALL, NOT_FOUND)];
     "meshgate.verify", Hex(CUT), &[(ALL, BAD_ARGUMENT)];
     "meshgate.encode", Message(&[(1, Text("gzip"))]), OF_THE_RESPONSE;
     "meshgate.encode", Message(&[(1, Text("br"))]), &[(ALL, BAD_ARGUMENT)];

@@ -173,10 +173,24 @@ async fn a_plugin_has_so_many_under_way() {
 /// Nothing leaves while a callback runs.
 #[tokio::test]
 async fn so_many_bytes_wait_on_a_stream() {
-    // With the five bytes before it.
-    let message: &'static str = "x".repeat(507).leak();
+    // With the 64 that it is counted with.
+    let message: &'static str = "x".repeat(448).leak();
     let send = || call("proxy_grpc_send", &[Saved("silent"), T(message), N(0)]);
     let calls = vec![call("proxy_grpc_stream", SILENT), send(), send(), send()];
     let refused = (vec![OK, OK, OK, BAD_ARGUMENT], 1.0);
     assert_eq!(limited(calls, "grpc_queue", "1KiB").await, refused);
+}
+
+/// Of all calls and streams together.
+#[tokio::test]
+async fn so_many_bytes_are_held_by_calls() {
+    // Each call takes 538 bytes with its names and metadata, the stream 38, and a message 64 more than it has.
+    let message = T("x".repeat(500).leak());
+    let unary =
+        call("proxy_grpc_call", &[T("rpc"), T("test.Echo"), T("Silent"), METADATA, message, N(20_000), Word]);
+    let send = |message| call("proxy_grpc_send", &[Saved("silent"), message, N(0)]);
+    let stream = call("proxy_grpc_stream", SILENT);
+    let calls = vec![unary.clone(), unary, stream, send(message), send(T("hi"))];
+    let refused = (vec![OK, INTERNAL_FAILURE, OK, BAD_ARGUMENT, OK], 2.0);
+    assert_eq!(limited(calls, "call_bytes", "1KiB").await, refused);
 }

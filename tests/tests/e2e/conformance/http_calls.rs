@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use meshgate_tests::until;
+use meshgate_tests::{RawBackend, until};
 
 use super::matrix::{
     ALL, ANSWERED, CONTEXT_CREATE, PHASES, Phases, REQUEST, ROOT, Row, check, check_statuses, row, script,
 };
 use super::script::Arg::{Bytes, Hex, N, Pairs, T, Word};
-use super::script::{BAD_ARGUMENT, INTERNAL_FAILURE, OK, Report, Script, call, entered, reports};
+use super::script::{BAD_ARGUMENT, INTERNAL_FAILURE, NOT_FOUND, OK, Report, Script, call, entered, reports};
 use super::world::{World, last, worker};
 
 const HEAD: &[(&str, &str)] =
@@ -181,6 +181,68 @@ pub(super) async fn failures_come_as_responses_or_as_nothing() {
         // Fields, bytes of the body, trailers: none of what never came.
         let nothing = responses.iter().all(|report| report.arguments[1..] == [0, 0, 0]);
         assert_eq!(nothing, place == 1, "{responses:?}");
+    }
+}
+
+/// A connection that ends before there is a head stands for no response, as in Envoy; one that breaks in the middle of a
+/// response for none at all.
+#[tokio::test]
+async fn broken_connections_come_as_responses_if_nothing_came_of_them() {
+    const CLUSTERS: [&str; 3] = ["closes", "resets", "breaks"];
+    let closes = RawBackend::start(|_, mut wire| async move { drop(wire.read_head().await) }).await;
+    let resets = RawBackend::start(|_, mut wire| async move {
+        wire.read_head().await;
+        wire.reset();
+    })
+    .await;
+    let breaks = RawBackend::start(|_, mut wire| async move {
+        wire.read_head().await;
+        wire.write("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+        wire.reset();
+    })
+    .await;
+    let world = World::start().await;
+    let sent =
+        |cluster| call("proxy_http_call", &[T(cluster), Pairs(HEAD), T(""), Pairs(&[]), N(20_000), Word]);
+    let read = |name| call("proxy_get_header_map_value", &[N(6), T(name), Bytes]);
+    let script = Script::default().on("request_headers", CLUSTERS.map(sent)).on(
+        "http_call_response",
+        [
+            read(":status"),
+            read(":dispatch_status"),
+            call("proxy_get_buffer_bytes", &[N(4), N(0), N(1000), Bytes]),
+        ],
+    );
+    let quoted = serde_json::to_string(&script.json()).unwrap();
+    for (keys, stand_ins) in [("", 2), ("compatibility: {failed_calls: empty}", 0)] {
+        let gate = meshgate_tests::Meshgate::chain(&format!("- conformance: {quoted}"))
+            .guest("conformance", keys)
+            .cluster("one", &[&world.one])
+            .raw_cluster("closes", &closes)
+            .raw_cluster("resets", &resets)
+            .raw_cluster("breaks", &breaks)
+            .start()
+            .await;
+        gate.get("/").await;
+        let responses = entered(gate.log(), "http_call_response", CLUSTERS.len()).await;
+        let made = entered(gate.log(), "request_headers", 1).await.pop().unwrap();
+        for (place, cluster) in CLUSTERS.iter().enumerate() {
+            let token = made.value(place).as_u64();
+            let response =
+                responses.iter().find(|report| Some(u64::from(report.arguments[0])) == token).unwrap();
+            if place < stand_ins {
+                assert_eq!(response.statuses(), [OK, NOT_FOUND, OK], "{cluster}: {response:?}");
+                assert_eq!(response.value(0), "503", "{cluster}");
+                // The words by which filters know what became of their call.
+                let text = response.value(2).as_str().unwrap();
+                assert!(text.starts_with("upstream connect error"), "{cluster}: {text}");
+                assert!(text.ends_with("reset reason: connection termination"), "{cluster}: {text}");
+            } else {
+                assert_eq!(response.statuses(), [NOT_FOUND, OK, NOT_FOUND], "{cluster}: {response:?}");
+                assert_eq!(response.value(1), "broken connection", "{cluster}");
+                assert_eq!(response.arguments[1..], [0, 0, 0], "{cluster}");
+            }
+        }
     }
 }
 

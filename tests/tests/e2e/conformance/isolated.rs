@@ -4,7 +4,7 @@ use super::arguments::TABLES;
 use super::matrix::{PHASES, Phases, Row, STREAM, check_statuses, script};
 use super::paths::ROUTING;
 use super::script::entered;
-use super::world::{LIMITS, World, whole};
+use super::world::{LIMITS, World, whole, worker};
 
 /// The table's row in the callbacks of a stream.
 fn in_streams(row: &Row) -> Row {
@@ -50,4 +50,30 @@ async fn each_exchange_begins_anew() {
     let reports = running.stop().await;
     let seen: Vec<_> = reports.iter().filter(|report| report.phase == "request_headers").collect();
     assert!(seen.iter().all(|report| report.statuses() == [OK]) && seen.len() == 2, "{seen:?}");
+}
+
+/// An exchange that waits for a call in the end has its instance until the call is over, and no longer.
+#[tokio::test]
+async fn an_exchange_that_is_done_late_takes_its_instance_with_it() {
+    use super::script::Arg::{N, Pairs, Stream, T, Word};
+    use super::script::{Script, call};
+    const HEAD: &[(&str, &str)] = &[(":method", "GET"), (":path", "/"), (":authority", "called.example")];
+    let sent = call("proxy_http_call", &[T("called"), Pairs(HEAD), T(""), Pairs(&[]), N(1_000), Word]);
+    let script = Script::default()
+        .on("done", [sent])
+        .answer("done", 0)
+        .on("http_call_response", [call("proxy_set_effective_context", &[Stream]), call("proxy_done", &[])]);
+    // An hour is longer than the test has.
+    let keys = "limits: {time: 1s, done: 1h}, isolation: exchange";
+    let running = World::start().await.run_with(&script, keys).await;
+    running.exchange().await;
+    meshgate_tests::until("the instance is gone", || async {
+        let metrics = running.gate.metrics().await;
+        (metrics.sum("meshgate_wasm_exchange_instances", &[]) == 0.0).then_some(())
+    })
+    .await;
+    let reports = running.stop().await;
+    let phases: Vec<_> = worker(&reports).iter().map(|report| report.phase.as_str()).collect();
+    let ends = ["done", "http_call_response", "log", "delete", "root_done", "root_delete"];
+    assert!(phases.ends_with(&ends), "{phases:?}");
 }

@@ -3,9 +3,9 @@
 use http::Method;
 use meshgate_tests::Ask;
 
-use super::script::Arg::{N, Root, T};
+use super::script::Arg::{Bytes, N, Root, Stream, T};
 use super::script::{OK, Report, Script, call, entered};
-use super::world::{World, exchange, whole, worker};
+use super::world::{World, exchange, last, whole, worker};
 
 /// The callbacks of one context, in order.
 fn of(reports: &[Report], context: u32) -> Vec<String> {
@@ -45,6 +45,33 @@ async fn of_a_whole_exchange() {
 
 fn last_of<'a>(reports: &'a [Report], callback: &str) -> &'a Report {
     reports.iter().rev().find(|report| report.phase == callback).unwrap()
+}
+
+/// What it reads in the log callback is there, however late that comes.
+#[tokio::test]
+async fn of_a_stream_that_is_done_late() {
+    let reads = [
+        call("proxy_get_header_map_value", &[N(2), T(":status"), Bytes]),
+        call("proxy_get_property", &[T("response\0code"), Bytes]),
+        call("proxy_get_property", &[T("request\0path"), Bytes]),
+    ];
+    let script = Script::default()
+        .on("configure", [call("proxy_set_tick_period_milliseconds", &[N(50)])])
+        .answer("done", 0)
+        .on("tick", [call("proxy_set_effective_context", &[Stream]), call("proxy_done", &[])])
+        .on("log", reads);
+    let (_, reports) = exchange(&script).await;
+    let reports = worker(&reports);
+    assert!(of(reports, 2).ends_with(&["done()", "log()", "delete()"].map(str::to_owned)), "{reports:?}");
+    let place = |found: &dyn Fn(&Report) -> bool| reports.iter().position(found).unwrap();
+    let done = place(&|report: &Report| report.phase == "done");
+    let said = place(&|report: &Report| report.phase == "tick" && report.statuses() == [OK, OK]);
+    let logged = place(&|report: &Report| report.phase == "log");
+    assert!(done < said && said < logged, "{reports:?}");
+    let log = last(reports, "log");
+    assert_eq!(log.statuses(), [OK, OK, OK], "{log:?}");
+    assert_eq!((log.value(0), log.value(2)), (&"200".into(), &"/path?query=1".into()));
+    assert_eq!(*log.value(1), serde_json::json!({"hex": "c800000000000000"}), "200 in eight bytes");
 }
 
 #[tokio::test]

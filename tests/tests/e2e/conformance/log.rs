@@ -3,7 +3,7 @@
 use meshgate_tests::until;
 
 use super::matrix::{ALL, Row, check, row};
-use super::script::Arg::{Hex, N, T, Word};
+use super::script::Arg::{Hex, N, Pairs, T, Word};
 use super::script::{BAD_ARGUMENT, INVALID_MEMORY, OK, Script, call};
 use super::world::{World, last};
 
@@ -51,4 +51,21 @@ async fn levels_and_bytes() {
         .await;
         assert!(line.contains(level) && line.contains("filter=\"conformance\""), "{line}");
     }
+}
+
+#[tokio::test]
+async fn names_that_are_refused_stay_on_their_line() {
+    const HEAD: &[(&str, &str)] = &[(":method", "GET"), (":path", "/"), (":authority", "called.example")];
+    let cluster = T("none\n2026-01-01T00:00:00.000000Z ERROR forged\x1b[31m");
+    let calls = [call("proxy_http_call", &[cluster, Pairs(HEAD), T(""), Pairs(&[]), N(5000), Word])];
+    let script = Script::default().on("request_headers", calls);
+    let keys = "limits: {time: 1s}, may: {call: [called]}";
+    let running = World::start().await.run_with(&script, keys).await;
+    running.exchange().await;
+    let log = running.gate.stop().await.log;
+    let forged: Vec<_> = log.iter().filter(|line| line.contains("forged")).collect();
+    assert_eq!(forged.len(), 1, "{log:?}");
+    let named = "name=none\\n2026-01-01T00:00:00.000000Z ERROR forged\\u{1b}[31m";
+    assert!(forged[0].contains("`may.call`") && forged[0].contains(named), "{forged:?}");
+    assert!(!log.iter().any(|line| line.contains('\x1b')), "{log:?}");
 }

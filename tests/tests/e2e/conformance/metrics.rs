@@ -1,7 +1,10 @@
 //! Metrics.
 
+use std::collections::BTreeSet;
+
 use super::matrix::{ALL, Row, check, row};
-use super::script::Arg::{Long, N, Save, Saved, T, Word};
+use super::script::Arg::{Bytes, Long, Message, N, Save, Saved, T, Word};
+use super::script::Field::Text;
 use super::script::{BAD_ARGUMENT, NOT_FOUND, OK, Script, call};
 use super::world::{World, last};
 
@@ -51,4 +54,77 @@ async fn operators_see_them() {
     let metrics = running.gate.metrics().await.text().to_owned();
     let line = metrics.lines().find(|line| line.contains("suite_total") && !line.starts_with('#'));
     assert!(line.is_some_and(|line| line.ends_with(" 7")), "one metric by one name: {line:?}");
+}
+
+/// Of a page in the Prometheus text format, the families: each is there once, and so is each sample.
+fn families(page: &str) -> BTreeSet<String> {
+    let (mut families, mut samples) = (BTreeSet::new(), BTreeSet::new());
+    for line in page.lines() {
+        if let Some((name, _)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            assert!(families.insert(name.to_owned()), "{name} is there twice:\n{page}");
+        } else if let Some((sample, _)) = line.rsplit_once(' ').filter(|_| !line.starts_with('#')) {
+            assert!(samples.insert(sample), "{sample} is there twice:\n{page}");
+        }
+    }
+    families
+}
+
+#[tokio::test]
+async fn types_of_one_name_are_kept_apart() {
+    let define = |kind, name, saved| call("proxy_define_metric", &[N(kind), T(name), Save(saved)]);
+    let record = |saved, n| call("proxy_record_metric", &[Saved(saved), N(n)]);
+    // What is no letter and no digit is the same in all of them.
+    let calls = [
+        define(0, "suite.kept", "counter"),
+        define(1, "suite-kept", "gauge"),
+        define(2, "suite_kept", "histogram"),
+        define(0, "suite/kept", "again"),
+        record("counter", 2),
+        record("gauge", 3),
+        record("histogram", 4),
+        record("again", 5),
+    ];
+    let running = World::start().await.run(&Script::default().on("request_headers", calls)).await;
+    running.exchange().await;
+    let page = running.gate.metrics().await.text().to_owned();
+    let reports = running.stop().await;
+    assert_eq!(last(&reports, "request_headers").statuses(), [OK; 8]);
+    families(&page);
+    for line in
+        ["wasmcustom_suite_kept 7", "wasmcustom_suite_kept_gauge 3", "wasmcustom_suite_kept_histogram_sum 4"]
+    {
+        assert!(page.lines().any(|shown| shown == line), "no {line} in\n{page}");
+    }
+}
+
+/// Whatever the page shows when the only filter has defined nothing is the proxy's own.
+#[tokio::test]
+async fn names_of_the_proxy_are_not_a_filters() {
+    let running = World::start().await.run(&Script::default()).await;
+    running.exchange().await;
+    let ours = families(running.gate.metrics().await.text());
+    running.stop().await;
+    for name in ["meshgate_plugin_failures_total", "meshgate_downstream_requests_total", "process_open_fds"] {
+        assert!(ours.contains(name), "{ours:?}");
+    }
+    let series = |name: &str| {
+        let fields = vec![(1, Text(name.to_owned().leak()))].leak();
+        call("proxy_call_foreign_function", &[T("meshgate.metric"), Message(fields), Bytes])
+    };
+    let script = Script::default().on("request_headers", ours.iter().map(|name| series(name)));
+    let running = World::start().await.run(&script).await;
+    running.exchange().await;
+    families(running.gate.metrics().await.text());
+    let refused = running.gate.metrics().await.sum("meshgate_filter_series_refused_total", &[]);
+    let reports = running.stop().await;
+    let statuses = last(&reports, "request_headers").statuses();
+    assert_eq!(statuses.len(), ours.len());
+    let taken: Vec<_> = ours
+        .iter()
+        .zip(statuses)
+        .filter(|(_, status)| *status != BAD_ARGUMENT)
+        .map(|(name, _)| name)
+        .collect();
+    assert!(taken.is_empty(), "filters may define these, which the proxy shows: {taken:?}");
+    assert_eq!(refused, ours.len() as f64, "each is counted");
 }

@@ -53,7 +53,7 @@ const PROPERTIES_ELSEWHERE: &[(&[&str], Test)] = &[
 const VERSIONS: &[(&str, &[Test])] = &[
     ("a module says its version", &[versions::the_first_export_counts]),
     ("functions of all versions", &[versions::the_first_export_counts]),
-    ("a field that is not there", &[versions::the_first_export_counts]),
+    ("a field or a map that is not there", &[versions::the_first_export_counts]),
     ("`proxy_on_request_headers`", &[versions::header_callbacks_have_two_parameters_or_three]),
     (
         "an import that is not there",

@@ -12,7 +12,7 @@ use super::matrix::{
     script,
 };
 use super::script::Arg::{Bytes, Message, T};
-use super::script::Field::Text;
+use super::script::Field::{Number, Text};
 use super::script::{NOT_FOUND, OK, Report, Script, call, entered};
 use super::world::{LIMITS, World, exchange, last};
 
@@ -404,6 +404,27 @@ pub(super) async fn of_dynamic_metadata() {
     let log = last(&reports, "log");
     assert_eq!(log.statuses(), [OK, OK, NOT_FOUND, NOT_FOUND]);
     assert_eq!([0, 1].map(|place| log.value(place).clone()), ["of a filter", "two"]);
+}
+
+/// What only the host says, no filter says, not even for all of the connection: other filters decide by it.
+#[tokio::test]
+async fn of_the_host_alone() {
+    let names =
+        ["connection\0uri_san_peer_certificate", "request\0mine", "filter_state\0envoy.tcp_proxy.cluster"];
+    let declare = [
+        Message(&[(1, Text("connection\0uri_san_peer_certificate")), (5, Number(2))]),
+        Message(&[(1, Text("request\0mine")), (5, Number(2))]),
+    ];
+    let declare =
+        declare.map(|message| call("proxy_call_foreign_function", &[T("declare_property"), message, Bytes]));
+    let set = names.map(|name| call("proxy_set_property", &[T(name), T("forged")]));
+    let read = || names.map(|name| call("proxy_get_property", &[T(name), Bytes]));
+    let script =
+        Script::default().on("configure", declare).on("request_headers", set).on("request_headers", read());
+    let (_, reports) = exchange(&script.on("log", read())).await;
+    let statuses = last(&reports, "request_headers").statuses().to_vec();
+    assert_eq!(statuses, [OK, OK, OK, NOT_FOUND, NOT_FOUND, NOT_FOUND]);
+    assert_eq!(last(&reports, "log").statuses(), [NOT_FOUND; 3]);
 }
 
 /// What is read of a client's connection with TLS.

@@ -1,10 +1,14 @@
 //! What callbacks answer, and what comes of it: a filter that stops is resumed by the response to a call that it made.
 
-use http::Method;
-use meshgate_tests::{Ask, Reply, full};
+use std::sync::Arc;
+
+use http::{Method, Response};
+use http_body_util::BodyExt;
+use meshgate_tests::{Ask, Backend, Client, Meshgate, Reply, full, streamed, until, within};
+use tokio::sync::Semaphore;
 
 use super::script::Arg::{N, Pairs, Stream, T, Word};
-use super::script::{OK, Report, Script, call, entered};
+use super::script::{OK, Report, Script, call, entered, reports};
 use super::world::{LIMITS, World, last, whole};
 
 const HEAD: &[(&str, &str)] = &[(":method", "GET"), (":path", "/"), (":authority", "called.example")];
@@ -159,6 +163,96 @@ pub(super) async fn of_headers_that_are_held() {
         }
         let reports = running.stop().await;
         assert_eq!(last(&reports, body).status(0), OK);
+    }
+}
+
+/// A proxy with the guest, and a server over HTTP/2 that begins to answer when it is let, and then says what it is sent.
+struct Early {
+    gate: Meshgate,
+    let_go: Arc<Semaphore>,
+    /// There for as long as this is.
+    _server: Backend,
+}
+
+impl Early {
+    async fn start(script: &Script) -> Early {
+        let let_go = Arc::new(Semaphore::new(0));
+        let begin = Arc::clone(&let_go);
+        let server = Backend::http2("early", move |_, request| {
+            let begin = Arc::clone(&begin);
+            async move {
+                begin.acquire().await.map_err(std::io::Error::other)?.forget();
+                let (mut sender, body) = streamed();
+                tokio::spawn(async move {
+                    if let Ok(sent) = request.into_body().collect().await {
+                        let said = format!("said {}", String::from_utf8_lossy(&sent.to_bytes()));
+                        let _ = sender.send_data(said.into()).await;
+                    }
+                });
+                Response::builder().body(body).map_err(std::io::Error::other)
+            }
+        });
+        let server = server.await;
+        let quoted = serde_json::to_string(&script.json()).unwrap();
+        let gate = Meshgate::chain(&format!("- conformance: {quoted}"))
+            .guest("conformance", LIMITS)
+            .cluster_of("one", &[server.address()], "protocol: http2")
+            .start()
+            .await;
+        Early { gate, let_go, _server: server }
+    }
+
+    async fn client(&self, version: u8) -> Client {
+        match version {
+            1 => Client::http1(self.gate.address()).await,
+            _ => Client::http2(self.gate.address()).await,
+        }
+    }
+}
+
+/// A request's body is held to its end, and resumed when the response's head is there. Another task sends it.
+#[tokio::test]
+async fn a_response_resumes_its_request() {
+    let resume = call("proxy_continue_stream", &[N(0)]);
+    let script = Script::default().answer("request_body", 1).on("response_headers", [resume]);
+    for version in [1, 2] {
+        let early = Early::start(&script).await;
+        let mut client = early.client(version).await;
+        let (mut sender, body) = streamed();
+        let asked = client.begin(Ask::new(Method::POST, "/", body)).await.unwrap();
+        sender.send_data("hello".into()).await.unwrap();
+        drop(sender);
+        until("the request's end in the filter", || async {
+            let reports = reports(&early.gate.log().all());
+            let mut bodies = reports.iter().filter(|report| report.phase == "request_body");
+            bodies.any(|report| report.arguments.last() == Some(&1)).then_some(())
+        })
+        .await;
+        early.let_go.add_permits(1);
+        let response = within("the response's head", asked).await.unwrap();
+        let reply = within("the response", Reply::collect(response)).await.unwrap();
+        assert_eq!(reply.text(), "said hello", "HTTP/{version}");
+    }
+}
+
+/// A response is held, and resumed when more of the request comes. The request's end, which all tasks hear of, comes later.
+#[tokio::test]
+async fn a_request_resumes_its_response() {
+    let resume = call("proxy_continue_stream", &[N(1)]);
+    let script = Script::default().answer("response_headers", 1).on("request_body", [resume]);
+    for version in [1, 2] {
+        let early = Early::start(&script).await;
+        early.let_go.add_permits(1);
+        let mut client = early.client(version).await;
+        let (mut sender, body) = streamed();
+        let asked = client.begin(Ask::new(Method::POST, "/", body)).await.unwrap();
+        // Held from here on.
+        entered(early.gate.log(), "response_headers", 1).await;
+        sender.send_data("hello".into()).await.unwrap();
+        let response = within("the response's head", asked).await.unwrap();
+        drop(sender);
+        let reply = within("the response", Reply::collect(response)).await.unwrap();
+        assert_eq!(reply.text(), "said hello", "HTTP/{version}");
     }
 }
 

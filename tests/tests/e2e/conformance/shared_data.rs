@@ -2,7 +2,7 @@
 
 use super::matrix::{ALL, Row, check, row};
 use super::script::Arg::{Bytes, N, Save, Saved, T, Word};
-use super::script::{CAS_MISMATCH, NOT_FOUND, OK, Script, call, entered};
+use super::script::{CAS_MISMATCH, INTERNAL_FAILURE, NOT_FOUND, OK, Script, call, entered};
 use super::world::{World, exchange, last};
 
 pub(super) const ROWS: &[Row] = &[
@@ -51,6 +51,20 @@ async fn every_change_has_a_new_version() {
         [1, 3, 7].map(|place: usize| report.results[place][2].as_u64().unwrap()).to_vec();
     versions.dedup();
     assert_eq!(versions.len(), 3, "{report:?}");
+}
+
+/// Keys that lie somewhere in the guest's memory.
+#[tokio::test]
+async fn keys_have_64_kib_at_most() {
+    let calls = [
+        call("proxy_set_shared_data", &[N(4_096), N(65_536), T("value"), N(0)]),
+        call("proxy_set_shared_data", &[N(4_096), N(65_537), T("value"), N(0)]),
+        call("proxy_get_shared_data", &[N(4_096), N(65_537), Bytes, Word]),
+        call("proxy_set_shared_data", &[N(4_096), N(65_537), N(0), N(0), N(0)]),
+    ];
+    let (_, reports) = exchange(&Script::default().on("request_headers", calls)).await;
+    let expected = [OK, INTERNAL_FAILURE, NOT_FOUND, OK];
+    assert_eq!(last(&reports, "request_headers").statuses(), expected);
 }
 
 /// Plugins of a VM of the same name share; those of another name do not.

@@ -2,8 +2,8 @@
 
 use super::matrix::{ALL, Row, check, row};
 use super::script::Arg::{Bytes, N, Save, Saved, T, Word};
-use super::script::{EMPTY, NOT_FOUND, OK, Script, call, entered};
-use super::world::{World, last};
+use super::script::{BAD_ARGUMENT, EMPTY, NOT_FOUND, OK, Script, call, entered};
+use super::world::{World, exchange, last};
 
 pub(super) const ROWS: &[Row] = &[
     row("proxy_resolve_shared_queue", &[T(""), T("none"), Word], &[(ALL, NOT_FOUND)]),
@@ -63,7 +63,52 @@ async fn each_item_is_announced_to_who_registered() {
     assert_eq!([0, 1].map(|event| ready[event].value(0).clone()), ["one", "two"]);
 }
 
-/// The name of a queue is its VM's, and others find it by that VM's name.
+/// What was taken out before is not announced, and the guest hears of each item that is there.
+#[tokio::test]
+async fn what_is_not_there_any_more_is_not_announced() {
+    let [put, take] = [
+        call("proxy_enqueue_shared_queue", &[Saved("work"), T("item")]),
+        call("proxy_dequeue_shared_queue", &[Saved("work"), Bytes]),
+    ];
+    let storm = std::iter::repeat_n([put.clone(), take.clone()], 40).flatten();
+    let script = Script::default()
+        .on("configure", [call("proxy_register_shared_queue", &[T("work"), Save("work")])])
+        .on("request_headers", storm.chain([put.clone(), put]))
+        .on("queue_ready", [take]);
+    let running = World::start().await.run(&script).await;
+    running.exchange().await;
+    entered(running.log(), "queue_ready", 2).await;
+    // Whatever was announced before comes before this exchange's end.
+    running.exchange().await;
+    entered(running.log(), "queue_ready", 4).await;
+    let reports = running.stop().await;
+    assert_eq!(last(&reports, "request_headers").statuses(), [OK; 82]);
+    let ready: Vec<_> = reports.iter().filter(|report| report.phase == "queue_ready").collect();
+    assert_eq!(ready.len(), 4, "{ready:?}");
+    assert!(ready.iter().all(|report| report.status(0) == OK), "{ready:?}");
+}
+
+#[tokio::test]
+async fn names_have_256_bytes_at_most() {
+    let name = |length| T("x".repeat(length).leak());
+    let (_, reports) = exchange(&Script::default().on(
+        "request_headers",
+        [
+            call("proxy_register_shared_queue", &[name(256), Save("long")]),
+            call("proxy_resolve_shared_queue", &[T(""), name(256), Word]),
+            call("proxy_enqueue_shared_queue", &[Saved("long"), T("item")]),
+            call("proxy_register_shared_queue", &[name(257), Word]),
+            call("proxy_resolve_shared_queue", &[T(""), name(257), Word]),
+            call("proxy_resolve_shared_queue", &[name(257), T("queue"), Word]),
+        ],
+    ))
+    .await;
+    let expected = [OK, OK, OK, BAD_ARGUMENT, NOT_FOUND, NOT_FOUND];
+    assert_eq!(last(&reports, "request_headers").statuses(), expected);
+}
+
+/// The name of a queue is its VM's, and others find it by that VM's name. Before, its token is none to them; then they put
+/// items in, and take none out.
 #[tokio::test]
 async fn a_queue_of_another_vm() {
     let world = World::start().await;
@@ -75,8 +120,12 @@ async fn a_queue_of_another_vm() {
         [
             call("proxy_resolve_shared_queue", &[T(""), T("work"), Word]),
             call("proxy_resolve_shared_queue", &[T("givers"), T("work"), Word]),
+            // The first queue that there is.
+            call("proxy_enqueue_shared_queue", &[N(1), T("forged")]),
+            call("proxy_dequeue_shared_queue", &[N(1), Bytes]),
             call("proxy_resolve_shared_queue", &[T("takers"), T("work"), Save("theirs")]),
             call("proxy_enqueue_shared_queue", &[Saved("theirs"), T("item")]),
+            call("proxy_dequeue_shared_queue", &[Saved("theirs"), Bytes]),
         ],
     );
     let quoted = |script: &Script| serde_json::to_string(&script.json()).unwrap();
@@ -91,5 +140,8 @@ async fn a_queue_of_another_vm() {
     let ready = entered(gate.log(), "queue_ready", 1).await;
     assert_eq!((ready[0].status(0), ready[0].value(0)), (OK, &"item".into()));
     let reports = super::script::reports(&gate.stop().await.log);
-    assert_eq!(last(&reports, "request_headers").statuses(), [NOT_FOUND, NOT_FOUND, OK, OK]);
+    let expected = [NOT_FOUND, NOT_FOUND, NOT_FOUND, NOT_FOUND, OK, OK, NOT_FOUND];
+    assert_eq!(last(&reports, "request_headers").statuses(), expected);
+    let token = last(&reports, "configure").value(0).as_u64();
+    assert_eq!(token, Some(1), "the token that was tried is the queue's");
 }

@@ -1,12 +1,16 @@
 //! Streams: resume, close, local responses.
 
-use http::StatusCode;
-use meshgate_tests::Reply;
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use http_body_util::BodyExt;
+use meshgate_tests::{Ask, Backend, Client, Meshgate, Reply, streamed, within};
 
 use super::matrix::{ALL, PHASES, Row, check, row, script};
 use super::script::Arg::{Bytes, Hex, N, Pairs, T};
 use super::script::{BAD_ARGUMENT, OK, Report, call, entered};
 use super::world::{World, last, whole};
+use crate::upgrades::{ANSWERS, CLOSES, end_from_a_tick, ender};
 
 pub(super) const ROWS: &[Row] = &[
     // Nothing is held: nothing to do.
@@ -119,6 +123,59 @@ async fn close_in_each_callback() {
                 assert!(reply.is_none(), "{callback}: {reply:?}");
             } else {
                 assert_eq!(reply.map(|reply| reply.text()).as_deref(), Some("said hello"), "{callback}");
+            }
+        }
+    }
+}
+
+/// A server whose responses do not end: one part, and under `/busy` another one again and again.
+async fn endless() -> Backend {
+    let one = Backend::answering("one", async |seen, _| {
+        let (mut sender, body) = streamed();
+        let busy = seen.path.starts_with("/busy");
+        tokio::spawn(async move {
+            while sender.send_data("part".into()).await.is_ok() {
+                if !busy {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        Ok(Response::new(body))
+    });
+    one.await
+}
+
+/// The filter has no callback for the response's body.
+#[tokio::test]
+async fn a_tick_ends_a_response_on_its_way() {
+    for (end, details) in [(CLOSES, "response_body_broken"), (ANSWERS, "wasm_late_response")] {
+        let one = endless().await;
+        let setup = Meshgate::chain("- ender").filter("ender", &ender(end), "");
+        let gate = setup.cluster("one", &[&one]).start().await;
+        for version in [1, 2] {
+            for kind in ["busy", "quiet"] {
+                let path = format!("/{kind}/{version}");
+                let mut client = match version {
+                    1 => Client::http1(gate.address()).await,
+                    _ => Client::http2(gate.address()).await,
+                };
+                let mut response = within("a head", client.start(Ask::get(&path))).await.unwrap();
+                let part = within("a part", response.body_mut().frame()).await;
+                assert!(part.is_some_and(|part| part.is_ok()), "{end}, {path}");
+                end_from_a_tick(&gate).await;
+                let rest = within("the end", Reply::collect(response)).await;
+                assert!(rest.is_err(), "{end}, {path}: it looks whole");
+                let entry = gate.access(&path).await;
+                assert_eq!(
+                    (&entry["response_flags"], &entry["response_code_details"]),
+                    (&"LR".into(), &details.into()),
+                    "{entry}"
+                );
+                if version == 2 {
+                    let next = within("a head", client.start(Ask::get("/quiet/next"))).await;
+                    assert_eq!(next.unwrap().status(), 200, "{end}: only the stream is reset");
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use meshgate_tests::{Meshgate, Socket, SocketBackend};
+use meshgate_tests::{Ended, Meshgate, Setup, Socket, SocketBackend};
 
 use super::arguments::TABLES;
 use super::matrix::{Row, TICK};
@@ -151,18 +151,23 @@ pub(super) async fn converse(proxy: SocketAddr, backend: &SocketBackend) {
     client.end().await;
 }
 
+/// A TCP listener with the guest in front of the backend, with these keys for the guest.
+fn listening(script: &Script, keys: &str, backend: &SocketBackend) -> Setup {
+    let quoted = serde_json::to_string(&script.json()).unwrap();
+    Meshgate::chain(&format!("- conformance: {quoted}"))
+        .guest("conformance", keys)
+        .listener("protocol: tcp")
+        .cluster_of("one", &[backend.address()], CLUSTER)
+}
+
 /// One connection over which both sides say a word and end in order.
 pub(super) async fn connection(script: &Script) -> Vec<Report> {
     let backend = SocketBackend::start().await;
-    let quoted = serde_json::to_string(&script.json()).unwrap();
     let world = super::world::World::start().await;
-    let gate = Meshgate::chain(&format!("- conformance: {quoted}"))
-        .guest("conformance", LIMITS)
+    let gate = listening(script, LIMITS, &backend)
         .top(NODE)
-        .listener("protocol: tcp")
         .listener(LISTENER[0])
         .listener(LISTENER[1])
-        .cluster_of("one", &[backend.address()], CLUSTER)
         .cluster("called", &[&world.called])
         .cluster_of("rpc", &[world.rpc.address()], "protocol: http2")
         .start()
@@ -283,6 +288,85 @@ async fn what_callbacks_answer() {
             }
             assert_eq!(last(&reports, callback).status(0), OK, "{callback}");
         }
+    }
+}
+
+/// What is held of one side goes on when a callback for the other resumes it: nobody says anything more.
+#[tokio::test]
+async fn each_side_resumes_the_other() {
+    let resume = |stream| [call("proxy_continue_stream", &[N(stream)])];
+    for (held, other, stream) in
+        [("downstream_data", "upstream_data", 2), ("upstream_data", "downstream_data", 3)]
+    {
+        let backend = SocketBackend::start().await;
+        let script = Script::default().answer(held, 1).on(other, resume(stream));
+        let gate = listening(&script, LIMITS, &backend).start().await;
+        let (mut client, mut server) = (Socket::connect(gate.address()).await, backend.accept().await);
+        if held == "downstream_data" {
+            client.write("hello").await;
+            entered(gate.log(), held, 1).await;
+            server.write("welcome").await;
+        } else {
+            server.write("welcome").await;
+            entered(gate.log(), held, 1).await;
+            client.write("hello").await;
+        }
+        client.expect("welcome").await;
+        server.expect("hello").await;
+    }
+}
+
+/// Where the listener waits for data, a filter holds the first bytes until it knows the cluster by them.
+#[tokio::test]
+async fn choosing_a_cluster_by_the_first_bytes() {
+    let choice = Message(&[(1, Text("envoy.tcp_proxy.cluster")), (2, Text("two"))]);
+    let choose = call("proxy_call_foreign_function", &[T("set_envoy_filter_state"), choice, Bytes]);
+    let script = Script::default().answer("downstream_data#1", 1).on("downstream_data#2", [choose]);
+    let (one, two) = (SocketBackend::start().await, SocketBackend::start().await);
+    let gate = listening(&script, LIMITS, &one)
+        .listener("wait_for_data: true")
+        .cluster_of("two", &[two.address()], "")
+        .start()
+        .await;
+    let mut client = Socket::connect(gate.address()).await;
+    client.write("he").await;
+    entered(gate.log(), "downstream_data", 1).await;
+    client.write("llo").await;
+    let mut server = two.accept().await;
+    server.expect("hello").await;
+    server.write("welcome").await;
+    client.expect("welcome").await;
+    client.finish().await;
+    assert_eq!(server.end().await, Ended::in_order(""));
+    server.finish().await;
+    assert_eq!(client.end().await, Ended::in_order(""));
+    assert!(!one.is_waited_for().await && !two.is_waited_for().await);
+    entered(gate.log(), "delete", 1).await;
+    let reports = reports(&gate.stop().await.log);
+    let of_stream = worker(&reports).iter().filter(|report| report.context == 2);
+    let met: Vec<_> = of_stream.map(Report::shown).collect();
+    let begin = ["context_create(1)", "new_connection()", "downstream_data(2, 0)", "downstream_data(5, 0)"];
+    assert_eq!(met[..4], begin);
+    assert_eq!(last(&reports, "downstream_data").status(0), OK);
+}
+
+/// A new connection goes on when its filter says so, and nothing else lets it: what the client sends is not even read.
+#[tokio::test]
+async fn nothing_is_taken_while_a_new_connection_is_held() {
+    let script = Script::default().answer("new_connection", 1);
+    for wait in [false, true] {
+        let backend = SocketBackend::start().await;
+        let gate = listening(&script, "limits: {time: 1s, pause: 200ms}", &backend)
+            .listener(&format!("wait_for_data: {wait}"))
+            .start()
+            .await;
+        let mut client = Socket::connect(gate.address()).await;
+        client.write("hello").await;
+        assert_eq!(client.end().await, Ended { bytes: Vec::new(), reset: true }, "{wait}");
+        assert!(!backend.is_waited_for().await, "{wait}");
+        entered(gate.log(), "delete", 1).await;
+        let reports = reports(&gate.stop().await.log);
+        assert!(reports.iter().all(|report| report.phase != "downstream_data"), "{wait}: {reports:?}");
     }
 }
 

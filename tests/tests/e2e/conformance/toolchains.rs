@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use meshgate_tests::{Backend, Meshgate, until, written};
+use meshgate_tests::{Ask, Backend, Meshgate, until, written};
 
 /// What the table of the documentation says of imports that are not there.
 const NO_SUCH_FUNCTION: u32 = 12;
@@ -91,7 +91,7 @@ async fn fails(module: &[u8], words: &str) {
     let gate = Meshgate::chain("- ends").filter("ends", module, "").cluster("one", &[&one]).start().await;
     for _ in 0..2 {
         assert_eq!(gate.get("/").await.status, 200);
-        let reply = gate.call(meshgate_tests::Ask::get("/").header("x-end", "1")).await;
+        let reply = gate.call(Ask::get("/").header("x-end", "1")).await;
         assert!(reply.status.is_server_error(), "{reply:?}");
     }
     assert_eq!((gate.get("/").await.status.as_u16(), one.requests()), (200, 3));
@@ -101,12 +101,42 @@ async fn fails(module: &[u8], words: &str) {
     .await;
 }
 
+const ABORT: &str = r#"(import "env" "abort" (func $abort (param i32 i32 i32 i32)))"#;
+
 #[tokio::test]
 pub(super) async fn a_guest_that_aborts() {
-    let import = r#"(import "env" "abort" (func $abort (param i32 i32 i32 i32)))"#;
     let data = r#"(data (i32.const 96) "\08\00\00\00d\00o\00n\00e\00") (data (i32.const 196) "\0c\00\00\00m\00a\00i\00n\00.\00t\00")"#;
     let end = "(call $abort (i32.const 100) (i32.const 200) (i32.const 7) (i32.const 9))";
-    fails(&ending(import, data, end), "abort: done at main.t:7:9").await;
+    fails(&ending(ABORT, data, end), "abort: done at main.t:7:9").await;
+}
+
+/// A string of AssemblyScript at this address: UTF-16, its length in bytes before it.
+fn string(at: usize, text: &str) -> String {
+    let text: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let length = u32::try_from(text.len()).unwrap().to_le_bytes();
+    let bytes: String = length.iter().chain(&text).map(|byte| format!("\\{byte:02x}")).collect();
+    format!("(data (i32.const {}) \"{bytes}\")", at - 4)
+}
+
+/// What it says, and what its functions are called, is no line of its own in the log, and no command for a terminal.
+#[tokio::test]
+async fn what_a_guest_says_of_its_failure_stays_on_its_line() {
+    let data =
+        string(100, "done\n2026-01-01T00:00:00.000000Z ERROR forged\x1b[31m") + &string(400, "main\r.t");
+    let function = r#"(func $named (@name "named\0a2026-01-01T00:00:00.000000Z ERROR forged\1b[31m")
+        (call $abort (i32.const 100) (i32.const 400) (i32.const 7) (i32.const 9)))"#;
+    let module = ending(ABORT, &(data + function), "(call $named)");
+    let one = Backend::echo("one").await;
+    let gate = Meshgate::chain("- ends").filter("ends", &module, "").cluster("one", &[&one]).start().await;
+    assert!(gate.call(Ask::get("/").header("x-end", "1")).await.status.is_server_error());
+    let log = gate.stop().await.log;
+    let forged: Vec<_> = log.iter().filter(|line| line.contains("forged")).collect();
+    assert_eq!(forged.len(), 2, "what it said, and that it failed: {log:?}");
+    let said = "done\\n2026-01-01T00:00:00.000000Z ERROR forged\\u{1b}[31m at main\\r.t:7:9";
+    assert!(forged.iter().all(|line| line.contains(said)), "{forged:?}");
+    let named = "(in named\\n2026-01-01T00:00:00.000000Z ERROR forged\\u{1b}[31m < ";
+    assert_eq!(forged.iter().filter(|line| line.contains(named)).count(), 1, "{forged:?}");
+    assert!(!log.iter().any(|line| line.contains(char::is_control)), "{log:?}");
 }
 
 #[tokio::test]

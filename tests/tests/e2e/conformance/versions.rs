@@ -5,7 +5,8 @@ use meshgate_tests::{Backend, Meshgate, Setup};
 use super::script::{NOT_FOUND, OK};
 
 /// A module of these exports beside the callbacks, in this order. Its response has a field `x-status`: what a field that is not
-/// there answers, as a letter from `a` on, and another for what it gets as its last parameter in that callback.
+/// there answers, as a letter from `a` on, then a field of a map that is not there, and a third for what it gets as its last
+/// parameter in that callback.
 fn module(exports: &[&str], parameters: usize) -> Vec<u8> {
     let exports: String = exports.iter().map(|name| format!("(func (export \"{name}\"))")).collect();
     let types = " i32".repeat(parameters);
@@ -21,8 +22,10 @@ fn module(exports: &[&str], parameters: usize) -> Vec<u8> {
         (func (export "proxy_on_response_headers") (param{types}) (result i32)
           (i32.store8 (i32.const 64) (i32.add (i32.const 97)
             (call $get (i32.const 2) (i32.const 16) (i32.const 6) (i32.const 80) (i32.const 84))))
-          (i32.store8 (i32.const 65) (i32.add (i32.const 97) {last}))
-          (call $add (i32.const 2) (i32.const 32) (i32.const 8) (i32.const 64) (i32.const 2))))"#
+          (i32.store8 (i32.const 65) (i32.add (i32.const 97)
+            (call $get (i32.const 3) (i32.const 16) (i32.const 6) (i32.const 80) (i32.const 84))))
+          (i32.store8 (i32.const 66) (i32.add (i32.const 97) {last}))
+          (call $add (i32.const 2) (i32.const 32) (i32.const 8) (i32.const 64) (i32.const 3))))"#
     );
     wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
@@ -46,7 +49,8 @@ pub(super) async fn the_first_export_counts() {
     ] {
         let gate = proxy(&module(exports, 3), &one).start().await;
         // The body is still to come.
-        let expected = [b'a' + u8::try_from(status).unwrap(), b'a'];
+        let status = b'a' + u8::try_from(status).unwrap();
+        let expected = [status, status, b'a'];
         assert_eq!(gate.get("/").await.header("x-status").as_bytes(), expected, "{exports:?}");
     }
     for exports in [&[][..], &["proxy_abi_version_9_9_9"]] {

@@ -5,6 +5,7 @@ mod cancel;
 mod compression;
 mod declaration;
 mod kv;
+mod message;
 mod signatures;
 
 use std::rc::Rc;
@@ -50,6 +51,7 @@ fn foreign(call: &mut Call<'_>, name: Span, argument: Span, address_at: u32, siz
         return Err(Status::NotFound.into());
     }
     let name = std::str::from_utf8(name).map_err(|_| Status::NotFound)?;
+    message::check(name, argument)?;
     let VmState { shared, metrics, running, namespace, grpc, .. } = state;
     let answer = match name {
         "compress" => compression::compress(argument, running)?,
