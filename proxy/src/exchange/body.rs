@@ -22,6 +22,7 @@ use super::pace::Pace;
 use super::room::Room;
 use super::throttle::Throttle;
 use crate::filter::{Encoding, FilteredBody, First, Stream};
+use crate::message::fields::clean_trailers;
 use crate::message::{Body, BodyError, BodyFault, BodyReason, ResponseFlag, grpc};
 
 /// What arrives from the client: counted, limited, watched for its pace, and its end told to the exchange.
@@ -76,7 +77,10 @@ impl http_body::Body for Received {
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             return this.poll_late(cx).map(|late| Some(Err(late)));
         };
-        let frame = frame.transpose()?;
+        let mut frame = frame.transpose()?;
+        if let Some(trailers) = frame.as_mut().and_then(Frame::trailers_mut) {
+            clean_trailers(trailers);
+        }
         if let Some(chunk) = frame.as_ref().and_then(Frame::data_ref) {
             let length = chunk.len() as u64;
             if let Some(pace) = &mut this.pace {

@@ -25,6 +25,7 @@ use super::outlier::Outcome;
 use super::pool::{Found, InVain};
 use super::upload::{Progress, RequestBody};
 use crate::message::body::describe;
+use crate::message::fields::clean_trailers;
 use crate::message::proxy_protocol::Addresses;
 use crate::message::{Body, BodyError, BodyFault, BodyReason};
 
@@ -423,7 +424,10 @@ impl http_body::Body for UpstreamBody {
             Source::Gone => None,
         };
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    clean_trailers(trailers);
+                }
                 // Whoever knows the length may not ask again after the last byte, and nobody does after trailers.
                 if frame.is_trailers() || this.is_end_stream() {
                     this.release();

@@ -1,8 +1,12 @@
 //! Plain proxying over HTTP/1.1 and HTTP/2, with no filter in the way.
 
 use futures_util::future::join_all;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, Version};
-use meshgate_tests::{Ask, Backend, Client, Meshgate, RawBackend, Reply, Wire, empty, full, within};
+use http_body_util::BodyExt;
+use meshgate_tests::{
+    Ask, Backend, Client, Meshgate, RawBackend, Reply, Wire, empty, full, streamed, within,
+};
 
 #[tokio::test]
 async fn http1_request_and_response_arrive_as_sent() {
@@ -177,6 +181,30 @@ async fn trailers_pass_in_both_directions() {
     for path in ["/over-http2", "/over-http1"] {
         assert!(gate.access(path).await["response_flags"].is_null(), "the client has all of it");
     }
+}
+
+/// Servers that merge trailers into the head would believe them (RFC 9110, section 6.5.1).
+#[tokio::test]
+async fn trailers_say_nothing_that_belongs_before_the_body() {
+    let one = Backend::http2("one", async |_, request| {
+        let body = request.into_body().collect().await.map_err(std::io::Error::other)?;
+        let names = body.trailers().map(|sent| format!("{:?}", sent.keys().collect::<Vec<_>>()));
+        let (mut sender, body) = streamed();
+        let trailers = ["x-sum", "set-cookie", "content-length", "x-forwarded-for"]
+            .map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1")));
+        tokio::spawn(async move {
+            sender.send_data(names.unwrap_or_default().into()).await?;
+            sender.send_trailers(HeaderMap::from_iter(trailers)).await
+        });
+        Ok(Response::new(body))
+    })
+    .await;
+    let gate = Meshgate::chain("").cluster_of("one", &[one.address()], "protocol: http2").start().await;
+    let trailers = [("x-last", "z"), ("authorization", "x"), ("x-forwarded-for", "192.0.2.1"), ("host", "a")];
+    let ask = Ask::post("/", "body").header("te", "trailers").trailers(&trailers);
+    let reply = Client::http2(gate.address()).await.call(ask).await;
+    assert_eq!(reply.text(), r#"["x-last"]"#);
+    assert_eq!(reply.trailers.keys().collect::<Vec<_>>(), ["x-sum"]);
 }
 
 #[tokio::test]
