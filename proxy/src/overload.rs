@@ -197,6 +197,11 @@ fn has_room_below_brink() -> bool {
     has_room_below(BRINK.load(Relaxed))
 }
 
+/// Whether nothing is read at all.
+pub fn is_full() -> bool {
+    holds() && !has_room_below_brink()
+}
+
 /// Whether the body of a request that has begun may go on while memory is short. It may be on its way to somebody who takes
 /// nothing, and must not be what has new requests refused.
 pub fn has_room_for_bodies() -> bool {

@@ -335,9 +335,13 @@ fn buffer_size(max_header_bytes: usize) -> usize {
     max_header_bytes.saturating_mul(2).clamp(16 * 1024, 1024 * 1024)
 }
 
-/// A head that did not come in time is answered if the socket takes the answer without waiting.
+/// A head that did not come in time is answered if the socket takes the answer without waiting. When memory is short it may have
+/// come, and not have been read.
 fn refuse_late(stream: Transport) {
-    stream.say_at_once(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    let status =
+        if overload::holds() { "503 Service Unavailable\r\nretry-after: 1" } else { "408 Request Timeout" };
+    let words = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    stream.say_at_once(words.as_bytes());
 }
 
 /// Reads on for a moment after the last response. A client that was answered while it was still sending would otherwise

@@ -30,6 +30,11 @@ const SHED_PERIOD: Duration = Duration::from_millis(20);
 const TURNS: usize = 8;
 const SHED_SHARE: usize = 8;
 
+/// When memory is short: a connection that has brought so much since it was busy, and then nothing in either direction for so
+/// long, holds what nobody takes.
+const MUCH: usize = 64 << 10;
+const STILL: Duration = Duration::from_secs(5);
+
 /// All open connections of a listener on this worker.
 pub(super) struct Slots {
     open: RefCell<HashMap<u64, Rc<Slot>>>,
@@ -38,6 +43,8 @@ pub(super) struct Slots {
     sweeping: Cell<bool>,
     stats: Arc<ListenerStats>,
     emptied: Notify,
+    /// Since when memory has been so short that nothing is read.
+    full: Cell<Option<Instant>>,
     /// Those that were in their handshake when they came, in that order; some are not any more.
     handshakes: RefCell<VecDeque<Weak<Slot>>>,
     shaking: Rc<Cell<usize>>,
@@ -52,6 +59,7 @@ impl Slots {
             sweeping: Cell::new(false),
             stats,
             emptied: Notify::new(),
+            full: Cell::default(),
             handshakes: RefCell::default(),
             shaking: Rc::default(),
         })
@@ -109,6 +117,8 @@ impl Slots {
         }
         if overload::holds() {
             self.shed_still();
+        } else {
+            self.full.set(None);
         }
         let open = self.open.borrow();
         if overload::refuses() {
@@ -127,11 +137,14 @@ impl Slots {
     }
 
     /// Closes a few connections that hold what they brought because nobody takes it: what waits for that will not go on by
-    /// itself.
+    /// itself. If nothing has been read for long, neither will anything else.
     fn shed_still(&self) {
+        let since = overload::is_full().then(|| self.full.get().unwrap_or_else(Instant::now));
+        self.full.set(since);
+        let is_over = since.is_some_and(|since| since.elapsed() > STILL);
         let open = self.open.borrow();
-        let most = open.len() / SHED_SHARE + 1;
-        open.values().filter(|slot| slot.shed_still()).take(most).for_each(drop);
+        let (most, much) = if is_over { (TURNS, 0) } else { (open.len() / SHED_SHARE + 1, MUCH) };
+        open.values().filter(|slot| slot.shed_still(much)).take(most).for_each(drop);
     }
 
     /// Breaks all connections off.

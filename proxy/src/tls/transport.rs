@@ -2,6 +2,7 @@
 //! reads and writes it does not know which it is.
 
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -26,13 +27,25 @@ enum Way {
     Tls(Box<TlsStream<Socket>>),
 }
 
-impl Transport {
-    /// The socket below.
-    pub fn socket(&self) -> &Socket {
-        match &self.way {
+impl Way {
+    fn socket(&self) -> &Socket {
+        match self {
             Way::Plain(socket) => socket,
             Way::Tls(stream) => stream.get_ref().0,
         }
+    }
+}
+
+impl AsFd for Way {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket().as_fd()
+    }
+}
+
+impl Transport {
+    /// The socket below.
+    pub fn socket(&self) -> &Socket {
+        self.way.socket()
     }
 
     /// The socket below alone: what is still under way in TLS is lost.

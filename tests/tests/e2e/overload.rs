@@ -188,6 +188,38 @@ async fn connections_are_closed_that_are_idle_or_take_nothing() {
     assert_eq!(gate.get("/after").await.status, 200);
 }
 
+/// There is no room for anything: nothing is read any more, not even from those that have left.
+#[tokio::test]
+async fn without_any_room_who_leaves_is_noticed_and_who_stands_still_is_closed() {
+    let one = Backend::answering("one", |_, _| {
+        let (sender, body) = streamed();
+        tokio::spawn(async move {
+            let _without_an_end = sender;
+            std::future::pending::<()>().await;
+        });
+        std::future::ready(Ok(Response::new(body)))
+    })
+    .await;
+    let gate = Meshgate::chain("").cluster("one", &[&one]).start().await;
+    let (mut staying, mut leaving) = (gate.client().await, gate.client().await);
+    let mut answers = Vec::new();
+    for client in [&mut staying, &mut leaving] {
+        let answer = client.begin(Ask::get("/")).await.unwrap();
+        answers.push(within("an answer", answer).await.unwrap());
+    }
+
+    let before = gate.reload().await;
+    gate.replace("meshgate.yaml", gate.setup().clone().top("overload: {memory: 16MiB}").yaml());
+    gate.reloaded(&before).await;
+    drop((answers.pop(), leaving));
+    let active = || async { gate.metrics().await.sum("meshgate_downstream_connections_active", &[]) };
+    until("one has left", || async { (active().await <= 1.0).then_some(()) }).await;
+    assert_eq!(count(&gate, "closed_connections").await, 0.0, "it was not closed");
+    until("the other is closed", || async { (active().await == 0.0).then_some(()) }).await;
+    assert_eq!(count(&gate, "closed_connections").await, 1.0);
+    until("that is seen", || async { staying.is_closed().then_some(()) }).await;
+}
+
 /// Bytes that the process may use. It has far less when it begins.
 const CEILING: u64 = 128 << 20;
 /// Connections of a flood, which together would need many times as much.

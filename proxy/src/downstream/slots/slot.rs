@@ -7,15 +7,11 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
+use super::STILL;
 use super::leaving::DRAIN_LINGER;
 use crate::downstream::ConnectionLimits;
 use crate::message::Tunnel;
 use crate::overload;
-
-/// When memory is short: a connection that has brought so much since it was busy, and then nothing in either direction for so
-/// long, holds what nobody takes.
-const MUCH: usize = 64 << 10;
-const STILL: Duration = Duration::from_secs(5);
 
 /// HTTP/2: the bytes of a PING, the longest of the frames that keep a connection as it is.
 const PING: usize = 17;
@@ -165,14 +161,15 @@ impl Slot {
         self.unfinished_head.get().is_some_and(|(_, since)| now.wrapping_sub(since) > self.header_ticks)
     }
 
-    /// Memory is short: closes the connection if it has nothing to do, or if it holds what its client does not take. False if it
-    /// goes on, or has been told.
+    /// Memory is short: closes the connection if it has nothing to do yet, or any more, or if it holds what its client does not
+    /// take. False if it goes on, or has been told.
     pub(super) fn shed(&self) -> bool {
         let is_stuck = self.stuck.get();
         let order = match self.phase.get() {
             // Not one that has just begun to be: its client may be about to take what there is.
             _ if is_stuck && self.was_stuck.replace(true) => Order::Late(Phase::Busy),
             Phase::Idle if !is_stuck => Order::Finish,
+            Phase::Head => Order::Late(Phase::Head),
             _ => return false,
         };
         if self.shed.replace(true) {
@@ -183,10 +180,11 @@ impl Slot {
         true
     }
 
-    /// Memory is short: closes the connection if what it brought has not moved for long. False if it has, or has been told.
-    pub(super) fn shed_still(&self) -> bool {
+    /// Memory is short: closes the connection if it brought so much and nothing has moved for long. False if something has, or
+    /// if it has been told.
+    pub(super) fn shed_still(&self, much: usize) -> bool {
         let still = self.tick.get().wrapping_sub(self.moved.get()) > self.still_ticks;
-        let is_stuck = still && self.phase.get() == Phase::Busy && self.came.get() >= MUCH;
+        let is_stuck = still && self.phase.get() == Phase::Busy && self.came.get() >= much;
         if !is_stuck || self.shed.replace(true) {
             return false;
         }
