@@ -51,6 +51,13 @@ pub enum PropertyGroup {
 }
 
 impl PropertyGroup {
+    /// Whether the host answers for all that is below the path's first segment, so that filters cannot set it: those that decide by a
+    /// client's certificate must not be told of one by another filter.
+    pub(crate) fn is_of_host(path: &[u8]) -> bool {
+        let first = path.split(|byte| *byte == 0).next().unwrap_or_default();
+        PropertyGroup::of(first) != Some(PropertyGroup::Filters)
+    }
+
     /// The group of a path's first segment; none for what every plugin must know, its own names.
     fn of(first: &[u8]) -> Option<PropertyGroup> {
         Some(match first {

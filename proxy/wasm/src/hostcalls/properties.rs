@@ -6,10 +6,11 @@ use bytes::Bytes;
 
 use super::{Declared, Functions, functions};
 use crate::attributes::Attributes;
+use crate::capabilities::PropertyGroup;
 use crate::core::Core;
 use crate::limits::Limit;
 use crate::memory::{Call, Outcome};
-use crate::properties::{Place, find, is_of_host};
+use crate::properties::{Place, find};
 use crate::status::Status;
 
 /// Bytes of a property's path.
@@ -57,7 +58,7 @@ fn write(call: &mut Call<'_>, path: u32, length: u32, value: u32, size: u32) -> 
     let exchange = call.state().stream().and_then(|stream| stream.exchange.upgrade());
     let exchange = exchange.ok_or(Status::NotFound)?;
     let (path, value) = call.read_two((path, length), (value, size))?;
-    if is_of_host(path) || path.starts_with(b"filter_state\0") {
+    if PropertyGroup::is_of_host(path) || path.starts_with(b"filter_state\0") {
         return Ok(());
     }
     let declared = root.declarations.of(path);

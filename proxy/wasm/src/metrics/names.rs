@@ -8,26 +8,30 @@ pub(super) const MAX_NAME: usize = 1_024;
 const MAX_LABEL: usize = 256;
 /// What the names of metrics from `proxy_define_metric` begin with.
 const DEFINED: &str = "wasmcustom_";
-/// The first words of the proxy's own metrics, those of its process among them.
-const OURS: [&str; 2] = ["meshgate", "process"];
-/// How the names begin that the standard filters have among these. All others are the proxy's, the ones that it shows and the
-/// ones that it will: two metrics of one name are a page that Prometheus does not read.
-const OF_STANDARD_FILTERS: [&str; 15] = [
-    "meshgate_admission_",
-    "meshgate_api_key_",
-    "meshgate_authz_",
-    "meshgate_basic_",
-    "meshgate_compress_",
-    "meshgate_cors_",
-    "meshgate_ext_authz_",
-    "meshgate_faults_",
-    "meshgate_global_rate_limit_",
-    "meshgate_http_",
-    "meshgate_jwt_",
-    "meshgate_rate_limit_",
-    "meshgate_retries_",
-    "meshgate_tcp_",
-    "meshgate_telemetry_",
+/// The first words of the proxy's own metrics, those of its process among them. What filters name like these would be shown twice,
+/// on a page that Prometheus does not read then.
+const OURS: [&str; 21] = [
+    "meshgate_access",
+    "meshgate_build",
+    "meshgate_certificate",
+    "meshgate_cluster",
+    "meshgate_config",
+    "meshgate_downstream",
+    "meshgate_endpoint",
+    "meshgate_filter",
+    "meshgate_log",
+    "meshgate_memory",
+    "meshgate_mirror",
+    "meshgate_mirrored",
+    "meshgate_overload",
+    "meshgate_panics",
+    "meshgate_plugin",
+    "meshgate_reloads",
+    "meshgate_upgrades",
+    "meshgate_upstream",
+    "meshgate_uptime",
+    "meshgate_wasm",
+    "process",
 ];
 /// What a histogram's name has behind it where its samples are shown.
 pub(super) const SAMPLES: [&str; 3] = ["_bucket", "_sum", "_count"];
@@ -56,7 +60,7 @@ fn starts_then(name: &str, most: usize, letter: impl Fn(u8) -> bool) -> bool {
 pub(super) fn is_ours(name: &str) -> bool {
     let begins =
         |word: &&str| name.strip_prefix(*word).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
-    OURS.iter().any(begins) && !OF_STANDARD_FILTERS.iter().any(|begin| name.starts_with(*begin))
+    OURS.iter().any(begins)
 }
 
 /// How a metric from `proxy_define_metric` is shown.

@@ -34,35 +34,6 @@ pub(crate) fn find<'a>(place: &Place<'a>, path: &[u8]) -> Option<Value<'a>> {
     served(place, path).or_else(|| left_by_filters(place.attributes?, path))
 }
 
-/// Whether the host answers for all that is below the path's first segment, so that filters cannot set it: those that decide by a
-/// client's certificate must not be told of one by another filter.
-pub(crate) fn is_of_host(path: &[u8]) -> bool {
-    matches!(
-        split(path).0,
-        b"request"
-            | b"response"
-            | b"source"
-            | b"destination"
-            | b"connection"
-            | b"connection_id"
-            | b"upstream"
-            | b"xds"
-            | b"metadata"
-            | b"plugin_name"
-            | b"plugin_root_id"
-            | b"plugin_vm_id"
-            | b"node"
-            | b"cluster_name"
-            | b"cluster_metadata"
-            | b"route_name"
-            | b"route_metadata"
-            | b"listener_direction"
-            | b"listener_metadata"
-            | b"upstream_host_metadata"
-            | b"upstream_filter_state"
-    )
-}
-
 fn served<'a>(place: &Place<'a>, path: &[u8]) -> Option<Value<'a>> {
     let (first, tail) = split(path);
     let attributes = place.attributes;
