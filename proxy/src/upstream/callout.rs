@@ -32,16 +32,37 @@ pub fn start(
     call: HttpCall,
     reply: HttpCallReply,
 ) -> Result<(), CallError> {
-    let cancelled = reply.cancelled();
-    begin(upstream, cluster, call, cancelled, |outcome| reply.deliver(outcome))
+    begin(upstream, cluster, call, reply)
+}
+
+/// Who made a call: a filter, or a test.
+trait Caller {
+    /// Is ready when the outcome is not wanted any more.
+    fn cancelled(&self) -> impl Future<Output = ()> + 'static;
+    /// Whether so many bytes more of the response may be held.
+    fn has_room(&self, bytes: usize) -> bool;
+    fn deliver(self, outcome: Result<HttpCallResponse, CallFailure>);
+}
+
+impl Caller for HttpCallReply {
+    fn cancelled(&self) -> impl Future<Output = ()> + 'static {
+        HttpCallReply::cancelled(self)
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        HttpCallReply::has_room(self, bytes)
+    }
+
+    fn deliver(self, outcome: Result<HttpCallResponse, CallFailure>) {
+        HttpCallReply::deliver(self, outcome);
+    }
 }
 
 fn begin(
     upstream: &Rc<Upstream>,
     cluster: Rc<Cluster>,
     call: HttpCall,
-    cancelled: impl Future<Output = ()> + 'static,
-    deliver: impl FnOnce(Result<HttpCallResponse, CallFailure>) + 'static,
+    caller: impl Caller + 'static,
 ) -> Result<(), CallError> {
     if upstream.calls().get() >= MAX_CALLS {
         return Err(CallError::CannotStart);
@@ -50,12 +71,12 @@ fn begin(
     let upstream = upstream.clone();
     tokio::task::spawn_local(async move {
         let outcome = tokio::select! {
-            outcome = perform(&upstream, &cluster, call) => outcome,
+            outcome = perform(&upstream, &cluster, call, &caller) => outcome,
             // The request is broken off, as a client's that leaves.
-            () = cancelled => Err(CallFailure::Reset),
+            () = caller.cancelled() => Err(CallFailure::Reset),
         };
         drop(counted);
-        deliver(outcome);
+        caller.deliver(outcome);
     });
     Ok(())
 }
@@ -82,13 +103,16 @@ async fn perform(
     upstream: &Upstream,
     cluster: &Cluster,
     call: HttpCall,
+    caller: &impl Caller,
 ) -> Result<HttpCallResponse, CallFailure> {
     // Zero means that the filter did not say: a call without any limit would stay for ever.
     let timeout = call.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(DEFAULT_TIMEOUT);
-    // The response is kept in memory as a whole.
     let most_body = usize::try_from(call.most_body).unwrap_or(usize::MAX);
     let attempt = Attempt::default();
-    let exchange = exchange(upstream, cluster, request(call), most_body, &attempt);
+    let exchange = async {
+        let response = exchange(upstream, cluster, request(call), &attempt).await?;
+        collect(response, most_body, caller).await
+    };
     tokio::time::timeout(timeout, exchange).await.unwrap_or_else(|_| {
         attempt.is_late(cluster);
         Err(CallFailure::Timeout)
@@ -126,30 +150,29 @@ async fn exchange(
     upstream: &Upstream,
     cluster: &Cluster,
     request: Request<Body>,
-    most_body: usize,
     attempt: &Attempt,
-) -> Result<HttpCallResponse, CallFailure> {
-    match upstream.send_over(cluster.protocol(), cluster, request, attempt).await {
-        Ok(response) => collect(response, most_body).await,
-        Err(error) => Err(match error.kind {
-            UpstreamErrorKind::NoEndpoint => CallFailure::NoEndpoint,
-            UpstreamErrorKind::ConnectFailed
-            | UpstreamErrorKind::ConnectTimeout
-            | UpstreamErrorKind::Unsent
-            | UpstreamErrorKind::TlsFailed
-            | UpstreamErrorKind::Overflow => CallFailure::ConnectFailed,
-            UpstreamErrorKind::Reset { .. }
-            | UpstreamErrorKind::StreamReset { .. }
-            | UpstreamErrorKind::Refused
-            | UpstreamErrorKind::Protocol => CallFailure::Unanswered,
-            UpstreamErrorKind::NoUpgrades | UpstreamErrorKind::RequestBody(_) => CallFailure::Reset,
-        }),
-    }
+) -> Result<Response<UpstreamBody>, CallFailure> {
+    let answered = upstream.send_over(cluster.protocol(), cluster, request, attempt).await;
+    answered.map_err(|error| match error.kind {
+        UpstreamErrorKind::NoEndpoint => CallFailure::NoEndpoint,
+        UpstreamErrorKind::ConnectFailed
+        | UpstreamErrorKind::ConnectTimeout
+        | UpstreamErrorKind::Unsent
+        | UpstreamErrorKind::TlsFailed
+        | UpstreamErrorKind::Overflow => CallFailure::ConnectFailed,
+        UpstreamErrorKind::Reset { .. }
+        | UpstreamErrorKind::StreamReset { .. }
+        | UpstreamErrorKind::Refused
+        | UpstreamErrorKind::Protocol => CallFailure::Unanswered,
+        UpstreamErrorKind::NoUpgrades | UpstreamErrorKind::RequestBody(_) => CallFailure::Reset,
+    })
 }
 
+/// The response is kept in memory as a whole, as far as there is room.
 async fn collect(
     response: Response<UpstreamBody>,
     most_body: usize,
+    caller: &impl Caller,
 ) -> Result<HttpCallResponse, CallFailure> {
     let (parts, body) = response.into_parts();
     let mut headers = parts.headers;
@@ -164,6 +187,7 @@ async fn collect(
             false => CallFailure::Reset,
         })?;
         match frame.into_data() {
+            Ok(chunk) if !caller.has_room(chunk.len()) => return Err(CallFailure::NoRoom),
             Ok(chunk) => bytes.push(chunk),
             Err(frame) => trailers = frame.into_trailers().ok(),
         }

@@ -16,12 +16,24 @@ impl Core {
     /// Room for so many bytes of a call, HTTP or gRPC, until what comes of it is dropped. None, and counted, if the plugin's calls
     /// would hold more than they may.
     pub(crate) fn hold_for_call(&self, bytes: usize) -> Option<Held> {
-        let most = usize::try_from(self.spec.limits.call_bytes).unwrap_or(usize::MAX);
-        let held = self.usage.call_bytes.hold(bytes, most);
+        let held = self.usage.call_bytes.hold(bytes, self.most_call_bytes());
         if held.is_none() {
             self.exceeded(Limit::CallBytes);
         }
         held
+    }
+
+    /// As [`Core::hold_for_call`], for what comes back.
+    fn hold_more_for_call(&self, held: &mut Held, bytes: usize) -> bool {
+        let fits = held.grow(bytes, self.most_call_bytes());
+        if !fits {
+            self.exceeded(Limit::CallBytes);
+        }
+        fits
+    }
+
+    fn most_call_bytes(&self) -> usize {
+        usize::try_from(self.spec.limits.call_bytes).unwrap_or(usize::MAX)
     }
 }
 
@@ -64,8 +76,8 @@ pub struct HttpCallReply {
     cancellation: Rc<Cancellation>,
     /// Calls of the plugin under way. The root context may be gone before the call is over.
     calls: Rc<Cell<u32>>,
-    /// What the request takes.
-    held: Cell<Option<Held>>,
+    /// What the request takes, and what has come of the response.
+    held: RefCell<Held>,
 }
 
 impl HttpCallReply {
@@ -80,7 +92,7 @@ impl HttpCallReply {
         root.open_calls.borrow_mut().insert(token, cancellation.clone());
         let calls = root.http_calls.clone();
         let (root, stream) = (Rc::downgrade(root), stream.map(Rc::downgrade));
-        HttpCallReply { token, root, stream, cancellation, calls, held: Cell::new(Some(held)) }
+        HttpCallReply { token, root, stream, cancellation, calls, held: RefCell::new(held) }
     }
 
     /// Waits until the guest gives the call up: nothing of its response is of use to anybody then.
@@ -93,11 +105,19 @@ impl HttpCallReply {
         self.cancellation.cancelled.get()
     }
 
+    /// Whether there is room for so many bytes of the response; they count until it is delivered. There is none, and that counts
+    /// too, if the plugin's calls would hold more than they may: the call then failed ([`CallFailure::NoRoom`]).
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.root
+            .upgrade()
+            .is_some_and(|root| root.core.hold_more_for_call(&mut self.held.borrow_mut(), bytes))
+    }
+
     /// Calls `proxy_on_http_call_response` on the plugin's root context, if it still lives. What fails in it is
     /// told by [`crate::Host::failed`]. Not to be called from inside of a hostcall.
     pub fn deliver(self, outcome: Result<HttpCallResponse, CallFailure>) {
         // The guest may make its next call right now.
-        drop(self.held.take());
+        self.held.borrow_mut().give_back();
         let Some(root) = self.root.upgrade() else { return };
         let Some(vm) = root.vm.upgrade() else { return };
         let Some(callback) = &vm.exports.http_call_response else { return };

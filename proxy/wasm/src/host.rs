@@ -211,6 +211,8 @@ pub enum CallFailure {
     Reset,
     /// The response was larger than allowed.
     TooLarge,
+    /// The plugin's calls hold as much as they may, and more of the response came ([`crate::HttpCallReply::has_room`]).
+    NoRoom,
 }
 
 impl CallFailure {
@@ -222,6 +224,7 @@ impl CallFailure {
             CallFailure::ConnectFailed => "connect failed",
             CallFailure::Unanswered | CallFailure::Reset => "broken connection",
             CallFailure::TooLarge => "response too large",
+            CallFailure::NoRoom => "no room for the response",
         }
     }
 
@@ -236,7 +239,7 @@ impl CallFailure {
             CallFailure::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream"),
             CallFailure::ConnectFailed => (StatusCode::SERVICE_UNAVAILABLE, "upstream connect error"),
             CallFailure::Unanswered => (StatusCode::SERVICE_UNAVAILABLE, UNANSWERED),
-            CallFailure::Reset | CallFailure::TooLarge => return None,
+            CallFailure::Reset | CallFailure::TooLarge | CallFailure::NoRoom => return None,
         };
         let mut headers = HeaderMap::with_capacity(2);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));

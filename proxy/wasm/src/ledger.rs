@@ -118,9 +118,25 @@ pub(crate) struct Held {
     amount: usize,
 }
 
+impl Held {
+    /// Takes so much more of the account, if it does not become more than `most`.
+    pub(crate) fn grow(&mut self, by: usize, most: usize) -> bool {
+        let fits = self.account.take(by, most);
+        if fits {
+            self.amount += by;
+        }
+        fits
+    }
+
+    /// Gives all of it back, before the end.
+    pub(crate) fn give_back(&mut self) {
+        self.account.give_back(std::mem::take(&mut self.amount));
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
-        self.account.give_back(self.amount);
+        self.give_back();
     }
 }
 

@@ -373,9 +373,14 @@ struct Calls {
 
 impl Calls {
     async fn start(configuration: &str) -> Calls {
+        Calls::limited(configuration, "").await
+    }
+
+    /// The filter has these settings.
+    async fn limited(configuration: &str, settings: &str) -> Calls {
         let (one, server) = (Backend::echo("one").await, grpc_backend("grpc").await);
         let gate = Meshgate::chain(&format!("- grpc: {configuration}"))
-            .guest("grpc", "")
+            .guest("grpc", settings)
             .cluster("one", &[&one])
             .cluster("grpc", &[&server])
             .start()
@@ -486,6 +491,19 @@ async fn failed_calls_have_the_status_that_grpc_gives_them() {
         let told = Calls::told(&format!("{{stream: true, send: [x, y], method: {method}}}")).await;
         assert_eq!(told, format!("start(); {expected}"), "{method}");
     }
+}
+
+#[tokio::test]
+async fn what_comes_must_find_room() {
+    let settings = "limits: {call_body: 4MiB, call_bytes: 256KiB}";
+    let calls = Calls::limited("{method: Large, send: [x]}", settings).await;
+    for _ in 0..2 {
+        assert_eq!(calls.gate.get("/").await.header("x-grpc"), "start(); close(8 no room for the message)");
+    }
+    let met = [("plugin", "grpc"), ("limit", "call_bytes")];
+    assert_eq!(calls.gate.metrics().await.sum("meshgate_plugin_limit_exceeded_total", &met), 2.0);
+    let calls = Calls::limited("{method: Unary, send: [x]}", settings).await;
+    assert_eq!(calls.gate.get("/").await.header("x-grpc"), "start(); message(echo: x)");
 }
 
 #[tokio::test]

@@ -41,9 +41,35 @@ fn call(body: &'static str, trailers: HeaderMap, timeout: Option<Duration>) -> H
     }
 }
 
+/// Has room for so many bytes of responses.
+struct Told(oneshot::Sender<Outcome>, Cell<usize>);
+
+impl Caller for Told {
+    fn cancelled(&self) -> impl Future<Output = ()> + 'static {
+        pending()
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.1.get().checked_sub(bytes).map(|left| self.1.set(left)).is_some()
+    }
+
+    fn deliver(self, outcome: Outcome) {
+        self.0.send(outcome).unwrap();
+    }
+}
+
 fn started(upstream: &Rc<Upstream>, cluster: &Rc<Cluster>, call: HttpCall) -> oneshot::Receiver<Outcome> {
+    started_with_room(upstream, cluster, call, usize::MAX)
+}
+
+fn started_with_room(
+    upstream: &Rc<Upstream>,
+    cluster: &Rc<Cluster>,
+    call: HttpCall,
+    room: usize,
+) -> oneshot::Receiver<Outcome> {
     let (sender, mut receiver) = oneshot::channel();
-    begin(upstream, cluster.clone(), call, pending(), |outcome| sender.send(outcome).unwrap()).unwrap();
+    begin(upstream, cluster.clone(), call, Told(sender, Cell::new(room))).unwrap();
     assert!(receiver.try_recv().is_err(), "delivered from inside of the call");
     receiver
 }
@@ -116,6 +142,14 @@ fn mishaps_are_told_apart() {
         });
         assert_eq!(large.await.unwrap().unwrap_err(), CallFailure::TooLarge);
 
+        for (room, found) in [(7, Err(CallFailure::NoRoom)), (8, Ok("8 bytes.".into()))] {
+            let answered = started_with_room(&upstream, &cluster, call("", HeaderMap::new(), None), room);
+            let mut played = endpoint.accept().await;
+            played.head().await;
+            played.say("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 8\r\n\r\n8 bytes.").await;
+            assert_eq!(answered.await.unwrap().map(|response| response.body), found);
+        }
+
         let closed: SocketAddr = Endpoint::new().await.address;
         let cluster = fresh(&configuration(&[closed]));
         let refused = started(&upstream, &cluster, call("", HeaderMap::new(), None)).await.unwrap();
@@ -178,9 +212,15 @@ fn too_many_calls_are_refused_at_once() {
         let endpoint = Endpoint::new().await;
         let (upstream, cluster) = (Rc::new(Upstream::default()), endpoint.cluster());
         upstream.calls().set(MAX_CALLS);
-        let refused =
-            begin(&upstream, cluster, call("", HeaderMap::new(), None), pending(), |_| panic!("delivered"));
+        let (sender, mut receiver) = oneshot::channel();
+        let told = Told(sender, Cell::default());
+        let refused = begin(&upstream, cluster, call("", HeaderMap::new(), None), told);
         assert_eq!(refused, Err(CallError::CannotStart));
+        assert_eq!(
+            receiver.try_recv().unwrap_err(),
+            oneshot::error::TryRecvError::Closed,
+            "nothing delivered"
+        );
     });
 }
 

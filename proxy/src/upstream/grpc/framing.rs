@@ -93,6 +93,11 @@ impl Deframer {
         }
     }
 
+    /// Bytes that came and were not taken.
+    pub(super) fn held(&self) -> usize {
+        self.pending.len() + self.chunk.len()
+    }
+
     /// The next whole message.
     pub(super) fn next(&mut self) -> Result<Option<Bytes>, FramingError> {
         let here: &[u8] = if self.pending.is_empty() { &self.chunk } else { &self.pending };
@@ -119,7 +124,7 @@ impl Deframer {
 
     /// The body has ended.
     pub(super) fn end(&self) -> Result<(), FramingError> {
-        if self.pending.is_empty() && self.chunk.is_empty() { Ok(()) } else { Err(FramingError::Truncated) }
+        if self.held() == 0 { Ok(()) } else { Err(FramingError::Truncated) }
     }
 }
 

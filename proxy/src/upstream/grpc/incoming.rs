@@ -58,7 +58,10 @@ impl Incoming {
         loop {
             match self.deframer.next() {
                 Ok(Some(message)) => return Ok(Item::Message(message)),
-                Ok(None) => {}
+                Ok(None) if events.has_room(self.deframer.held()) => {}
+                Ok(None) => {
+                    return Err(GrpcStatus::new(status::RESOURCE_EXHAUSTED, "no room for the message"));
+                }
                 Err(error) => {
                     if error == FramingError::TooLarge {
                         events.message_too_large();

@@ -24,11 +24,13 @@ pub struct GrpcEvents {
     root: Weak<Root>,
     /// What the request takes.
     held: Cell<Option<Held>>,
+    /// What has come of a message whose end has not.
+    begun: Cell<Option<Held>>,
 }
 
 impl GrpcEvents {
     pub(crate) fn new(id: u32, root: &Rc<Root>, held: Held) -> GrpcEvents {
-        GrpcEvents { id, root: Rc::downgrade(root), held: Cell::new(Some(held)) }
+        GrpcEvents { id, root: Rc::downgrade(root), held: Cell::new(Some(held)), begun: Cell::default() }
     }
 
     /// `proxy_on_grpc_receive` for the message of a call that went well, else `proxy_on_grpc_close`.
@@ -70,6 +72,17 @@ impl GrpcEvents {
         }
     }
 
+    /// So many bytes have come of a message whose end has not, and wait for that. False, and counted, if the plugin's calls would
+    /// hold more than they may; the call or stream is to end then.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        drop(self.begun.take());
+        let Some(root) = self.root.upgrade().filter(|_| bytes > 0) else { return true };
+        let held = root.core.hold_for_call(bytes);
+        let has_room = held.is_some();
+        self.begun.set(held);
+        has_room
+    }
+
     fn is_listened_to(&self) -> bool {
         let vm = self.root.upgrade().and_then(|root| root.vm.upgrade());
         vm.and_then(|vm| vm.with_state(|state| state.grpc.is_listened_to(self.id))) == Some(true)
@@ -80,7 +93,7 @@ impl GrpcEvents {
     fn deliver(&self, last: bool, event: GrpcEvent) -> bool {
         if last {
             // The guest may make its next call right now.
-            drop(self.held.take());
+            drop((self.held.take(), self.begun.take()));
         }
         let Some(root) = self.root.upgrade() else { return false };
         let Some(vm) = root.vm.upgrade() else { return false };

@@ -153,7 +153,7 @@ fn a_response_stands_in_for_one_that_never_came() {
     let unanswered =
         "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
     assert_eq!(outcome(CallFailure::Unanswered), there("503", unanswered));
-    for failure in [CallFailure::Reset, CallFailure::TooLarge] {
+    for failure in [CallFailure::Reset, CallFailure::TooLarge, CallFailure::NoRoom] {
         let (status, texts) = outcome(failure);
         assert_eq!((status, &texts[2][..]), (Event::Status(1), "\u{b}"), "{failure}");
     }
@@ -239,6 +239,30 @@ fn what_calls_send_is_bounded_until_they_are_over() {
     assert_eq!(world.statuses(), [10, 2, 0, 0]);
     assert_eq!(plugin.ledger().exceeded(Limit::CallBytes), 2);
     drop(world.host.calls.take());
+    assert_eq!(plugin.core.usage.call_bytes.used(), 0);
+}
+
+#[test]
+fn what_comes_back_is_bounded_with_what_was_sent() {
+    let world = World::new();
+    let get = head(GET);
+    let sent = "known".len() + get.len() + "body".len();
+    let mut with = spec("");
+    with.limits.call_bytes = 2 * sent as u64 + 10;
+    let plugin = world.vms.plugin(with.into()).unwrap();
+    let stream = plugin.stream(world.exchange(), 0).unwrap();
+    world.script(
+        "proxy_on_request_headers",
+        [http_call("known", &get, 1), http_call("known", &get, 1)].concat(),
+    );
+    stream.on_request_headers(true).unwrap();
+    let [one, other] = [(); 2].map(|()| world.host.calls.borrow_mut().pop().unwrap().1);
+    assert!(one.has_room(4) && one.has_room(4) && other.has_room(2));
+    assert!(!other.has_room(1));
+    assert_eq!(plugin.ledger().exceeded(Limit::CallBytes), 1);
+    one.deliver(Ok(call_response(200, "12345678")));
+    assert!(other.has_room(sent + 8));
+    other.deliver(Err(CallFailure::NoRoom));
     assert_eq!(plugin.core.usage.call_bytes.used(), 0);
 }
 

@@ -386,6 +386,27 @@ fn what_calls_send_is_bounded_until_they_are_over() {
 }
 
 #[test]
+fn what_comes_back_is_bounded_with_what_was_sent() {
+    let world = World::new();
+    let mut with = spec("");
+    with.limits.call_bytes = to("known").bytes() as u64 + 10;
+    let plugin = world.vms.plugin(with.into()).unwrap();
+    let stream = plugin.stream(world.exchange(), 0).unwrap();
+    world.script("proxy_on_request_headers", to("known").stream());
+    stream.on_request_headers(true).unwrap();
+    let (_, events) = world.host.grpc.borrow_mut().pop().unwrap();
+    assert!(events.has_room(4) && events.has_room(10), "what has come so far, each time");
+    assert!(!events.has_room(11));
+    assert_eq!(plugin.ledger().exceeded(Limit::CallBytes), 1);
+    assert!(events.has_room(0), "it was given away");
+    let sent = to("known").bytes();
+    assert_eq!(plugin.core.usage.call_bytes.used(), sent);
+    assert!(events.has_room(1));
+    events.close(GrpcStatus::new(0, ""));
+    assert_eq!(plugin.core.usage.call_bytes.used(), 0);
+}
+
+#[test]
 fn messages_count_until_nobody_has_them() {
     let world = World::new();
     let mut with = spec("");
