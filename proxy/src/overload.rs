@@ -303,6 +303,16 @@ impl Default for Sampler {
     }
 }
 
+/// Has the allocator give what nobody uses to the system. It does so by itself only as memory comes and goes; after a flood,
+/// nothing may, because too much seems to be in use.
+pub fn give_back() {
+    #[expect(unsafe_code, reason = "a function of the allocator, which is not of Rust")]
+    // SAFETY: it may be called at any time on any thread, takes no pointers, and leaves alone what is in use.
+    unsafe {
+        libmimalloc_sys::mi_collect(true);
+    }
+}
+
 /// Appends the metrics.
 pub fn metrics(out: &mut String) {
     let load = |value: &AtomicU64| value.load(Relaxed);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use meshgate_abi::{Attempt, Attempts, event};
-use meshgate_wasm::{Callbacks, Status};
+use meshgate_wasm::{Callbacks, Limit, Status};
 use prost::Message;
 
 use super::failure::Stop;
@@ -82,6 +82,12 @@ impl Stream {
             return Err(Status::BadArgument);
         }
         let retry = meshgate_abi::Retry::decode(argument).map_err(|_| Status::BadArgument)?;
+        let filter = self.filter(place).ok_or(Status::BadArgument)?;
+        if time(retry.delay_ms) > filter.pause {
+            // Not sooner either: the endpoint may have asked for that time.
+            filter.plugin.exceeded(Limit::Pause);
+            return Err(Status::BadArgument);
+        }
         self.judging.answer.set(Some(Retry {
             delay: time(retry.delay_ms),
             elsewhere: retry.elsewhere,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use wasmparser::{ExternalKind, Parser, Payload};
 use wasmtime::{ExternType, InstancePre, Val, ValType};
@@ -142,11 +143,8 @@ impl Outline {
     /// The callbacks the manifest says the filter implements; all if it does not say.
     fn implemented(&self) -> Callbacks {
         let manifest = self.manifest.as_deref().and_then(|text| serde_json::from_slice(text).ok());
-        let Some(serde_json::Value::Array(names)) =
-            manifest.map(|mut m: serde_json::Value| m["callbacks"].take())
-        else {
-            return Callbacks::ALL;
-        };
+        let names = manifest.as_ref().and_then(|manifest: &Value| manifest.get("callbacks"));
+        let Some(Value::Array(names)) = names else { return Callbacks::ALL };
         let known = names.iter().filter_map(|name| Callbacks::named(name.as_str()?));
         known.fold(Callbacks::default(), Callbacks::union)
     }

@@ -274,12 +274,8 @@ async fn over(gate: Meshgate, rest: u64, (served, refused, closed): (usize, usiz
     assert!(most <= CEILING / 9 * 10, "{most} bytes in use");
 }
 
-/// Many clients that read nothing of endless responses.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_clients_that_read_nothing() {
-    let (large, one) = (large(usize::MAX).await, Backend::echo("one").await);
-    let gate = bounded(large.address(), &one).await;
-    let rest = gate.memory().0;
+/// So many connections whose clients ask for endless responses and read nothing.
+async fn deaf_clients(gate: &Meshgate) -> Vec<Wire> {
     let mut deaf = JoinSet::new();
     for number in 0..CLIENTS {
         let address = gate.address();
@@ -293,11 +289,34 @@ async fn many_clients_that_read_nothing() {
         }
     }
     let deaf = within("all of them have asked", deaf.join_all()).await;
-    until("memory is short", || async { (count(&gate, "held_bodies").await > 100.0).then_some(()) }).await;
+    until("memory is short", || async { (count(gate, "held_bodies").await > 100.0).then_some(()) }).await;
+    deaf
+}
+
+/// Many clients that read nothing of endless responses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clients_that_read_nothing() {
+    let (large, one) = (large(usize::MAX).await, Backend::echo("one").await);
+    let gate = bounded(large.address(), &one).await;
+    let rest = gate.memory().0;
+    let deaf = deaf_clients(&gate).await;
     let others = others(&gate).await;
     assert!(large.requests() > CLIENTS / 10, "most of them were served at first");
     drop(deaf);
     over(gate, rest, others).await;
+}
+
+/// After such a flood nobody asks for anything, as behind a load balancer that looks at `/ready`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_that_nobody_uses_is_given_back() {
+    let (large, one) = (large(usize::MAX).await, Backend::echo("one").await);
+    let gate = bounded(large.address(), &one).await;
+    let rest = gate.memory().0;
+    let deaf = deaf_clients(&gate).await;
+    until("new requests are refused", || async { (gate.admin("/ready").await.status == 503).then_some(()) })
+        .await;
+    drop(deaf);
+    over(gate, rest, (0, 0, 0)).await;
 }
 
 /// An endpoint that takes nothing of what is sent to it.

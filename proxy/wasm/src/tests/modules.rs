@@ -179,8 +179,12 @@ fn the_manifest_is_read_and_says_what_need_not_be_called() {
     let plugin = world.vms.plugin(Arc::new(PluginSpec::new("p", module, ""))).unwrap();
     let stream = plugin.stream(world.exchange(), 0).unwrap();
     assert_eq!(stream.on_response_headers(true).unwrap(), HeadersAction::Continue, "not called");
-    let broken = with_section(binary(&format!("{MINIMAL} {text}")), "meshgate.manifest", b"{");
-    assert!(engine().compile("m", &broken).unwrap().callbacks().contains(Callbacks::RESPONSE_HEADERS));
+    for broken in ["{", "[null]", "1", "null", r#"{"callbacks": {}}"#] {
+        let bytes =
+            with_section(binary(&format!("{MINIMAL} {text}")), "meshgate.manifest", broken.as_bytes());
+        let module = engine().compile("m", &bytes).unwrap();
+        assert!(module.callbacks().contains(Callbacks::RESPONSE_HEADERS), "{broken}");
+    }
     assert!(manifest_section(b"\0asm\x01\0\0\0").is_err(), "no filter");
 }
 

@@ -45,6 +45,23 @@ async fn a_filter_that_fails_when_it_judges_is_one_that_fails() {
     }
 }
 
+#[tokio::test]
+async fn a_filter_holds_an_exchange_no_longer_than_it_may_before_a_retry() {
+    let backend = answering(false, &[503]).await;
+    // The pause is drawn: once in millions of times, it is short enough.
+    for (base, hits) in [("10000h", 1), ("10ms", 2)] {
+        let before = backend.requests();
+        let chain = format!("- again: {{if: [503], attempts: 1, back_off: {{base: {base}, max: {base}}}}}");
+        let gate = Meshgate::chain(&chain).filter("again", &filter("retry"), "limits: {pause: 5s}");
+        let gate = gate.cluster("one", &[&backend]).start().await;
+        assert_eq!(gate.get("/").await.status, 503);
+        assert_eq!(backend.requests() - before, hits, "{base}");
+        let met = [("plugin", "again"), ("limit", "pause")];
+        let met = gate.metrics().await.sum("meshgate_plugin_limit_exceeded_total", &met);
+        assert_eq!(met, f64::from(u8::from(hits == 1)), "{base}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replacing_the_filter_costs_no_request() {
     // Every request needs the filter: its first try fails.
