@@ -75,6 +75,7 @@ impl PropertyGroup {
             | b"listener_direction"
             | b"listener_metadata"
             | b"upstream_host_metadata"
+            | b"upstream_filter_state"
             | b"metadata"
             | b"virtual_host_name" => PropertyGroup::Proxy,
             _ => PropertyGroup::Filters,
