@@ -21,8 +21,7 @@ impl Capabilities {
     /// Whether it may read the property at this path.
     pub(crate) fn may_read(&self, path: &[u8]) -> bool {
         let Some(allowed) = self.read else { return true };
-        let first = path.split(|byte| *byte == 0).next().unwrap_or_default();
-        PropertyGroup::of(first).is_none_or(|group| allowed.contains(group))
+        PropertyGroup::of(path).is_none_or(|group| allowed.contains(group))
     }
 
     /// A moment as the plugin may see it, in nanoseconds.
@@ -54,12 +53,12 @@ impl PropertyGroup {
     /// Whether the host answers for all that is below the path's first segment, so that filters cannot set it: those that decide by a
     /// client's certificate must not be told of one by another filter.
     pub(crate) fn is_of_host(path: &[u8]) -> bool {
-        let first = path.split(|byte| *byte == 0).next().unwrap_or_default();
-        PropertyGroup::of(first) != Some(PropertyGroup::Filters)
+        PropertyGroup::of(path) != Some(PropertyGroup::Filters)
     }
 
-    /// The group of a path's first segment; none for what every plugin must know, its own names.
-    fn of(first: &[u8]) -> Option<PropertyGroup> {
+    /// The group of a path, by its first segment; none for what every plugin must know, its own names.
+    fn of(path: &[u8]) -> Option<PropertyGroup> {
+        let first = path.split(|byte| *byte == 0).next().unwrap_or_default();
         Some(match first {
             b"plugin_name" | b"plugin_root_id" | b"plugin_vm_id" => return None,
             b"request" => PropertyGroup::Request,

@@ -76,11 +76,8 @@ impl GrpcEvents {
     /// hold more than they may; the call or stream is to end then.
     pub fn has_room(&self, bytes: usize) -> bool {
         drop(self.begun.take());
-        let Some(root) = self.root.upgrade().filter(|_| bytes > 0) else { return true };
-        let held = root.core.hold_for_call(bytes);
-        let has_room = held.is_some();
-        self.begun.set(held);
-        has_room
+        let hold = || self.root.upgrade()?.core.hold_for_call(bytes);
+        bytes == 0 || hold().map(|held| self.begun.set(Some(held))).is_some()
     }
 
     fn is_listened_to(&self) -> bool {
