@@ -16,9 +16,6 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::{PIECE, count, has_room_below_brink, has_room_below_close, holds};
 
-/// As much as a peer may have said before it left, and is read although there is no room: what ends TLS, for example.
-const LAST_WORDS: usize = 1 << 10;
-
 /// How long a socket is left alone when there is next to no room.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -67,16 +64,15 @@ impl Intake {
     }
 }
 
-/// Whether the peer has broken the connection off, or has said all, and all but its last words was read.
+/// Whether the peer has broken the connection off, or has said all and it was read.
 fn has_left(source: &impl AsFd) -> bool {
     let mut looked = [PollFd::new(source, PollFlags::RDHUP)];
     if poll(&mut looked, Some(&Timespec::default())).is_err() {
         return false;
     }
     let seen = looked[0].revents();
-    let mut words = [MaybeUninit::uninit(); LAST_WORDS];
-    let mut is_all = || SockRef::from(source).peek(&mut words).is_ok_and(|here| here < LAST_WORDS);
-    seen.contains(PollFlags::ERR) || (seen.contains(PollFlags::RDHUP) && is_all())
+    let is_empty = || matches!(SockRef::from(source).peek(&mut [MaybeUninit::uninit()]), Ok(0));
+    seen.contains(PollFlags::ERR) || (seen.contains(PollFlags::RDHUP) && is_empty())
 }
 
 /// Reads a piece, and no more however much room is in the buffer.
@@ -95,7 +91,7 @@ fn poll_piece<S: AsyncRead + Unpin>(
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream, UnixStream};
 
     use super::*;
@@ -121,19 +117,14 @@ mod tests {
     async fn who_has_left_is_seen_without_reading() {
         let (mut peer, mut source) = pair().await;
         assert!(!has_left(&source));
-        let said = [b'x'; 2 * LAST_WORDS];
-        peer.write_all(&said).await.unwrap();
+        peer.write_all(b"words").await.unwrap();
         source.readable().await.unwrap();
         assert!(!has_left(&source));
         peer.shutdown().await.unwrap();
-        while !source.ready(Interest::READABLE).await.unwrap().is_read_closed() {
-            tokio::task::yield_now().await;
-        }
-        assert!(!has_left(&source), "much of what it said is still there");
-        source.read_exact(&mut [0; LAST_WORDS + 1]).await.unwrap();
-        assert!(has_left(&source), "it said little more");
-        source.read_exact(&mut [0; LAST_WORDS - 1]).await.unwrap();
-        assert!(has_left(&source));
+        source.ready(tokio::io::Interest::READABLE).await.unwrap();
+        assert!(!has_left(&source), "what it said last is still there");
+        source.read_exact(&mut [0; 5]).await.unwrap();
+        leaves(&source).await;
         assert_eq!(source.read(&mut [0; 1]).await.unwrap(), 0);
     }
 

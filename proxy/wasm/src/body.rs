@@ -11,6 +11,11 @@ const FEW_CHUNKS: usize = 64;
 /// Bytes of a chunk that is not small, on average.
 const SMALL_CHUNK: usize = 512;
 
+/// A filter edited it.
+const MODIFIED: usize = 1;
+/// A filter tried to write more than it may.
+const OVERFLOWED: usize = 2;
+
 /// The bytes of a body that a filter has before it. Owned by a stream context, one per direction; the embedder
 /// pushes what arrives, calls the filter, and takes out what goes on.
 #[derive(Debug, Default)]
@@ -18,14 +23,15 @@ pub struct BodyBuffer {
     chunks: VecDeque<Bytes>,
     len: usize,
     limit: usize,
-    modified: bool,
-    overflowed: bool,
+    /// [`MODIFIED`] and [`OVERFLOWED`]. A whole word, because flags with padding behind them are copied, as each stream context
+    /// is made, in pieces that the processor has to wait for.
+    marks: usize,
 }
 
 impl BodyBuffer {
     /// An empty buffer, which a filter may fill up to `limit` bytes.
     pub fn new(limit: usize) -> BodyBuffer {
-        BodyBuffer { limit, ..BodyBuffer::default() }
+        BodyBuffer { chunks: VecDeque::new(), len: 0, limit, marks: 0 }
     }
 
     /// Bytes in the buffer.
@@ -72,18 +78,20 @@ impl BodyBuffer {
 
     /// Whether a filter edited the body since the last call: its length as announced no longer holds.
     pub fn take_modified(&mut self) -> bool {
-        std::mem::take(&mut self.modified)
+        let modified = self.marks & MODIFIED != 0;
+        self.marks &= !MODIFIED;
+        modified
     }
 
     /// Whether a filter tried to write more than the plugin's limit allows, so that bytes are missing.
     pub fn overflowed(&self) -> bool {
-        self.overflowed
+        self.marks & OVERFLOWED != 0
     }
 
     /// Whether more is buffered than the plugin's limit allows, or a filter tried to write more than that.
     /// The exchange is to be answered with 413 (request) or 502 (response).
     pub fn over_limit(&self) -> bool {
-        self.overflowed || self.len > self.limit
+        self.overflowed() || self.len > self.limit
     }
 
     /// Replaces `length` bytes from `start` on by `bytes`; both are cut at the end of the buffer, so that a
@@ -92,9 +100,9 @@ impl BodyBuffer {
     pub fn splice(&mut self, start: usize, length: usize, bytes: &[u8]) {
         let start = start.min(self.len);
         let end = start.saturating_add(length).min(self.len);
-        self.modified = true;
+        self.marks |= MODIFIED;
         if self.len - (end - start) + bytes.len() > self.limit {
-            self.overflowed = true;
+            self.marks |= OVERFLOWED;
             return;
         }
         let tail = self.split_off(end);

@@ -169,12 +169,16 @@ impl Core {
         Ok(started)
     }
 
+    /// Its VM and root context, if they did not fail: what an exchange has nearly always.
+    #[inline]
+    pub(crate) fn running(&self) -> Option<Binding> {
+        self.binding.borrow().as_ref().filter(|binding| !binding.vm.is_poisoned()).cloned()
+    }
+
     /// Its VM and root context, replaced if the VM failed.
     pub(crate) fn bound(&self) -> Result<Binding, StartError> {
-        if let Some(binding) = &*self.binding.borrow()
-            && !binding.vm.is_poisoned()
-        {
-            return Ok(binding.clone());
+        if let Some(binding) = self.running() {
+            return Ok(binding);
         }
         if self.is_for_exchange() {
             // An instance that failed has had its exchange.
@@ -189,12 +193,15 @@ impl Core {
         drop(failed);
     }
 
-    /// Whether the plugin may run for another exchange; `true` if that exchange tries it out.
+    /// Whether the plugin may run for any exchange, as far as that is known without a look at the clock.
+    #[inline]
+    pub(crate) fn is_calm(&self) -> bool {
+        self.usage.quarantine.is_calm() && self.usage.share.is_calm()
+    }
+
+    /// Whether the plugin, which is not [calm](Core::is_calm), may run for another exchange; `true` if that exchange tries it out.
     pub(crate) fn admit(&self) -> Result<bool, VmError> {
         let Usage { quarantine, share, .. } = &*self.usage;
-        if quarantine.is_calm() && share.is_calm() {
-            return Ok(false);
-        }
         let now = Instant::now();
         if share.wait(now).is_some() {
             self.usage.ledger.count(Limit::Cpu);

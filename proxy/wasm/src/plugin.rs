@@ -169,15 +169,15 @@ impl Plugin {
     /// The guest failed in `proxy_on_context_create`, or no VM can be started now.
     pub fn stream(self: &Rc<Self>, exchange: Rc<dyn Exchange>, place: u32) -> Result<StreamContext, VmError> {
         let core = &self.core;
-        let guard = Guard::new(core, core.admit()?);
-        let (binding, guard) = match core.spec.isolation {
-            Isolation::Shared => (core.bound()?, guard),
-            Isolation::Exchange => {
-                let binding = core.slot.instance(core)?;
-                (binding.clone(), guard.owning(binding))
-            }
+        let mut guard = Guard::new(self, !core.is_calm() && core.admit()?);
+        let binding = match core.spec.isolation {
+            Isolation::Shared => match core.running() {
+                Some(binding) => binding,
+                None => core.bound()?,
+            },
+            Isolation::Exchange => guard.own(core.slot.instance(core)?),
         };
-        StreamContext::create(self.clone(), binding, guard, &exchange, place)
+        StreamContext::create(binding, guard, &exchange, place)
     }
 }
 

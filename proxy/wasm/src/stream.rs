@@ -12,7 +12,7 @@ use wasmtime::TypedFunc;
 use crate::action::{BodyAction, HeadersAction, TrailersAction};
 use crate::body::BodyBuffer;
 use crate::contexts::{Entry, Marks, Reach, Stream};
-use crate::core::{Binding, Core};
+use crate::core::Binding;
 use crate::error::VmError;
 use crate::exchange::{Exchange, HttpStream};
 use crate::exports::HeadersFn;
@@ -31,13 +31,12 @@ pub struct StreamContext {
     /// The same, as the VM takes it.
     entry: Entry,
     vm: Rc<Vm>,
-    plugin: Rc<Plugin>,
     guard: Guard,
 }
 
-/// What a stream context holds beside itself: the trial that it may be, and the instance that may be its own.
+/// What a stream context holds beside itself: its plugin, the trial that it may be, and the instance that may be its own.
 pub(crate) struct Guard {
-    core: Rc<Core>,
+    plugin: Rc<Plugin>,
     probe: bool,
     created: bool,
     own: Option<Own>,
@@ -55,14 +54,14 @@ impl Drop for Own {
 }
 
 impl Guard {
-    pub(crate) fn new(core: &Rc<Core>, probe: bool) -> Guard {
-        Guard { core: core.clone(), probe, created: false, own: None }
+    pub(crate) fn new(plugin: &Rc<Plugin>, probe: bool) -> Guard {
+        Guard { plugin: plugin.clone(), probe, created: false, own: None }
     }
 
-    /// The context is the only one of its instance.
-    pub(crate) fn owning(mut self, own: Binding) -> Guard {
-        self.own = Some(Own(own));
-        self
+    /// The context is the only one of this instance.
+    pub(crate) fn own(&mut self, instance: Binding) -> Binding {
+        self.own = Some(Own(instance.clone()));
+        instance
     }
 }
 
@@ -72,27 +71,28 @@ impl Drop for Guard {
         drop(self.own.take());
         if self.probe {
             // If it failed, the plugin is in quarantine again, and this changes nothing.
-            self.core.usage.quarantine.tried(Instant::now(), self.created);
+            self.plugin.core.usage.quarantine.tried(Instant::now(), self.created);
         }
     }
 }
 
 impl StreamContext {
     pub(crate) fn create(
-        plugin: Rc<Plugin>,
         binding: Binding,
         mut guard: Guard,
         exchange: &Rc<dyn Exchange>,
         place: u32,
     ) -> Result<StreamContext, VmError> {
         let Binding { vm, root } = binding;
-        let limit = usize::try_from(plugin.core.spec.limits.body).unwrap_or(usize::MAX);
+        let limit = usize::try_from(guard.plugin.core.spec.limits.body).unwrap_or(usize::MAX);
+        // Asked for before the rest is put together, which then goes where it stays at once.
+        let tcp = exchange.tcp().is_some();
         let stream = |id| Stream {
             id,
             place,
             root,
             exchange: Reach::to(exchange),
-            tcp: exchange.tcp().is_some(),
+            tcp,
             request_body: RefCell::new(BodyBuffer::new(limit)),
             response_body: RefCell::new(BodyBuffer::new(limit)),
             marks: Cell::default(),
@@ -102,14 +102,14 @@ impl StreamContext {
             holds: RefCell::default(),
             own: Cell::default(),
         };
-        let stream = vm.add_stream(stream, &plugin.core)?;
+        let (stream, entry) = vm.add_stream(stream, &guard.plugin.core)?;
         guard.created = true;
-        Ok(StreamContext { entry: Entry::Stream(stream.clone()), stream, vm, plugin, guard })
+        Ok(StreamContext { stream, entry, vm, guard })
     }
 
     /// The plugin it belongs to.
     pub fn plugin(&self) -> &Rc<Plugin> {
-        &self.plugin
+        &self.guard.plugin
     }
 
     /// Whether the VM it lives in failed: every callback answers [`VmError::Poisoned`].
@@ -120,7 +120,7 @@ impl StreamContext {
     /// Bytes that the last callback of its VM copied between guest and host.
     pub fn copied(&self) -> u64 {
         let left = self.vm.with_state(|state| state.running.copied_left());
-        left.map_or(0, |left| self.plugin.core.spec.limits.copied.saturating_sub(left))
+        left.map_or(0, |left| self.plugin().core.spec.limits.copied.saturating_sub(left))
     }
 
     /// `proxy_on_request_headers`
@@ -268,7 +268,7 @@ impl StreamContext {
         Ok(match self.overruled(resumed) {
             Some(Overruled::Answered) => HeadersAction::StopAllWatermark,
             Some(Overruled::Resumed) => HeadersAction::Continue,
-            None => HeadersAction::from_abi(number, self.plugin.core.spec.compatibility.stop_iteration),
+            None => HeadersAction::from_abi(number, self.plugin().core.spec.compatibility.stop_iteration),
         })
     }
 

@@ -314,7 +314,7 @@ impl Vm {
         &self,
         stream: impl FnOnce(u32) -> Stream,
         core: &Core,
-    ) -> Result<Rc<Stream>, VmError> {
+    ) -> Result<(Rc<Stream>, Entry), VmError> {
         let full = || {
             core.exceeded(Limit::Contexts);
             VmError::Limit {
@@ -325,17 +325,21 @@ impl Vm {
             }
         };
         let most = core.spec.limits.contexts;
-        let id = self.with_state(|state| state.contexts.reserve(most)).flatten().ok_or_else(full)?;
-        let stream = Rc::new(stream(id));
-        core.stats.begin_context();
+        let added = self.with_state(|state| {
+            let stream = Rc::new(stream(state.contexts.reserve(most)?));
+            state.contexts.insert(Entry::Stream(stream.clone()));
+            Some(stream)
+        });
+        let stream = added.flatten().ok_or_else(full)?;
         let entry = Entry::Stream(stream.clone());
-        self.with_state(|state| state.contexts.insert(entry.clone()));
+        core.stats.begin_context();
         if let Some(create) = &self.exports.context_create
-            && let Err(error) = self.enter(&entry, Phase::ContextCreate, false, create, (id, stream.root.id))
+            && let Err(error) =
+                self.enter(&entry, Phase::ContextCreate, false, create, (stream.id, stream.root.id))
         {
             self.remove(&entry);
             return Err(error);
         }
-        Ok(stream)
+        Ok((stream, entry))
     }
 }

@@ -169,7 +169,7 @@ impl Slot {
             // Not one that has just begun to be: its client may be about to take what there is.
             _ if is_stuck && self.was_stuck.replace(true) => Order::Late(Phase::Busy),
             Phase::Idle if !is_stuck => Order::Finish,
-            Phase::Head if !is_stuck => Order::Late(Phase::Head),
+            Phase::Head => Order::Late(Phase::Head),
             _ => return false,
         };
         if self.shed.replace(true) {
