@@ -1,8 +1,10 @@
 //! TLS that is passed through as it is, to a cluster by the server name that the client asks for.
 
 use meshgate_tests::{
-    Ask, Authority, Backend, Client, Meshgate, Says, Setup, Socket, SocketBackend, TlsClient, TlsFront, until,
+    Authority, Backend, Client, Meshgate, Says, Setup, Socket, SocketBackend, TlsClient, TlsFront, until,
+    within,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::tcp::entry;
 
@@ -60,11 +62,15 @@ async fn the_name_decides_the_cluster_and_the_bytes_stay_as_they_are() {
     .into_iter()
     .enumerate()
     {
-        let mut client = world.client(&gate, name).await;
+        // In order to its end: a client that leaves before the endpoint's last words may have broken the session off.
+        let mut client = TlsClient::new(name, &world.authority).connect(gate.address()).await.stream;
         let body = "x".repeat(100_000);
-        let reply = client.call(Ask::post("/", body.clone())).await;
-        assert_eq!(reply.header("x-backend"), expected, "{name}");
-        assert!(reply.text().contains(&body), "{name}");
+        let head = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 100000\r\n\r\n";
+        client.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        within("a reply and the end", client.read_to_string(&mut reply)).await.unwrap();
+        assert!(reply.contains(&format!("\r\nx-backend: {expected}\r\n")), "{name}");
+        assert!(reply.contains(&body), "{name}");
         drop(client);
         let entry = entry(&gate, index).await;
         assert_eq!(entry["requested_server_name"], name.to_ascii_lowercase(), "{entry}");
