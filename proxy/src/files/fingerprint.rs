@@ -77,9 +77,14 @@ impl From<&Metadata> for Stamp {
 impl Seen {
     fn look(path: &Path) -> Self {
         let at = SystemTime::now();
-        // The stamp is taken before the content: a change in between makes the stamp differ next time.
-        let stamp = Stamp::of(path);
+        Self::read(path, Stamp::of(path), at)
+    }
+
+    /// Reads the file that had this stamp then. If it changed in between, what was read does not belong to the stamp: a load
+    /// before the change did not see it, although nothing changes any more.
+    fn read(path: &Path, stamp: Option<Stamp>, at: SystemTime) -> Self {
         let content = hash(path).map_or_else(|error| Content::Absent(error.kind()), Content::Hash);
+        let content = if Stamp::of(path) == stamp { content } else { Content::Unknown };
         Self { stamp, content, at }
     }
 
@@ -169,5 +174,27 @@ impl Fingerprint {
             }
         }
         loaded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_while_it_is_read_is_not_taken_for_what_a_load_saw() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, old) = (folder.path().join("new"), folder.path().join("old"));
+        fs::write(&old, "one").unwrap();
+        let stamps = [&new, &old].map(|path| Stamp::of(path));
+        let at = SystemTime::now();
+        fs::write(&new, "appeared").unwrap();
+        fs::write(&old, "longer").unwrap();
+        for (path, stamp) in [&new, &old].into_iter().zip(stamps) {
+            let files = BTreeMap::from([(path.clone(), Seen::read(path, stamp, at))]);
+            let loaded = Fingerprint { files }.as_loaded(&Fingerprint::default(), at);
+            let now = loaded.retake(&loaded.files());
+            assert!(!loaded.same_content(&now), "{}", path.display());
+        }
     }
 }
