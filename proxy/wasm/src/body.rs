@@ -49,11 +49,18 @@ impl BodyBuffer {
         if !chunk.is_empty() {
             self.len += chunk.len();
             self.chunks.push_back(chunk);
-            if self.chunks.len() > FEW_CHUNKS && self.len / self.chunks.len() < SMALL_CHUNK {
-                let whole = self.to_bytes();
-                self.chunks.clear();
-                self.chunks.push_back(whole);
+            if self.chunks.len() > FEW_CHUNKS {
+                self.join_small();
             }
+        }
+    }
+
+    #[cold]
+    fn join_small(&mut self) {
+        if self.len / self.chunks.len() < SMALL_CHUNK {
+            let whole = self.to_bytes();
+            self.chunks.clear();
+            self.chunks.push_back(whole);
         }
     }
 

@@ -52,13 +52,14 @@ pub enum PropertyGroup {
 impl PropertyGroup {
     /// Whether the host answers for all that is below the path's first segment, so that filters cannot set it: those that decide by a
     /// client's certificate must not be told of one by another filter.
+    #[inline]
     pub(crate) fn is_of_host(path: &[u8]) -> bool {
         PropertyGroup::of(path) != Some(PropertyGroup::Filters)
     }
 
     /// The group of a path, by its first segment; none for what every plugin must know, its own names.
     fn of(path: &[u8]) -> Option<PropertyGroup> {
-        let first = path.split(|byte| *byte == 0).next().unwrap_or_default();
+        let first = &path[..path.iter().position(|byte| *byte == 0).unwrap_or(path.len())];
         Some(match first {
             b"plugin_name" | b"plugin_root_id" | b"plugin_vm_id" => return None,
             b"request" => PropertyGroup::Request,

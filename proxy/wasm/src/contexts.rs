@@ -51,6 +51,8 @@ pub(crate) struct Stream {
     pub(crate) id: u32,
     pub(crate) place: u32,
     pub(crate) root: Rc<Root>,
+    /// The root's, which each callback asks for.
+    pub(crate) core: Rc<Core>,
     pub(crate) exchange: Reach,
     /// Of a TCP connection, not of an HTTP exchange.
     pub(crate) tcp: bool,
@@ -140,6 +142,13 @@ impl Entry {
         match self {
             Entry::Root(root) => root,
             Entry::Stream(stream) => &stream.root,
+        }
+    }
+
+    pub(crate) fn core(&self) -> &Rc<Core> {
+        match self {
+            Entry::Root(root) => &root.core,
+            Entry::Stream(stream) => &stream.core,
         }
     }
 

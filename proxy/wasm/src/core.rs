@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::action::Callbacks;
 use crate::contexts::Root;
+use crate::engine::TICK;
 use crate::error::{StartError, VmError, excerpt};
 use crate::ledger::{Account, Ledger};
 use crate::limits::Limit;
@@ -61,8 +62,11 @@ pub(crate) struct Core {
     pub(crate) unused: Cell<Callbacks>,
     /// Those that it has a use for only where the request is one of gRPC.
     pub(crate) grpc_only: Cell<Callbacks>,
-    pub(crate) deadline: Deadline,
-    pub(crate) body_deadline: Deadline,
+    // What each callback asks for, one step away.
+    pub(crate) hostcalls: u32,
+    pub(crate) copied: u64,
+    deadline: Deadline,
+    body_deadline: Deadline,
     asks_streams: bool,
 }
 
@@ -121,6 +125,8 @@ impl Core {
     fn assemble(spec: Arc<PluginSpec>, stats: Arc<PluginStats>, usage: Rc<Usage>, slot: Rc<Slot>) -> Core {
         static KEYS: AtomicU64 = AtomicU64::new(1);
         Core {
+            hostcalls: spec.limits.hostcalls,
+            copied: spec.limits.copied,
             deadline: Deadline::new(spec.limits.time),
             body_deadline: Deadline::new(spec.limits.body_time),
             asks_streams: spec.module.callbacks().contains(Callbacks::DONE),
@@ -151,15 +157,15 @@ impl Core {
     }
 
     /// Starts it by `start`, the first time: how long that takes says how long it may take under traffic. Where that is each
-    /// exchange's, no longer than other callbacks.
+    /// exchange's, no longer than other callbacks. Told by the clock: to ask for the thread's time takes a tenth of a start.
     pub(crate) fn start_first<T>(
         &self,
         start: impl FnOnce() -> Result<T, StartError>,
     ) -> Result<T, StartError> {
         let limits = &self.spec.limits;
-        let began = thread_time();
+        let began = Instant::now();
         let started = start()?;
-        let took = thread_time().saturating_sub(began).saturating_mul(RESTART_PATIENCE);
+        let took = began.elapsed().saturating_mul(RESTART_PATIENCE);
         let patience = match self.spec.isolation {
             Isolation::Shared => took.max(limits.time),
             Isolation::Exchange => limits.time,
@@ -264,11 +270,16 @@ impl Core {
         tracing::warn!(filter = %self.spec.name, ?pause, "filter in quarantine: it keeps failing");
     }
 
-    /// Takes the time of a callback in that ran by itself.
-    pub(crate) fn record(&self, wall: Duration, now: Instant) {
-        let estimate = wall.saturating_mul(SAMPLE);
-        self.stats.record(estimate);
-        self.usage.share.estimate(estimate, now, wanted_time);
+    /// Takes the time of a callback in that ran by itself: a long one by what the ticks say, others by the samples.
+    #[cold]
+    pub(crate) fn record(&self, sampled: Option<Instant>, ticks: u64) {
+        let now = Instant::now();
+        let wall = match sampled {
+            Some(began) if ticks <= 1 => (now - began).saturating_mul(SAMPLE),
+            _ => TICK.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX)),
+        };
+        self.stats.record(wall);
+        self.usage.share.estimate(wall, now, wanted_time);
     }
 
     /// Takes the CPU time of a callback in, of a plugin that is watched.

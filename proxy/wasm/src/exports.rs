@@ -1,6 +1,9 @@
-//! What a module exports for the host to call. Looked up once per VM; a wrongly typed export counts as absent.
+//! What a module exports for the host to call. A wrongly typed export counts as absent.
 
-use wasmtime::{ExternType, FuncType, Instance, Store, TypedFunc, ValType, WasmParams, WasmResults};
+use wasmtime::{
+    ExternType, Func, FuncType, Instance, Memory, ModuleExport, Store, TypedFunc, ValType, WasmParams,
+    WasmResults,
+};
 
 use crate::action::Callbacks;
 use crate::state::VmState;
@@ -19,142 +22,120 @@ pub(crate) type BodyFn = TypedFunc<(u32, u32, u32), u32>;
 pub(crate) type TrailersFn = TypedFunc<(u32, u32), u32>;
 /// Stream context, and who closed.
 pub(crate) type CloseFn = TypedFunc<(u32, u32), ()>;
+pub(crate) type AllocatorFn = TypedFunc<u32, u32>;
 
-/// The callbacks of an instance.
-pub(crate) struct Exports {
-    pub(crate) context_create: Option<TypedFunc<(u32, u32), ()>>,
-    pub(crate) vm_start: Option<TypedFunc<(u32, u32), u32>>,
-    pub(crate) configure: Option<TypedFunc<(u32, u32), u32>>,
-    pub(crate) tick: Option<TypedFunc<u32, ()>>,
-    pub(crate) queue_ready: Option<TypedFunc<(u32, u32), ()>>,
-    pub(crate) http_call_response: Option<CallResponseFn>,
-    pub(crate) grpc_initial_metadata: Option<GrpcFn>,
-    pub(crate) grpc_receive: Option<GrpcFn>,
-    pub(crate) grpc_trailing_metadata: Option<GrpcFn>,
-    pub(crate) grpc_close: Option<GrpcFn>,
-    pub(crate) foreign_function: Option<TypedFunc<(u32, u32, u32), ()>>,
-    pub(crate) request_headers: Option<HeadersFn>,
-    pub(crate) request_body: Option<BodyFn>,
-    pub(crate) request_trailers: Option<TrailersFn>,
-    pub(crate) response_headers: Option<HeadersFn>,
-    pub(crate) response_body: Option<BodyFn>,
-    pub(crate) response_trailers: Option<TrailersFn>,
-    pub(crate) new_connection: Option<TypedFunc<u32, u32>>,
-    pub(crate) downstream_data: Option<BodyFn>,
-    pub(crate) downstream_close: Option<CloseFn>,
-    pub(crate) upstream_data: Option<BodyFn>,
-    pub(crate) upstream_close: Option<CloseFn>,
-    pub(crate) done: Option<TypedFunc<u32, u32>>,
-    pub(crate) log: Option<TypedFunc<u32, ()>>,
-    pub(crate) delete: Option<TypedFunc<u32, ()>>,
+/// An exported function that is called in one way, or one of a few.
+trait Callable: Sized {
+    fn of(function: &Func, store: &Store<VmState>) -> Option<Self>;
+}
+
+impl<P: WasmParams, R: WasmResults> Callable for TypedFunc<P, R> {
+    fn of(function: &Func, store: &Store<VmState>) -> Option<Self> {
+        function.typed(store).ok()
+    }
+}
+
+impl Callable for HeadersFn {
+    fn of(function: &Func, store: &Store<VmState>) -> Option<HeadersFn> {
+        let three = Callable::of(function, store).map(HeadersFn::Three);
+        three.or_else(|| Callable::of(function, store).map(HeadersFn::Two))
+    }
+}
+
+/// Exported functions: `field: type = "name"`, those of streams with the callback that must be wanted.
+macro_rules! exports {
+    ($($field:ident: $type:ty = $name:literal $(if $callback:ident)?;)*) => {
+        /// Where a module's exports are. Looked up by name once per module, since half of what it takes to start a VM would be that.
+        pub(crate) struct Places {
+            memory: Option<ModuleExport>,
+            $($field: Option<ModuleExport>,)*
+        }
+
+        impl Places {
+            /// Looks the functions up; of the stream's, those in `wanted`.
+            pub(crate) fn of(code: &wasmtime::Module, wanted: Callbacks) -> Places {
+                let nothing = Callbacks::default();
+                Places {
+                    memory: code.get_export_index("memory"),
+                    $($field: {
+                        let needs = nothing $(.union(Callbacks::$callback))?;
+                        code.get_export_index($name).filter(|_| wanted.contains(needs))
+                    },)*
+                }
+            }
+        }
+
+        /// The functions of an instance.
+        pub(crate) struct Exports {
+            $(pub(crate) $field: Option<$type>,)*
+        }
+
+        impl Exports {
+            pub(crate) fn of(places: &Places, instance: &Instance, store: &mut Store<VmState>) -> Exports {
+                Exports { $($field: function(places.$field.as_ref(), instance, store),)* }
+            }
+        }
+    };
+}
+
+exports! {
+    initialize: TypedFunc<(), ()> = "_initialize";
+    start: TypedFunc<(), ()> = "_start";
+    main: TypedFunc<(u32, u32), u32> = "main";
+    main_void: TypedFunc<(), u32> = "__main_void";
+    allocate: AllocatorFn = "proxy_on_memory_allocate";
+    malloc: AllocatorFn = "malloc";
+    context_create: TypedFunc<(u32, u32), ()> = "proxy_on_context_create";
+    vm_start: TypedFunc<(u32, u32), u32> = "proxy_on_vm_start";
+    configure: TypedFunc<(u32, u32), u32> = "proxy_on_configure";
+    tick: TypedFunc<u32, ()> = "proxy_on_tick";
+    queue_ready: TypedFunc<(u32, u32), ()> = "proxy_on_queue_ready";
+    http_call_response: CallResponseFn = "proxy_on_http_call_response";
+    grpc_initial_metadata: GrpcFn = "proxy_on_grpc_receive_initial_metadata";
+    grpc_receive: GrpcFn = "proxy_on_grpc_receive";
+    grpc_trailing_metadata: GrpcFn = "proxy_on_grpc_receive_trailing_metadata";
+    grpc_close: GrpcFn = "proxy_on_grpc_close";
+    foreign_function: TypedFunc<(u32, u32, u32), ()> = "proxy_on_foreign_function" if FOREIGN_FUNCTION;
+    request_headers: HeadersFn = "proxy_on_request_headers" if REQUEST_HEADERS;
+    request_body: BodyFn = "proxy_on_request_body" if REQUEST_BODY;
+    request_trailers: TrailersFn = "proxy_on_request_trailers" if REQUEST_TRAILERS;
+    response_headers: HeadersFn = "proxy_on_response_headers" if RESPONSE_HEADERS;
+    response_body: BodyFn = "proxy_on_response_body" if RESPONSE_BODY;
+    response_trailers: TrailersFn = "proxy_on_response_trailers" if RESPONSE_TRAILERS;
+    new_connection: TypedFunc<u32, u32> = "proxy_on_new_connection" if NEW_CONNECTION;
+    downstream_data: BodyFn = "proxy_on_downstream_data" if DOWNSTREAM_DATA;
+    downstream_close: CloseFn = "proxy_on_downstream_connection_close" if DOWNSTREAM_CLOSE;
+    upstream_data: BodyFn = "proxy_on_upstream_data" if UPSTREAM_DATA;
+    upstream_close: CloseFn = "proxy_on_upstream_connection_close" if UPSTREAM_CLOSE;
+    // Root contexts are asked whether they are done, whatever the manifest says of streams.
+    done: TypedFunc<u32, u32> = "proxy_on_done";
+    log: TypedFunc<u32, ()> = "proxy_on_log" if LOG;
+    delete: TypedFunc<u32, ()> = "proxy_on_delete";
+}
+
+fn function<F: Callable>(
+    place: Option<&ModuleExport>,
+    instance: &Instance,
+    store: &mut Store<VmState>,
+) -> Option<F> {
+    let function = instance.get_module_export(&mut *store, place?)?.into_func()?;
+    F::of(&function, store)
+}
+
+impl Places {
+    /// The instance's memory.
+    pub(crate) fn memory(&self, instance: &Instance, store: &mut Store<VmState>) -> Option<Memory> {
+        instance.get_module_export(store, self.memory.as_ref()?)?.into_memory()
+    }
 }
 
 impl Exports {
-    /// Looks the callbacks up; of the stream's, those in `wanted`.
-    pub(crate) fn of(instance: &Instance, store: &mut Store<VmState>, wanted: Callbacks) -> Exports {
-        let want = |callback| wanted.contains(callback);
-        Exports {
-            context_create: find(instance, store, true, "proxy_on_context_create"),
-            vm_start: find(instance, store, true, "proxy_on_vm_start"),
-            configure: find(instance, store, true, "proxy_on_configure"),
-            tick: find(instance, store, true, "proxy_on_tick"),
-            queue_ready: find(instance, store, true, "proxy_on_queue_ready"),
-            http_call_response: find(instance, store, true, "proxy_on_http_call_response"),
-            grpc_initial_metadata: find(instance, store, true, "proxy_on_grpc_receive_initial_metadata"),
-            grpc_receive: find(instance, store, true, "proxy_on_grpc_receive"),
-            grpc_trailing_metadata: find(instance, store, true, "proxy_on_grpc_receive_trailing_metadata"),
-            grpc_close: find(instance, store, true, "proxy_on_grpc_close"),
-            foreign_function: find(
-                instance,
-                store,
-                want(Callbacks::FOREIGN_FUNCTION),
-                "proxy_on_foreign_function",
-            ),
-            request_headers: find_headers(
-                instance,
-                store,
-                want(Callbacks::REQUEST_HEADERS),
-                "proxy_on_request_headers",
-            ),
-            request_body: find(instance, store, want(Callbacks::REQUEST_BODY), "proxy_on_request_body"),
-            request_trailers: find(
-                instance,
-                store,
-                want(Callbacks::REQUEST_TRAILERS),
-                "proxy_on_request_trailers",
-            ),
-            response_headers: find_headers(
-                instance,
-                store,
-                want(Callbacks::RESPONSE_HEADERS),
-                "proxy_on_response_headers",
-            ),
-            response_body: find(instance, store, want(Callbacks::RESPONSE_BODY), "proxy_on_response_body"),
-            response_trailers: find(
-                instance,
-                store,
-                want(Callbacks::RESPONSE_TRAILERS),
-                "proxy_on_response_trailers",
-            ),
-            new_connection: find(instance, store, want(Callbacks::NEW_CONNECTION), "proxy_on_new_connection"),
-            downstream_data: find(
-                instance,
-                store,
-                want(Callbacks::DOWNSTREAM_DATA),
-                "proxy_on_downstream_data",
-            ),
-            downstream_close: find(
-                instance,
-                store,
-                want(Callbacks::DOWNSTREAM_CLOSE),
-                "proxy_on_downstream_connection_close",
-            ),
-            upstream_data: find(instance, store, want(Callbacks::UPSTREAM_DATA), "proxy_on_upstream_data"),
-            upstream_close: find(
-                instance,
-                store,
-                want(Callbacks::UPSTREAM_CLOSE),
-                "proxy_on_upstream_connection_close",
-            ),
-            // Root contexts are asked whether they are done, whatever the manifest says of streams.
-            done: find(instance, store, true, "proxy_on_done"),
-            log: find(instance, store, want(Callbacks::LOG), "proxy_on_log"),
-            delete: find(instance, store, true, "proxy_on_delete"),
-        }
+    /// The guest's allocator: the ABI's own name first, since TinyGo's `malloc` leaks what the host allocates. No longer
+    /// among the others then.
+    pub(crate) fn take_allocator(&mut self, prefer_malloc: bool) -> Option<AllocatorFn> {
+        let malloc = self.malloc.take_if(|_| prefer_malloc || self.allocate.is_none());
+        malloc.or_else(|| self.allocate.take())
     }
-}
-
-pub(crate) fn find<P: WasmParams, R: WasmResults>(
-    instance: &Instance,
-    store: &mut Store<VmState>,
-    wanted: bool,
-    name: &str,
-) -> Option<TypedFunc<P, R>> {
-    if wanted { instance.get_typed_func(store, name).ok() } else { None }
-}
-
-fn find_headers(
-    instance: &Instance,
-    store: &mut Store<VmState>,
-    wanted: bool,
-    name: &str,
-) -> Option<HeadersFn> {
-    find(instance, store, wanted, name)
-        .map(HeadersFn::Three)
-        .or_else(|| find(instance, store, wanted, name).map(HeadersFn::Two))
-}
-
-/// The guest's allocator: the ABI's own name first, since TinyGo's `malloc` leaks what the host allocates.
-pub(crate) fn allocator(
-    instance: &Instance,
-    store: &mut Store<VmState>,
-    prefer_malloc: bool,
-) -> Option<TypedFunc<u32, u32>> {
-    let mut names = ["proxy_on_memory_allocate", "malloc"];
-    if prefer_malloc {
-        names.reverse();
-    }
-    names.into_iter().find_map(|name| find(instance, store, true, name))
 }
 
 /// Whether the module exports an allocator.

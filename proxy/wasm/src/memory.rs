@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use wasmtime::{Caller, Memory};
+use wasmtime::{AsContextMut, Caller, StoreContextMut};
 
 use crate::contexts::{Entry, Root};
 use crate::phase::Phase;
@@ -46,8 +46,14 @@ pub(crate) enum Allowed {
 
 /// A hostcall that is being answered.
 pub(crate) struct Call<'a> {
-    caller: Caller<'a, VmState>,
-    memory: Memory,
+    store: StoreContextMut<'a, VmState>,
+}
+
+/// The guest's memory and the store's data at once, until the guest's allocator runs. The way to the memory leads through half a
+/// dozen pointers, so a hostcall goes it once, and once more after it allocated.
+pub(crate) struct Parts<'a> {
+    pub(crate) memory: &'a mut [u8],
+    pub(crate) state: &'a mut VmState,
 }
 
 /// Runs one hostcall within the budgets and the callback's time.
@@ -67,41 +73,48 @@ pub(crate) fn run(
             return Ok(Status::InternalFailure as u32);
         }
     }
-    let memory = match state.memory {
-        Some(memory) => memory,
-        // The module's `start` function runs before the host has looked at the exports.
-        None => match caller.get_export("memory").and_then(wasmtime::Extern::into_memory) {
-            Some(memory) => memory,
-            None => return Ok(Status::InvalidMemoryAccess as u32),
-        },
-    };
-    match hostcall(&mut Call { caller, memory }) {
+    if state.memory.is_none() && !finds_memory(&mut caller) {
+        return Ok(Status::InvalidMemoryAccess as u32);
+    }
+    match hostcall(&mut Call { store: caller.as_context_mut() }) {
         Ok(()) => Ok(Status::Ok as u32),
         Err(Stop::Code(code)) => Ok(code),
         Err(Stop::Trap(error)) => Err(error),
     }
 }
 
+/// The module's `start` function runs before the host has looked at the exports.
+#[cold]
+fn finds_memory(caller: &mut Caller<'_, VmState>) -> bool {
+    let memory = caller.get_export("memory").and_then(wasmtime::Extern::into_memory);
+    caller.data_mut().memory = memory;
+    memory.is_some()
+}
+
 impl Call<'_> {
     pub(crate) fn state(&mut self) -> &mut VmState {
-        self.caller.data_mut()
+        self.store.data_mut()
     }
 
-    /// Memory and data at once. The memory must not be kept over a call of the allocator.
-    pub(crate) fn parts(&mut self) -> (&mut [u8], &mut VmState) {
-        self.memory.data_and_store_mut(&mut self.caller)
+    /// Memory and data at once.
+    pub(crate) fn parts(&mut self) -> Parts<'_> {
+        let Some(memory) = self.store.data().memory else {
+            // Made sure of before the hostcall began.
+            return Parts { memory: &mut [], state: self.store.data_mut() };
+        };
+        let (memory, state) = memory.data_and_store_mut(&mut self.store);
+        Parts { memory, state }
     }
 
     /// The root context of the effective one. There is one in every callback.
     pub(crate) fn root(&mut self) -> Result<Rc<Root>, Stop> {
-        let effective = self.state().running.effective();
-        effective.map(|entry| entry.root().clone()).ok_or(Status::InternalFailure.into())
+        Ok(Rc::clone(self.state().root()?))
     }
 
     /// A moment as the plugin may see it. The module's `start` function sees it as everybody does.
     pub(crate) fn moment(&mut self, nanoseconds: u64) -> u64 {
         match self.state().running.effective() {
-            Some(entry) => entry.root().core.spec.may.moment(nanoseconds),
+            Some(entry) => entry.core().spec.may.moment(nanoseconds),
             None => nanoseconds,
         }
     }
@@ -112,18 +125,12 @@ impl Call<'_> {
 
     /// Bytes of the guest and the data at once, counted.
     pub(crate) fn read(&mut self, span: Span) -> Result<(&[u8], &mut VmState), Stop> {
-        let (memory, state) = self.memory.data_and_store_mut(&mut self.caller);
-        let bytes = slice(memory, span)?;
-        state.running.charge_bytes(bytes.len())?;
-        Ok((bytes, state))
+        self.parts().read(span)
     }
 
     /// Two ranges of the guest's bytes, counted.
     pub(crate) fn read_two(&mut self, first: Span, second: Span) -> Result<(&[u8], &[u8]), Stop> {
-        let (memory, state) = self.memory.data_and_store_mut(&mut self.caller);
-        let (first, second) = (slice(memory, first)?, slice(memory, second)?);
-        state.running.charge_bytes(first.len() + second.len())?;
-        Ok((first, second))
+        self.parts().read_two(first, second).map(|(first, second, _)| (first, second))
     }
 
     /// A copy of bytes of the guest.
@@ -132,25 +139,16 @@ impl Call<'_> {
     }
 
     pub(crate) fn write_u32(&mut self, pointer: u32, value: u32) -> Outcome {
-        self.write(pointer, &value.to_le_bytes())
+        self.parts().write(pointer, &value.to_le_bytes())
     }
 
     pub(crate) fn write_u64(&mut self, pointer: u32, value: u64) -> Outcome {
-        self.write(pointer, &value.to_le_bytes())
-    }
-
-    pub(crate) fn write(&mut self, pointer: u32, bytes: &[u8]) -> Outcome {
-        let (memory, state) = self.parts();
-        let length = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
-        slice_mut(memory, (pointer, length))?.copy_from_slice(bytes);
-        state.running.charge_bytes(bytes.len())?;
-        Ok(())
+        self.parts().write(pointer, &value.to_le_bytes())
     }
 
     /// Fails if the guest's memory does not reach that far; writes nothing.
     pub(crate) fn check(&mut self, span: Span) -> Outcome {
-        let (memory, _) = self.parts();
-        slice(memory, span).map(drop).map_err(Stop::from)
+        self.parts().check(span)
     }
 
     /// Hands bytes to the guest: memory from its allocator, address and size where it wants them.
@@ -169,33 +167,66 @@ impl Call<'_> {
         size_at: u32,
         fill: impl FnOnce(&mut [u8]) -> Result<(), Status>,
     ) -> Outcome {
-        self.check((address_at, 4))?;
-        self.check((size_at, 4))?;
+        let mut parts = self.parts();
+        parts.check((address_at, 4))?;
+        parts.check((size_at, 4))?;
         let size = u32::try_from(size).map_err(|_| Status::InternalFailure)?;
-        self.state().running.charge_bytes(size as usize)?;
-        let address = match size {
-            0 => 0,
-            _ => {
-                let address = self.allocate(size)?;
-                let (memory, _) = self.parts();
-                fill(slice_mut(memory, (address, size))?)?;
-                address
+        parts.state.running.charge_bytes(size as usize)?;
+        let mut address = 0;
+        if size > 0 {
+            address = self.allocate(size)?;
+            parts = self.parts();
+            let given = slice_mut(parts.memory, (address, size))?;
+            if address == 0 {
+                return Err(Status::InvalidMemoryAccess.into());
             }
-        };
-        self.write_u32(address_at, address)?;
-        self.write_u32(size_at, size)
+            fill(given)?;
+        }
+        parts.write(address_at, &address.to_le_bytes())?;
+        parts.write(size_at, &size.to_le_bytes())
     }
 
-    /// Memory from the guest's allocator.
+    /// Where the guest's allocator says.
     fn allocate(&mut self, size: u32) -> Result<u32, Stop> {
-        let Some(allocate) = self.state().allocate.clone() else {
-            return Err(Status::InternalFailure.into());
-        };
-        self.state().running.allocating = true;
-        let address = allocate.call(&mut self.caller, size).map_err(Stop::Trap)?;
+        let state = self.state();
+        let allocate = state.allocate.clone().ok_or(Status::InternalFailure)?;
+        state.running.allocating = true;
+        let address = allocate.call(&mut self.store, size).map_err(Stop::Trap)?;
         self.state().running.allocating = false;
-        self.check((address, size))?;
-        if address == 0 { Err(Status::InvalidMemoryAccess.into()) } else { Ok(address) }
+        Ok(address)
+    }
+}
+
+impl<'a> Parts<'a> {
+    /// As [`Call::check`].
+    pub(crate) fn check(&self, span: Span) -> Outcome {
+        slice(self.memory, span).map(drop).map_err(Stop::from)
+    }
+
+    /// As [`Call::read`].
+    pub(crate) fn read(self, span: Span) -> Result<(&'a [u8], &'a mut VmState), Stop> {
+        let bytes = slice(self.memory, span)?;
+        self.state.running.charge_bytes(bytes.len())?;
+        Ok((bytes, self.state))
+    }
+
+    /// As [`Call::read_two`], and the data.
+    pub(crate) fn read_two(
+        self,
+        first: Span,
+        second: Span,
+    ) -> Result<(&'a [u8], &'a [u8], &'a mut VmState), Stop> {
+        let (first, second) = (slice(self.memory, first)?, slice(self.memory, second)?);
+        self.state.running.charge_bytes(first.len() + second.len())?;
+        Ok((first, second, self.state))
+    }
+
+    /// Writes to the guest's memory, counted.
+    pub(crate) fn write(&mut self, pointer: u32, bytes: &[u8]) -> Outcome {
+        let length = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
+        slice_mut(self.memory, (pointer, length))?.copy_from_slice(bytes);
+        self.state.running.charge_bytes(bytes.len())?;
+        Ok(())
     }
 }
 

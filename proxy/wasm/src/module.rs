@@ -11,7 +11,7 @@ use wasmtime::{ExternType, InstancePre, Val, ValType};
 
 use crate::action::Callbacks;
 use crate::error::ModuleError;
-use crate::exports;
+use crate::exports::{self, Places};
 use crate::hostcalls::Functions;
 use crate::memory::{Allowed, Stop, run};
 use crate::state::VmState;
@@ -168,6 +168,7 @@ struct Compiled {
     outline: Outline,
     stubs: Vec<String>,
     callbacks: Callbacks,
+    exported: Places,
     instance: InstancePre<VmState>,
 }
 
@@ -188,7 +189,9 @@ impl Module {
         }
         let (instance, stubs) = resolve(&code, functions)?;
         let callbacks = exports::callbacks(&code).intersection(outline.implemented());
-        Ok(Module(Arc::new(Compiled { name: name.to_owned(), hash, outline, stubs, callbacks, instance })))
+        let exported = Places::of(&code, callbacks);
+        let name = name.to_owned();
+        Ok(Module(Arc::new(Compiled { name, hash, outline, stubs, callbacks, exported, instance })))
     }
 
     /// The name given to [`crate::Engine::compile`], for messages.
@@ -229,6 +232,11 @@ impl Module {
     /// The stream callbacks it exports, less those its manifest says do nothing.
     pub fn callbacks(&self) -> Callbacks {
         self.0.callbacks
+    }
+
+    /// Where the functions are that a VM calls.
+    pub(crate) fn exported(&self) -> &Places {
+        &self.0.exported
     }
 
     pub(crate) fn instance(&self) -> &InstancePre<VmState> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use wasmtime::{Memory, StoreContextMut, TypedFunc, UpdateDeadline};
 
 use crate::body::BodyBuffer;
-use crate::contexts::{Contexts, Entry, Stream};
+use crate::contexts::{Contexts, Entry, Root, Stream};
 use crate::engine::{TICK, Ticks};
 use crate::growth::Growth;
 use crate::grpc::{GrpcEvent, GrpcTable};
@@ -19,6 +19,7 @@ use crate::limits::Limit;
 use crate::module::AbiVersion;
 use crate::phase::Phase;
 use crate::shared::{InstancePermit, KnownQueues, Mailbox, Namespace, Shared};
+use crate::status::Status;
 use crate::tables::MetricTable;
 use crate::vm::Vm;
 
@@ -39,7 +40,8 @@ pub(crate) struct VmState {
     pub(crate) environment_count: u32,
     /// None while the module's `start` function runs.
     pub(crate) memory: Option<Memory>,
-    pub(crate) allocate: Option<TypedFunc<u32, u32>>,
+    /// The guest's allocator. To clone what is inside takes a dozen steps, some of them atomic.
+    pub(crate) allocate: Option<Rc<TypedFunc<u32, u32>>>,
     pub(crate) contexts: Contexts,
     pub(crate) metrics: MetricTable,
     pub(crate) queues: KnownQueues,
@@ -64,12 +66,12 @@ pub(crate) struct Running {
     pub(crate) allocating: bool,
     hostcalls_left: u32,
     copied_left: u64,
-    deadline: Deadline,
     ticks: Arc<Ticks>,
     /// The tick at which the callback began.
     began: u64,
     /// The tick at which its deadline is to be looked at.
     look_at: u64,
+    looks: Looks,
     /// The tick until which callbacks are measured.
     measured_until: u64,
     /// The thread's CPU time when the callback began, if it is measured.
@@ -134,10 +136,10 @@ impl Running {
             allocating: false,
             hostcalls_left: u32::MAX,
             copied_left: u64::MAX,
-            deadline: Deadline::new(Duration::from_secs(1)),
             ticks,
             began: 0,
             look_at: u64::MAX,
+            looks: Looks::default(),
             measured_until: 0,
             began_cpu: None,
             call: None,
@@ -148,20 +150,19 @@ impl Running {
 
     /// Sets the callback up; returns the epoch ticks until its deadline is to be looked at.
     pub(crate) fn begin(&mut self, phase: Phase, entry: &Entry, end_of_stream: bool) -> u64 {
-        let core = &entry.root().core;
-        let limits = &core.spec.limits;
-        let starting = phase.is_start() || (phase == Phase::ContextCreate && matches!(entry, Entry::Root(_)));
+        let core = entry.core();
+        let first = core.deadline(phase, is_starting(phase, entry)).first;
         self.phase = phase;
         self.end_of_stream = end_of_stream;
         self.allocating = false;
-        self.hostcalls_left = limits.hostcalls;
-        self.copied_left = limits.copied;
-        self.deadline = core.deadline(phase, starting);
+        self.hostcalls_left = core.hostcalls;
+        self.copied_left = core.copied;
         self.entered = Some(entry.clone());
         self.began = self.ticks.now();
-        self.look_at = self.began + self.deadline.first();
+        self.look_at = self.began + first;
+        self.looks = Looks::default();
         self.began_cpu = (self.began < self.measured_until).then(thread_time);
-        self.deadline.first()
+        first
     }
 
     /// Stops the guest if its time is over, as the epoch does. For hostcalls: the epoch is looked at in loops and where
@@ -175,17 +176,26 @@ impl Running {
     fn look(&mut self) -> Result<u64, Overrun> {
         let now = self.ticks.now();
         if now >= self.look_at {
-            self.look_at = now + self.deadline.expired()?;
+            self.look_at = now + self.deadline().expired(&mut self.looks)?;
         }
         Ok(self.look_at - now)
+    }
+
+    /// The ticks since the callback began.
+    pub(crate) fn ticks(&self) -> u64 {
+        self.ticks.now() - self.began
+    }
+
+    fn deadline(&self) -> Deadline {
+        let of = |entry: &Entry| entry.core().deadline(self.phase, is_starting(self.phase, entry));
+        self.entered.as_ref().map_or(Deadline::new(Duration::ZERO), of)
     }
 
     /// What a callback returned by itself. If that took far too long, in a hostcall behind which nobody looked, it has failed
     /// like one that was stopped.
     pub(crate) fn returned<T>(&mut self, result: T) -> wasmtime::Result<T> {
-        let now = self.ticks.now();
-        if now - self.began > self.deadline.far_over() {
-            self.returned_late(now).map_err(wasmtime::Error::new)?;
+        if self.ticks.now() >= self.look_at {
+            self.returned_late().map_err(wasmtime::Error::new)?;
         }
         Ok(result)
     }
@@ -194,11 +204,15 @@ impl Running {
     /// would cost each callback as much as it takes itself. So the first that is late only has the next ones measured, unless
     /// its deadline was looked at meanwhile.
     #[cold]
-    fn returned_late(&mut self, now: u64) -> Result<(), Overrun> {
+    fn returned_late(&mut self) -> Result<(), Overrun> {
+        let (now, deadline) = (self.ticks.now(), self.deadline());
+        if now - self.began <= deadline.far_over() {
+            return Ok(());
+        }
         self.measured_until = now + MEASURED;
-        let since = self.began_cpu.or(self.deadline.noted);
+        let since = self.began_cpu.or(self.looks.noted);
         let used = since.map_or(Duration::ZERO, |since| thread_time().saturating_sub(since));
-        let limit = self.deadline.limit;
+        let limit = deadline.limit;
         if used > limit.saturating_mul(LATE) { Err(Overrun::Deadline(limit)) } else { Ok(()) }
     }
 
@@ -245,11 +259,16 @@ impl Running {
     }
 
     fn limit<T: Default>(&self, of: impl Fn(&crate::Limits) -> T) -> T {
-        self.entered.as_ref().map(|entry| of(&entry.root().core.spec.limits)).unwrap_or_default()
+        self.entered.as_ref().map(|entry| of(&entry.core().spec.limits)).unwrap_or_default()
     }
 }
 
 impl VmState {
+    /// The root context of the effective one. There is one in every callback.
+    pub(crate) fn root(&self) -> Result<&Rc<Root>, Status> {
+        self.running.effective().map(Entry::root).ok_or(Status::InternalFailure)
+    }
+
     /// The stream that is the effective context.
     pub(crate) fn stream(&self) -> Option<&Rc<Stream>> {
         match self.running.effective() {
@@ -298,10 +317,15 @@ pub(crate) struct Deadline {
     first: u64,
     /// Ticks from there to the second.
     second: u64,
-    /// Ticks given so far.
-    given: u64,
+}
+
+/// What was found by looking at a callback's deadline.
+#[derive(Default)]
+struct Looks {
     /// The thread's CPU time at the first look.
     noted: Option<Duration>,
+    /// Ticks given beyond the second.
+    more: u64,
 }
 
 impl Deadline {
@@ -312,12 +336,7 @@ impl Deadline {
         // The longest that can be added to an epoch without wrapping, stretched.
         let ticks = u64::try_from(ticks).unwrap_or(u64::MAX).clamp(2, u64::MAX / 64);
         let second = ticks / 2;
-        Deadline { limit, first: ticks - second, second, given: ticks, noted: None }
-    }
-
-    /// Ticks until the first look.
-    fn first(&self) -> u64 {
-        self.first
+        Deadline { limit, first: ticks - second, second }
     }
 
     /// Ticks after which a callback that has returned is looked at.
@@ -326,23 +345,29 @@ impl Deadline {
     }
 
     /// The ticks until the next look.
-    fn expired(&mut self) -> Result<u64, Overrun> {
+    fn expired(&self, looks: &mut Looks) -> Result<u64, Overrun> {
         let cpu = thread_time();
-        let Some(noted) = self.noted else {
-            self.noted = Some(cpu);
+        let Some(noted) = looks.noted else {
+            looks.noted = Some(cpu);
             return Ok(self.second);
         };
         // Nearly all of the second part: a ticker that was late makes up for it by ticks that are too short.
         let wanted = (self.limit / 2).saturating_sub(TICK / 2).max(TICK / 2);
         let missing = wanted.saturating_sub(cpu.saturating_sub(noted));
-        if missing.is_zero() || self.given >= (self.first + self.second) * Deadline::STRETCH {
+        let most = (self.first + self.second) * (Deadline::STRETCH - 1);
+        if missing.is_zero() || looks.more >= most {
             return Err(Overrun::Deadline(self.limit));
         }
         let ticks = u64::try_from(missing.as_micros().div_ceil(TICK.as_micros())).unwrap_or(self.second);
         let ticks = ticks.clamp(1, self.second);
-        self.given += ticks;
+        looks.more += ticks;
         Ok(ticks)
     }
+}
+
+/// Whether a callback is one of a plugin that starts.
+fn is_starting(phase: Phase, entry: &Entry) -> bool {
+    phase.is_start() || (phase == Phase::ContextCreate && matches!(entry, Entry::Root(_)))
 }
 
 /// What a store does when the epoch reaches its deadline.
@@ -378,11 +403,11 @@ mod tests {
     fn a_guest_that_was_not_let_run_gets_more_time_but_not_for_ever() {
         // The test's own CPU time is nothing beside a quarter of an hour.
         let hour = Duration::from_secs(3_600);
-        let mut deadline = Deadline::new(hour);
-        assert_eq!((deadline.first(), deadline.expired()), (1_800_001, Ok(1_800_000)));
+        let (deadline, mut looks) = (Deadline::new(hour), Looks::default());
+        assert_eq!((deadline.first, deadline.expired(&mut looks)), (1_800_001, Ok(1_800_000)));
         let mut given = 3_600_001;
         let stopped = loop {
-            match deadline.expired() {
+            match deadline.expired(&mut looks) {
                 Ok(ticks) => given += ticks,
                 Err(stopped) => break stopped,
             }
@@ -395,21 +420,21 @@ mod tests {
     #[test]
     fn a_guest_that_ran_is_stopped_at_the_second_look() {
         let limit = Duration::from_millis(1);
-        let mut deadline = Deadline::new(limit);
-        assert_eq!((deadline.first(), deadline.expired()), (1, Ok(1)));
+        let (deadline, mut looks) = (Deadline::new(limit), Looks::default());
+        assert_eq!((deadline.first, deadline.expired(&mut looks)), (1, Ok(1)));
         let began = thread_time();
         // A ticker that made up for lost time.
-        assert_eq!(deadline.expired(), Ok(1));
+        assert_eq!(deadline.expired(&mut looks), Ok(1));
         while thread_time() - began < limit {}
-        assert_eq!(deadline.expired(), Err(Overrun::Deadline(limit)));
+        assert_eq!(deadline.expired(&mut looks), Err(Overrun::Deadline(limit)));
     }
 
     #[test]
     fn no_limit_is_too_long() {
-        let mut deadline = Deadline::new(Duration::MAX);
-        assert!(deadline.first() < u64::MAX / 32);
-        assert_eq!(deadline.expired(), Ok(deadline.second));
-        assert_eq!(deadline.expired(), Ok(deadline.second));
-        assert_eq!(Deadline::new(Duration::ZERO).first(), 1);
+        let (deadline, mut looks) = (Deadline::new(Duration::MAX), Looks::default());
+        assert!(deadline.first < u64::MAX / 32);
+        assert_eq!(deadline.expired(&mut looks), Ok(deadline.second));
+        assert_eq!(deadline.expired(&mut looks), Ok(deadline.second));
+        assert_eq!(Deadline::new(Duration::ZERO).first, 1);
     }
 }

@@ -31,20 +31,15 @@ pub struct StreamContext {
     /// The same, as the VM takes it.
     entry: Entry,
     vm: Rc<Vm>,
-    guard: Guard,
-}
-
-/// What a stream context holds beside itself: its plugin, the trial that it may be, and the instance that may be its own.
-pub(crate) struct Guard {
-    plugin: Rc<Plugin>,
-    probe: bool,
-    created: bool,
     own: Option<Own>,
+    /// It tries the plugin out.
+    probe: bool,
+    plugin: Rc<Plugin>,
 }
 
 /// An instance that serves one stream context. Dropping it ends the plugin's part there, as plugins end; the
 /// instance goes with that.
-pub(crate) struct Own(Binding);
+pub(crate) struct Own(pub(crate) Binding);
 
 impl Drop for Own {
     fn drop(&mut self) {
@@ -53,43 +48,24 @@ impl Drop for Own {
     }
 }
 
-impl Guard {
-    pub(crate) fn new(plugin: &Rc<Plugin>, probe: bool) -> Guard {
-        Guard { plugin: plugin.clone(), probe, created: false, own: None }
-    }
-
-    /// The context is the only one of this instance.
-    pub(crate) fn own(&mut self, instance: Binding) -> Binding {
-        self.own = Some(Own(instance.clone()));
-        instance
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        // Its end is a part of the trial.
-        drop(self.own.take());
-        if self.probe {
-            // If it failed, the plugin is in quarantine again, and this changes nothing.
-            self.plugin.core.usage.quarantine.tried(Instant::now(), self.created);
-        }
-    }
-}
-
 impl StreamContext {
+    /// A context of the plugin in its VM, or in an instance of its own.
     pub(crate) fn create(
+        plugin: &Rc<Plugin>,
         binding: Binding,
-        mut guard: Guard,
+        own: Option<Own>,
         exchange: &Rc<dyn Exchange>,
         place: u32,
+        probe: bool,
     ) -> Result<StreamContext, VmError> {
         let Binding { vm, root } = binding;
-        let limit = usize::try_from(guard.plugin.core.spec.limits.body).unwrap_or(usize::MAX);
+        let limit = usize::try_from(plugin.core.spec.limits.body).unwrap_or(usize::MAX);
         // Asked for before the rest is put together, which then goes where it stays at once.
         let tcp = exchange.tcp().is_some();
         let stream = |id| Stream {
             id,
             place,
+            core: root.core.clone(),
             root,
             exchange: Reach::to(exchange),
             tcp,
@@ -102,14 +78,13 @@ impl StreamContext {
             holds: RefCell::default(),
             own: Cell::default(),
         };
-        let (stream, entry) = vm.add_stream(stream, &guard.plugin.core)?;
-        guard.created = true;
-        Ok(StreamContext { stream, entry, vm, guard })
+        let (stream, entry) = vm.add_stream(stream, &plugin.core)?;
+        Ok(StreamContext { stream, entry, vm, own, probe, plugin: plugin.clone() })
     }
 
     /// The plugin it belongs to.
     pub fn plugin(&self) -> &Rc<Plugin> {
-        &self.guard.plugin
+        &self.plugin
     }
 
     /// Whether the VM it lives in failed: every callback answers [`VmError::Poisoned`].
@@ -120,7 +95,7 @@ impl StreamContext {
     /// Bytes that the last callback of its VM copied between guest and host.
     pub fn copied(&self) -> u64 {
         let left = self.vm.with_state(|state| state.running.copied_left());
-        left.map_or(0, |left| self.plugin().core.spec.limits.copied.saturating_sub(left))
+        left.map_or(0, |left| self.plugin.core.spec.limits.copied.saturating_sub(left))
     }
 
     /// `proxy_on_request_headers`
@@ -268,7 +243,7 @@ impl StreamContext {
         Ok(match self.overruled(resumed) {
             Some(Overruled::Answered) => HeadersAction::StopAllWatermark,
             Some(Overruled::Resumed) => HeadersAction::Continue,
-            None => HeadersAction::from_abi(number, self.plugin().core.spec.compatibility.stop_iteration),
+            None => HeadersAction::from_abi(number, self.plugin.core.spec.compatibility.stop_iteration),
         })
     }
 
@@ -334,7 +309,13 @@ impl Drop for StreamContext {
         drop(self.stream.holds.take());
         if self.entry.is_pending() {
             // The instance stays for as long as its stream is not done, and no longer.
-            self.stream.own.set(self.guard.own.take());
+            self.stream.own.set(self.own.take());
+        }
+        if self.probe {
+            // Its end is a part of the trial.
+            drop(self.own.take());
+            // If it failed, the plugin is in quarantine again, and this changes nothing.
+            self.plugin.core.usage.quarantine.tried(Instant::now(), true);
         }
     }
 }

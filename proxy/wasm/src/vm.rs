@@ -1,9 +1,10 @@
 //! A VM: one store with one instance, and the way into it. A VM that failed once is never entered again.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::{Rc, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use wasmtime::{Store, TypedFunc, WasmParams, WasmResults};
@@ -11,7 +12,7 @@ use wasmtime::{Store, TypedFunc, WasmParams, WasmResults};
 use crate::contexts::{Entry, Root, Stream};
 use crate::core::Core;
 use crate::error::{StartError, VmError};
-use crate::exports::{self, Exports};
+use crate::exports::Exports;
 use crate::limits::Limit;
 use crate::phase::Phase;
 use crate::state::{self, VmState, thread_time};
@@ -54,11 +55,12 @@ impl Vm {
             Ok(Err(error)) => return Err(trap::at_instantiation(error, core, store.data())),
             Err(_) => return Err(trap::panicked_at_instantiation(core)),
         };
-        let memory = instance.get_memory(&mut store, "memory");
-        let allocate = exports::allocator(&instance, &mut store, core.spec.compatibility.prefer_malloc);
+        let places = module.exported();
+        let memory = places.memory(&instance, &mut store);
+        let mut exports = Exports::of(places, &instance, &mut store);
+        let allocate = exports.take_allocator(core.spec.compatibility.prefer_malloc);
         store.data_mut().memory = memory;
-        store.data_mut().allocate = allocate;
-        let exports = Exports::of(&instance, &mut store, module.callbacks());
+        store.data_mut().allocate = allocate.map(Rc::new);
         let vm = Rc::new(Vm {
             store: RefCell::new(store),
             exports,
@@ -68,24 +70,22 @@ impl Vm {
             ending: Cell::new(false),
         });
         vm.store.borrow_mut().data_mut().vm = Rc::downgrade(&vm);
-        vm.initialize(&instance, &nobody).map_err(StartError::Failed)?;
+        vm.initialize(&nobody).map_err(StartError::Failed)?;
         Ok(vm)
     }
 
     /// Runs what the toolchain wants run first: a reactor's `_initialize` and its `main`, else a command's
     /// `_start`.
-    fn initialize(&self, instance: &wasmtime::Instance, nobody: &Entry) -> Result<(), VmError> {
-        let find = |name| exports::find::<(), ()>(instance, &mut self.store.borrow_mut(), true, name);
-        let Some(initialize) = find("_initialize") else {
-            return find("_start").map_or(Ok(()), |start| self.run_once(nobody, &start, ()));
+    fn initialize(&self, nobody: &Entry) -> Result<(), VmError> {
+        let Exports { initialize, start, main, main_void, .. } = &self.exports;
+        let Some(initialize) = initialize else {
+            return start.as_ref().map_or(Ok(()), |start| self.run_once(nobody, start, ()));
         };
-        self.run_once(nobody, &initialize, ())?;
-        let main = exports::find::<(u32, u32), u32>(instance, &mut self.store.borrow_mut(), true, "main");
+        self.run_once(nobody, initialize, ())?;
         if let Some(main) = main {
-            return self.run_once(nobody, &main, (0, 0));
+            return self.run_once(nobody, main, (0, 0));
         }
-        let main = exports::find::<(), u32>(instance, &mut self.store.borrow_mut(), true, "__main_void");
-        main.map_or(Ok(()), |main| self.run_once(nobody, &main, ()))
+        main_void.as_ref().map_or(Ok(()), |main| self.run_once(nobody, main, ()))
     }
 
     fn run_once<P: WasmParams, R: WasmResults>(
@@ -119,7 +119,7 @@ impl Vm {
         callback: &TypedFunc<P, R>,
         parameters: P,
     ) -> Result<R, VmError> {
-        let core = &entry.root().core;
+        let core = entry.core();
         if self.poisoned.get() {
             return Err(VmError::Poisoned { plugin: core.spec.name.clone() });
         }
@@ -136,24 +136,41 @@ impl Vm {
         // A panic in a hostcall travels through the guest's frames to here.
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| callback.call(&mut *store, parameters)));
         let state = store.data_mut();
+        let ticks = state.running.ticks();
         // Its last hostcall may have taken far too long.
         let outcome = outcome.map(|done| done.and_then(|result| state.running.returned(result)));
         state.running.finish();
-        if let Some(started) = sampled.filter(|_| !phase.is_start()) {
-            let now = Instant::now();
-            core.record(now - started, now);
+        if (ticks > 1 || sampled.is_some()) && !phase.is_start() {
+            core.record(sampled, ticks);
         }
         if let Some(began) = watched {
             core.measure(began);
         }
         match outcome {
+            Ok(Ok(result)) if state.ended.is_empty() => {
+                self.poisoned.set(false);
+                Ok(result)
+            }
+            outcome => self.settle(core, phase, outcome, store),
+        }
+    }
+
+    /// What comes of a callback that ended contexts, or did not return.
+    #[cold]
+    fn settle<R>(
+        &self,
+        core: &Core,
+        phase: Phase,
+        outcome: thread::Result<wasmtime::Result<R>>,
+        mut store: RefMut<'_, Store<VmState>>,
+    ) -> Result<R, VmError> {
+        let state = store.data_mut();
+        match outcome {
             Ok(Ok(result)) => {
                 self.poisoned.set(false);
-                if !state.ended.is_empty() {
-                    let ended = std::mem::take(&mut state.ended);
-                    drop(store);
-                    self.end_all(ended);
-                }
+                let ended = std::mem::take(&mut state.ended);
+                drop(store);
+                self.end_all(ended);
                 Ok(result)
             }
             Ok(Err(error)) if trap::is_clean_exit(&error, phase) => {
@@ -214,7 +231,7 @@ impl Vm {
 
     /// The callback that refused, if any.
     fn configure_root(&self, entry: &Entry) -> Result<Option<&'static str>, VmError> {
-        let (id, spec) = (entry.id(), &entry.root().core.spec);
+        let (id, spec) = (entry.id(), &entry.core().spec);
         if let Some(create) = &self.exports.context_create {
             self.enter(entry, Phase::ContextCreate, false, create, (id, 0))?;
         }
@@ -238,7 +255,7 @@ impl Vm {
     pub(crate) fn end(self: &Rc<Vm>, entry: &Entry) {
         let asked = match entry {
             Entry::Root(_) => true,
-            Entry::Stream(stream) => stream.root.core.asks_streams_if_done(),
+            Entry::Stream(stream) => stream.core.asks_streams_if_done(),
         };
         if let Some(done) = self.exports.done.as_ref().filter(|_| asked) {
             match self.enter(entry, Phase::Done, false, done, entry.id()) {
@@ -281,7 +298,7 @@ impl Vm {
         // Dropped after the store is released: it may be the last owner of something.
         drop(self.with_state(|state| state.contexts.remove(entry.id())));
         if let Entry::Stream(stream) = entry {
-            stream.root.core.stats.end_context();
+            stream.core.stats.end_context();
         }
     }
 

@@ -46,7 +46,7 @@ struct Ending {
 
 impl Waiting {
     pub(crate) fn add(&self, vm: &Rc<Vm>, entry: &Entry) {
-        self.push(vm, entry, Instant::now() + entry.root().core.spec.limits.done);
+        self.push(vm, entry, Instant::now() + entry.core().spec.limits.done);
     }
 
     /// For a context that could not be ended where it was dropped; ended at the next sweep.
@@ -130,7 +130,7 @@ impl Waiting {
             // Another one's end may have been this one's, too.
             let Some(ending) = self.take(key) else { continue };
             if ending.entry.is_pending() && !ending.vm.is_poisoned() {
-                ending.entry.root().core.exceeded(Limit::Done);
+                ending.entry.core().exceeded(Limit::Done);
             }
             ending.vm.close(&ending.entry);
         }

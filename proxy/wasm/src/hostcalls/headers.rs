@@ -223,52 +223,50 @@ fn replace(call: &mut Call<'_>, map: u32, key: u32, length: u32, value: u32, siz
 fn write(call: &mut Call<'_>, map: u32, key: Span, value: Span, replace: bool) -> Outcome {
     let map = Map::from_abi(map)?;
     let target = Target::of(call, map)?;
+    let mut http = target.open(map)?;
     let (key, value) = call.read_two(key, value)?;
-    target.change(|http| {
-        let (most, told) = (http.most_written(), http.telling(value));
-        match map {
-            Map::RequestHeaders => http.request.write((key, told), replace, most),
-            Map::ResponseHeaders => response(http)?.write((key, told), replace, most),
-            _ => {
-                let most = http.most_head_bytes;
-                target.trailers(http, map, |map| fields::write_trailer(map, (key, value), replace, most))
-            }
+    let (most, told) = (http.most_written(), http.telling(value));
+    match map {
+        Map::RequestHeaders => http.request.write((key, told), replace, most)?,
+        Map::ResponseHeaders => response(&mut http)?.write((key, told), replace, most)?,
+        _ => {
+            let most = http.most_head_bytes;
+            let write = |map: &mut HeaderMap| fields::write_trailer(map, (key, value), replace, most);
+            target.trailers(&mut http, map, write)?;
         }
-    })
+    }
+    Ok(())
 }
 
 fn remove(call: &mut Call<'_>, map: u32, key: u32, length: u32) -> Outcome {
     let map = Map::from_abi(map)?;
     let target = Target::of(call, map)?;
+    let mut http = target.open(map)?;
     let (key, _) = call.read((key, length))?;
-    target.change(|http| {
-        match map {
-            Map::RequestHeaders => http.request.remove(key),
-            Map::ResponseHeaders => response(http)?.remove(key),
-            _ => {
-                return target.trailers(http, map, |map| {
-                    fields::remove(map, key);
-                    Ok(())
-                });
-            }
-        }
-        Ok(())
-    })
+    match map {
+        Map::RequestHeaders => http.request.remove(key),
+        Map::ResponseHeaders => response(&mut http)?.remove(key),
+        _ => target.trailers(&mut http, map, |map| {
+            fields::remove(map, key);
+            Ok(())
+        })?,
+    }
+    Ok(())
 }
 
 fn set_all(call: &mut Call<'_>, map: u32, text: u32, size: u32) -> Outcome {
     let map = Map::from_abi(map)?;
     let target = Target::of(call, map)?;
+    let mut http = target.open(map)?;
     let (bytes, _) = call.read((text, size))?;
     let pairs = pairs::decode(bytes)?;
-    target.change(|http| {
-        let (most, written) = (http.most_head_bytes, http.most_written());
-        match map {
-            Map::RequestHeaders => http.request.replace_all(&pairs, written),
-            Map::ResponseHeaders => response(http)?.replace_all(&pairs, written),
-            _ => target.trailers(http, map, |map| fields::replace_trailers(map, &pairs, most)),
-        }
-    })
+    let (most, written) = (http.most_head_bytes, http.most_written());
+    match map {
+        Map::RequestHeaders => http.request.replace_all(&pairs, written)?,
+        Map::ResponseHeaders => response(&mut http)?.replace_all(&pairs, written)?,
+        _ => target.trailers(&mut http, map, |map| fields::replace_trailers(map, &pairs, most))?,
+    }
+    Ok(())
 }
 
 /// A map that may be written now.
@@ -293,15 +291,22 @@ impl Target {
             return Err(Status::BadArgument.into());
         }
         let exchange = state.stream().and_then(|stream| stream.exchange.upgrade());
+        let exchange = exchange.ok_or(Status::BadArgument)?;
+        Ok(Target { exchange, makes_trailers: Target::ending(state) == Some(map) })
+    }
+
+    /// The messages, one of which has the map or will be given one.
+    fn open(&self, map: Map) -> Result<RefMut<'_, HttpStream>, Stop> {
         // A TCP connection has no maps.
-        let exchange = exchange.filter(|exchange| exchange.http().is_some()).ok_or(Status::BadArgument)?;
-        let target = Target { exchange, makes_trailers: Target::ending(state) == Some(map) };
-        target.change(|http| match map {
-            Map::RequestHeaders => Ok(()),
-            Map::ResponseHeaders => response(http).map(drop),
-            _ => target.trailers(http, map, |_| Ok(())),
-        })?;
-        Ok(target)
+        let http = self.exchange.http().ok_or(Status::BadArgument)?;
+        // Borrowed only by an embedder that breaks its contract.
+        let mut http = http.try_borrow_mut().map_err(|_| Status::InternalFailure)?;
+        match map {
+            Map::RequestHeaders => {}
+            Map::ResponseHeaders => response(&mut http).map(drop)?,
+            _ => self.trailers(&mut http, map, |_| Ok(()))?,
+        }
+        Ok(http)
     }
 
     /// Changes trailers. New ones are there only once something is in them.
@@ -335,14 +340,6 @@ impl Target {
             Phase::ResponseBody if state.running.end_of_stream => Some(Map::ResponseTrailers),
             _ => None,
         }
-    }
-
-    fn change(&self, change: impl FnOnce(&mut HttpStream) -> Result<(), Status>) -> Outcome {
-        let http: Option<RefMut<'_, HttpStream>> =
-            self.exchange.http().and_then(|http| http.try_borrow_mut().ok());
-        // Borrowed only by an embedder that breaks its contract.
-        let mut http = http.ok_or(Status::InternalFailure)?;
-        Ok(change(&mut http)?)
     }
 }
 

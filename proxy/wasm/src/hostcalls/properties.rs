@@ -1,12 +1,14 @@
 //! Properties: reading the host's, reading and writing the filters' own.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use bytes::Bytes;
 
 use super::{Declared, Functions, functions};
 use crate::attributes::Attributes;
 use crate::capabilities::PropertyGroup;
+use crate::contexts::Root;
 use crate::core::Core;
 use crate::limits::Limit;
 use crate::memory::{Call, Outcome};
@@ -25,11 +27,12 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
 }
 
 fn read(call: &mut Call<'_>, path: u32, length: u32, address_at: u32, size_at: u32) -> Outcome {
-    let root = call.root()?;
-    let exchange = call.state().stream().and_then(|stream| stream.exchange.upgrade());
-    call.check((path, length))?;
+    let parts = call.parts();
+    let root = Rc::clone(parts.state.root()?);
+    let exchange = parts.state.stream().and_then(|stream| stream.exchange.upgrade());
+    parts.check((path, length))?;
     // Longer paths name nothing.
-    let (path, _) = call.read((path, length.min(MAX_PATH)))?;
+    let (path, _) = parts.read((path, length.min(MAX_PATH)))?;
     if !root.core.spec.may.may_read(path) {
         root.core.refuse(Limit::MayRead, &String::from_utf8_lossy(path).replace('\0', "."));
         return Err(Status::NotFound.into());
@@ -50,28 +53,30 @@ fn read(call: &mut Call<'_>, path: u32, length: u32, address_at: u32, size_at: u
 /// Anything the host does not serve itself; kept with the exchange or its connection, for later filters and the log. What the host
 /// serves is not changed by it, and neither is the filter state of foreign functions; as in Envoy, filters do not notice.
 fn write(call: &mut Call<'_>, path: u32, length: u32, value: u32, size: u32) -> Outcome {
-    call.check((path, length))?;
+    let parts = call.parts();
+    parts.check((path, length))?;
     if length == 0 || length > MAX_PATH {
         return Err(Status::BadArgument.into());
     }
-    let root = call.root()?;
-    let exchange = call.state().stream().and_then(|stream| stream.exchange.upgrade());
+    let exchange = parts.state.stream().and_then(|stream| stream.exchange.upgrade());
     let exchange = exchange.ok_or(Status::NotFound)?;
-    let (path, value) = call.read_two((path, length), (value, size))?;
+    let (path, value, state) = parts.read_two((path, length), (value, size))?;
     if PropertyGroup::is_of_host(path) || path.starts_with(b"filter_state\0") {
         return Ok(());
     }
-    let declared = root.declarations.of(path);
+    let Root { declarations, core, .. } = &**state.root()?;
+    let declared = declarations.of(path);
     let borrowed = |_| Status::InternalFailure;
     if let Some(http) = exchange.http() {
-        keep(&root.core, &mut http.try_borrow_mut().map_err(borrowed)?.attributes, declared, path, value)
+        keep(core, &mut http.try_borrow_mut().map_err(borrowed)?.attributes, declared, path, value)
     } else if let Some(attributes) = exchange.tcp() {
-        keep(&root.core, &mut *attributes.try_borrow_mut().map_err(borrowed)?, declared, path, value)
+        keep(core, &mut *attributes.try_borrow_mut().map_err(borrowed)?, declared, path, value)
     } else {
         Err(Status::InternalFailure.into())
     }
 }
 
+#[inline]
 fn keep(core: &Core, attributes: &mut Attributes, declared: Declared, path: &[u8], value: &[u8]) -> Outcome {
     let mut of_connection;
     let kept = if declared.of_connection {

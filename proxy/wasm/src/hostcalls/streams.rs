@@ -143,7 +143,7 @@ fn answer(
             stream.mark(Marks::ANSWERED);
         }
     } else {
-        tracing::debug!(plugin = %stream.root.core.spec.name, "a second local response is ignored");
+        tracing::debug!(plugin = %stream.core.spec.name, "a second local response is ignored");
     }
     Ok(())
 }

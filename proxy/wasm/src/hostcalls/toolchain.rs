@@ -3,7 +3,7 @@
 use wasmtime::Caller;
 
 use super::{Functions, log};
-use crate::memory::{Allowed, Call, Stop, run, slice};
+use crate::memory::{Allowed, Call, Parts, Stop, run, slice};
 use crate::state::VmState;
 use crate::status::LogLevel;
 
@@ -39,7 +39,7 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
 /// A string of AssemblyScript: UTF-16, its length in bytes before it. What lies outside of the memory reads as
 /// empty: the guest is about to end, and says why as well as it can.
 fn string(call: &mut Call<'_>, pointer: u32) -> Result<String, Stop> {
-    let (memory, state) = call.parts();
+    let Parts { memory, state } = call.parts();
     let length =
         pointer.checked_sub(4).and_then(|at| slice(memory, (at, 4)).ok()?.first_chunk::<4>().copied());
     let length = length.map_or(0, u32::from_le_bytes).min(MAX_STRING);

@@ -8,7 +8,7 @@ use wasmtime::{Caller, FuncType, Val, ValType};
 
 use super::clock::nanoseconds;
 use super::{Functions, functions};
-use crate::memory::{Allowed, Call, Outcome, Stop, run, slice, slice_mut};
+use crate::memory::{Allowed, Call, Outcome, Parts, Stop, run, slice, slice_mut};
 use crate::state::VmState;
 use crate::status::LogLevel;
 use crate::trap::Exit;
@@ -153,7 +153,7 @@ fn tell(call: &mut Call<'_>, file: u32, offset_at: u32) -> Outcome {
 
 /// The plugin's own variables, never the process's.
 fn environ(call: &mut Call<'_>, list: u32, bytes: u32) -> Outcome {
-    let (memory, state) = call.parts();
+    let Parts { memory, state } = call.parts();
     let mut entry = u64::from(list);
     let mut at = u64::from(bytes);
     for variable in state.environment.split_inclusive(|byte| *byte == 0) {
@@ -191,7 +191,7 @@ fn clock(call: &mut Call<'_>, id: u32, _precision: u64, time_at: u32) -> Outcome
 
 /// Of any size within the budget and the time: libraries take a refusal for a broken machine.
 fn random(call: &mut Call<'_>, bytes: u32, size: u32) -> Outcome {
-    let (memory, state) = call.parts();
+    let Parts { memory, state } = call.parts();
     let out = slice_mut(memory, (bytes, size)).map_err(|_| Stop::Code(FAULT))?;
     state.running.charge_bytes(out.len())?;
     for piece in out.chunks_mut(RANDOM_PIECE) {
@@ -225,7 +225,7 @@ fn write(call: &mut Call<'_>, file: u32, parts: u32, count: u32, written_at: u32
         return Err(Stop::Code(FAULT));
     }
     let fault = |_| Stop::Code(FAULT);
-    let (memory, state) = call.parts();
+    let Parts { memory, state } = call.parts();
     let mut line = Vec::new();
     let mut written = 0_u32;
     let list = slice(memory, (parts, count * 8)).map_err(fault)?;
@@ -250,7 +250,7 @@ fn file_status(call: &mut Call<'_>, file: u32, at: u32) -> Outcome {
     }
     let mut status = [0; 24];
     status[8] = RIGHT_TO_WRITE;
-    faulty(call.write(at, &status))
+    faulty(call.parts().write(at, &status))
 }
 
 /// Nothing happened: Go's runtime ends the program on an error.

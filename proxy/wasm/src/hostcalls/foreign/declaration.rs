@@ -80,6 +80,7 @@ impl Declarations {
     }
 
     /// How the property at this path is to be kept.
+    #[inline]
     pub(crate) fn of(&self, path: &[u8]) -> Declared {
         let known = self.0.borrow();
         if known.is_empty() { Declared::default() } else { known.get(path).copied().unwrap_or_default() }

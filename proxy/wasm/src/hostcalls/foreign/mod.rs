@@ -15,7 +15,7 @@ use super::Functions;
 use super::metrics::admit;
 use crate::host::ForeignCaller;
 use crate::limits::Limit;
-use crate::memory::{Allowed, Call, Outcome, Span, run, slice};
+use crate::memory::{Allowed, Call, Outcome, Parts, Span, run, slice};
 use crate::metrics::SeriesSpec;
 use crate::state::VmState;
 use crate::status::Status;
@@ -44,7 +44,7 @@ fn foreign(call: &mut Call<'_>, name: Span, argument: Span, address_at: u32, siz
     let host = Rc::clone(&call.state().host);
     let stream = call.state().stream().cloned();
     let exchange = stream.as_ref().and_then(|stream| Some((stream.exchange.upgrade()?, stream.place)));
-    let (memory, state) = call.parts();
+    let Parts { memory, state } = call.parts();
     let (name, argument) = (slice(memory, name)?, slice(memory, argument)?);
     state.running.charge_bytes(name.len() + argument.len())?;
     if name.len() > MAX_NAME {
