@@ -3,7 +3,6 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
 use meshgate_wasm::{Attributes, ForeignCaller, Status};
 use prost::Message;
 
@@ -70,7 +69,7 @@ pub(super) fn set(caller: &ForeignCaller<'_>, argument: &[u8]) -> Result<Vec<u8>
 
 /// Where filters read it, as the property `filter_state.envoy.tcp_proxy.cluster`.
 fn keep(attributes: &mut Attributes, arguments: &Arguments) -> Result<(), Status> {
-    let value = Bytes::copy_from_slice(arguments.value.as_bytes());
+    let value = arguments.value.as_bytes();
     let kept = if arguments.span == Span::DownstreamConnection as i32 {
         attributes.connection.custom.borrow_mut().set(CLUSTER_PATH, value)
     } else {

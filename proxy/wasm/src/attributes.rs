@@ -6,8 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
-
 use crate::address::Address;
 use crate::node::{Locality, Metadata};
 
@@ -182,7 +180,7 @@ impl Attributes {
 /// Properties set by filters: raw path bytes to raw value bytes. Few per exchange, so a list.
 #[derive(Clone, Debug, Default)]
 pub struct CustomProperties {
-    entries: Vec<(Box<[u8]>, Bytes)>,
+    entries: Vec<(Box<[u8]>, Box<[u8]>)>,
     bytes: usize,
 }
 
@@ -193,12 +191,12 @@ impl CustomProperties {
     pub const MAX_BYTES: usize = 256 << 10;
 
     /// The value under exactly this path (segments separated by NUL).
-    pub fn find(&self, path: &[u8]) -> Option<&Bytes> {
-        self.entries.iter().find(|(known, _)| **known == *path).map(|(_, value)| value)
+    pub fn find(&self, path: &[u8]) -> Option<&[u8]> {
+        self.entries.iter().find(|(known, _)| **known == *path).map(|(_, value)| &**value)
     }
 
     /// Sets a value; false if the exchange holds too many or too large ones already.
-    pub fn set(&mut self, path: &[u8], value: Bytes) -> bool {
+    pub fn set(&mut self, path: &[u8], value: &[u8]) -> bool {
         let existing = self.entries.iter().position(|(known, _)| **known == *path);
         let old = existing.map_or(0, |at| path.len() + self.entries[at].1.len());
         let bytes = self.bytes - old + path.len() + value.len();
@@ -206,8 +204,10 @@ impl CustomProperties {
             return false;
         }
         match existing {
-            Some(at) => self.entries[at].1 = value,
-            None => self.entries.push((path.into(), value)),
+            // Such as a flag or a counter, in its place. Not a shorter one: the room of the longer would stay, and is not counted.
+            Some(at) if self.entries[at].1.len() == value.len() => self.entries[at].1.copy_from_slice(value),
+            Some(at) => self.entries[at].1 = value.into(),
+            None => self.entries.push((path.into(), value.into())),
         }
         self.bytes = bytes;
         true
@@ -219,7 +219,7 @@ impl CustomProperties {
     }
 
     /// All entries, in the order they were first set.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Bytes)> {
-        self.entries.iter().map(|(path, value)| (&**path, value))
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.entries.iter().map(|(path, value)| (&**path, &**value))
     }
 }

@@ -279,7 +279,12 @@ impl fmt::Display for Trace<'_> {
 /// What a guest or a module wrote, for people: without control characters, since it must not look like another line of
 /// the log, or move a terminal's cursor.
 pub(crate) fn printable(text: Cow<'_, str>) -> Cow<'_, str> {
-    if text.chars().any(char::is_control) { Cow::Owned(excerpt(&text, usize::MAX)) } else { text }
+    // Found out many bytes at a time, and nearly always so.
+    let is_plain = text.bytes().fold(true, |plain, byte| plain & (b' '..=b'~').contains(&byte));
+    if is_plain || !text.chars().any(char::is_control) {
+        return text;
+    }
+    Cow::Owned(excerpt(&text, usize::MAX))
 }
 
 /// The beginning of what `value` says, likewise: so many bytes at most, and an ellipsis if there is more. What would come

@@ -191,11 +191,11 @@ impl Running {
         self.entered.as_ref().map_or(Deadline::new(Duration::ZERO), of)
     }
 
-    /// What a callback returned by itself. If that took far too long, in a hostcall behind which nobody looked, it has failed
-    /// like one that was stopped.
-    pub(crate) fn returned<T>(&mut self, result: T) -> wasmtime::Result<T> {
-        if self.ticks.now() >= self.look_at {
-            self.returned_late().map_err(wasmtime::Error::new)?;
+    /// What a callback returned by itself after so many ticks. If that took far too long, in a hostcall behind which nobody
+    /// looked, it has failed like one that was stopped.
+    pub(crate) fn returned<T>(&mut self, result: T, ticks: u64) -> wasmtime::Result<T> {
+        if self.began + ticks >= self.look_at {
+            self.returned_late(ticks).map_err(wasmtime::Error::new)?;
         }
         Ok(result)
     }
@@ -204,12 +204,12 @@ impl Running {
     /// would cost each callback as much as it takes itself. So the first that is late only has the next ones measured, unless
     /// its deadline was looked at meanwhile.
     #[cold]
-    fn returned_late(&mut self) -> Result<(), Overrun> {
-        let (now, deadline) = (self.ticks.now(), self.deadline());
-        if now - self.began <= deadline.far_over() {
+    fn returned_late(&mut self, ticks: u64) -> Result<(), Overrun> {
+        let deadline = self.deadline();
+        if ticks <= deadline.far_over() {
             return Ok(());
         }
-        self.measured_until = now + MEASURED;
+        self.measured_until = self.began + ticks + MEASURED;
         let since = self.began_cpu.or(self.looks.noted);
         let used = since.map_or(Duration::ZERO, |since| thread_time().saturating_sub(since));
         let limit = deadline.limit;

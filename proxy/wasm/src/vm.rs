@@ -129,8 +129,8 @@ impl Vm {
         let sampled = core.stats.count_callback().then(Instant::now);
         let watched = core.usage.share.is_watched().then(thread_time);
         store.data_mut().growth.refused = None;
-        let ticks = store.data_mut().running.begin(phase, entry, end_of_stream);
-        store.set_epoch_deadline(ticks);
+        let first_look = store.data_mut().running.begin(phase, entry, end_of_stream);
+        store.set_epoch_deadline(first_look);
         // Poisoned while it runs, so that nothing that goes wrong on the way out leaves it usable.
         self.poisoned.set(true);
         // A panic in a hostcall travels through the guest's frames to here.
@@ -138,7 +138,7 @@ impl Vm {
         let state = store.data_mut();
         let ticks = state.running.ticks();
         // Its last hostcall may have taken far too long.
-        let outcome = outcome.map(|done| done.and_then(|result| state.running.returned(result)));
+        let outcome = outcome.map(|done| done.and_then(|result| state.running.returned(result, ticks)));
         state.running.finish();
         if (ticks > 1 || sampled.is_some()) && !phase.is_start() {
             core.record(sampled, ticks);

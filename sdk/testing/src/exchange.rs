@@ -175,7 +175,7 @@ fn attributes(facts: &[(String, Vec<u8>)], now: SystemTime) -> Attributes {
     let mut attributes = Attributes::new(Rc::new(connection));
     attributes.start = now;
     for (path, value) in others {
-        attributes.custom.set(path.as_bytes(), value.into());
+        attributes.custom.set(path.as_bytes(), value.as_ref());
     }
     attributes
 }

@@ -3,8 +3,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use bytes::Bytes;
-
 use super::{Declared, Functions, functions};
 use crate::attributes::Attributes;
 use crate::capabilities::PropertyGroup;
@@ -88,7 +86,7 @@ fn keep(core: &Core, attributes: &mut Attributes, declared: Declared, path: &[u8
     if declared.read_only && kept.find(path).is_some() {
         return Err(Status::BadArgument.into());
     }
-    if !kept.set(path, Bytes::copy_from_slice(value)) {
+    if !kept.set(path, value) {
         core.exceeded(Limit::Properties);
         return Err(Status::InternalFailure.into());
     }

@@ -158,5 +158,5 @@ fn left_by_filters<'a>(attributes: &'a Attributes, path: &[u8]) -> Option<Value<
     if let Some(value) = attributes.custom.find(path) {
         return Some(Value::Bytes(value));
     }
-    attributes.connection.custom.borrow().find(path).cloned().map(Value::Shared)
+    attributes.connection.custom.borrow().find(path).map(|value| Value::Made(value.to_vec()))
 }

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use serde_json::Value as Json;
 
 use crate::address::Address;
@@ -29,8 +28,6 @@ pub(crate) enum Value<'a> {
     Bytes(&'a [u8]),
     /// The same, put together for this.
     Made(Vec<u8>),
-    /// The same, from a filter.
-    Shared(Bytes),
     Number(u64),
     Bool(bool),
     Address(Address),
@@ -59,7 +56,6 @@ impl<'a> Value<'a> {
         match self {
             Value::Bytes(bytes) => Cow::Borrowed(bytes),
             Value::Made(bytes) => Cow::Owned(bytes),
-            Value::Shared(bytes) => Cow::Owned(bytes.into()),
             Value::Json(Json::String(text)) => Cow::Borrowed(text.as_bytes()),
             Value::Found(Json::String(text)) => Cow::Owned(text.into_bytes()),
             other => Cow::Owned(match form {
@@ -73,7 +69,6 @@ impl<'a> Value<'a> {
         match self {
             Value::Bytes(bytes) => bytes.to_vec(),
             Value::Made(bytes) => bytes.clone(),
-            Value::Shared(bytes) => bytes.to_vec(),
             Value::Number(number) => number.to_le_bytes().to_vec(),
             Value::Bool(value) => vec![u8::from(*value)],
             Value::Address(address) => address.to_string().into_bytes(),
@@ -99,9 +94,7 @@ impl<'a> Value<'a> {
             Value::Json(value) => value.to_string(),
             Value::Found(value) => value.to_string(),
             Value::Map(map) => Json::Object((*map).clone()).to_string(),
-            Value::Bytes(_) | Value::Made(_) | Value::Shared(_) => {
-                String::from_utf8_lossy(&self.binary()).into_owned()
-            }
+            Value::Bytes(_) | Value::Made(_) => String::from_utf8_lossy(&self.binary()).into_owned(),
         }
     }
 }

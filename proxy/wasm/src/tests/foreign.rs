@@ -262,9 +262,9 @@ fn declared_properties_are_kept_as_declared() {
     stream.on_request_headers(true).unwrap();
     assert_eq!(world.statuses(), [OK, BAD_ARGUMENT, OK, OK]);
     let attributes = &exchange.http().borrow().attributes;
-    assert_eq!(attributes.custom.find(b"once").unwrap(), "1");
+    assert_eq!(attributes.custom.find(b"once").unwrap(), b"1");
     assert_eq!(attributes.custom.find(b"lasting"), None);
-    assert_eq!(attributes.connection.custom.borrow().find(b"lasting").unwrap(), "4");
+    assert_eq!(attributes.connection.custom.borrow().find(b"lasting").unwrap(), b"4");
 }
 
 /// Functions that take a message, and what they answer to one that says nothing.

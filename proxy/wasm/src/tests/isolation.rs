@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::puppet::UNREACHABLE;
+use super::puppet::{LOOP, UNREACHABLE};
 use super::world::*;
 use crate::pairs;
 use crate::*;
@@ -105,6 +105,20 @@ fn too_many_instances_are_an_overload_and_no_failure() {
     other.configuration = b"another".to_vec();
     assert!(world.vms.plugin(Arc::new(other)).is_ok(), "a plugin can come while all are busy");
     drop(streams);
+    assert!(plugin.stream(world.exchange(), 0).is_ok());
+}
+
+#[test]
+fn an_instance_starts_within_the_time_of_a_callback() {
+    let world = World::new();
+    let mut spec = (*isolated()).clone();
+    spec.limits.time = Duration::from_millis(20);
+    spec.limits.start_time = Duration::from_secs(60);
+    let plugin = world.vms.plugin(Arc::new(spec)).unwrap();
+    world.script("proxy_on_configure", vec![Step::Crash(LOOP)]);
+    let error = plugin.stream(world.exchange(), 0).map(drop).unwrap_err();
+    assert!(error.to_string().contains("proxy_on_configure ran longer than 20ms"), "{error}");
+    assert_eq!(plugin.ledger().exceeded(Limit::StartTime), 1);
     assert!(plugin.stream(world.exchange(), 0).is_ok());
 }
 

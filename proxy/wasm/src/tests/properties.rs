@@ -85,7 +85,7 @@ fn logged_as(form: PropertyForm, path: &str) -> Option<Vec<u8>> {
         for (name, value) in
             [("envoy.filters.http.jwt_authn", r#"{"jwt": {"sub": "eve", "n": [1]}}"#), ("a.text", "text")]
         {
-            assert!(attributes.custom.set(name.as_bytes(), value.into()));
+            assert!(attributes.custom.set(name.as_bytes(), value.as_bytes()));
         }
         attributes.upstream_ready_after = Some(Duration::from_micros(5));
         attributes.upstream_failure = Some("refused".into());
@@ -253,9 +253,9 @@ fn what_lasts_as_long_as_the_connection_is_found_by_later_exchanges() {
     {
         let http = exchange.http().borrow();
         let mut custom = http.attributes.connection.custom.borrow_mut();
-        assert!(custom.set(b"kept", "of the connection".into()) && custom.set(b"both", "hidden".into()));
+        assert!(custom.set(b"kept", b"of the connection") && custom.set(b"both", b"hidden"));
     }
-    assert!(exchange.http().borrow_mut().attributes.custom.set(b"both", "of the exchange".into()));
+    assert!(exchange.http().borrow_mut().attributes.custom.set(b"both", b"of the exchange"));
     let found =
         ["kept", "both", "filter_state.wasm!kept"].map(|path| [read(path), vec![Step::PeekAt(OUT)]].concat());
     world.script("proxy_on_request_headers", found.concat());
@@ -360,7 +360,7 @@ fn filters_leave_properties_for_each_other() {
     ];
     assert_eq!(world.take()[1..], expected, "what the host serves does not change");
     let http = exchange.http().borrow();
-    assert_eq!(http.attributes.custom.find(b"my\0key").unwrap(), "again");
+    assert_eq!(http.attributes.custom.find(b"my\0key").unwrap(), b"again");
     assert_eq!(http.attributes.custom.iter().count(), 1, "nothing is kept in its place");
 }
 
@@ -377,10 +377,13 @@ fn a_plugin_without_a_stream_has_its_names_only() {
 fn what_filters_leave_is_bounded() {
     let mut custom = CustomProperties::default();
     for number in 0..CustomProperties::MAX_ENTRIES {
-        assert!(custom.set(number.to_string().as_bytes(), "x".into()));
+        assert!(custom.set(number.to_string().as_bytes(), b"x"));
     }
-    assert!(!custom.set(b"more", "x".into()));
-    let large = bytes::Bytes::from(vec![0; CustomProperties::MAX_BYTES - 10_000]);
-    assert!(custom.set(b"1", large.clone()) && custom.set(b"1", large.clone()) && !custom.set(b"2", large));
-    assert!(custom.set(b"1", "".into()));
+    assert!(!custom.set(b"more", b"x"));
+    let large = vec![0; CustomProperties::MAX_BYTES - 10_000];
+    assert!(custom.set(b"1", &large) && custom.set(b"1", &large) && !custom.set(b"2", &large));
+    let other = vec![1; large.len()];
+    assert!(custom.set(b"1", &other) && custom.find(b"1") == Some(&other), "of the same length");
+    assert!(custom.set(b"1", b""));
+    assert_eq!(custom.find(b"1"), Some(&b""[..]));
 }

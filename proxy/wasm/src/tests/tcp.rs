@@ -358,7 +358,7 @@ fn filters_leave_properties_for_each_other() {
     world.take();
     second.on_new_connection().unwrap();
     assert_eq!(peeks(&world), ["seen"]);
-    assert_eq!(connection.attributes.borrow().custom.find(b"my\0key").unwrap(), "seen");
+    assert_eq!(connection.attributes.borrow().custom.find(b"my\0key").unwrap(), b"seen");
 }
 
 #[test]
