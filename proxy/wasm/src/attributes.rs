@@ -177,10 +177,17 @@ impl Attributes {
     }
 }
 
-/// Properties set by filters: raw path bytes to raw value bytes. Few per exchange, so a list.
+/// A property set by a filter: raw path bytes and raw value bytes.
+#[derive(Clone, Debug)]
+struct CustomProperty {
+    path: Box<[u8]>,
+    value: Box<[u8]>,
+}
+
+/// Properties set by filters. Few per exchange, so a list.
 #[derive(Clone, Debug, Default)]
 pub struct CustomProperties {
-    entries: Vec<(Box<[u8]>, Box<[u8]>)>,
+    entries: Vec<CustomProperty>,
     bytes: usize,
 }
 
@@ -192,22 +199,24 @@ impl CustomProperties {
 
     /// The value under exactly this path (segments separated by NUL).
     pub fn find(&self, path: &[u8]) -> Option<&[u8]> {
-        self.entries.iter().find(|(known, _)| **known == *path).map(|(_, value)| &**value)
+        self.entries.iter().find(|known| *known.path == *path).map(|known| &*known.value)
     }
 
     /// Sets a value; false if the exchange holds too many or too large ones already.
     pub fn set(&mut self, path: &[u8], value: &[u8]) -> bool {
-        let existing = self.entries.iter().position(|(known, _)| **known == *path);
-        let old = existing.map_or(0, |at| path.len() + self.entries[at].1.len());
+        let existing = self.entries.iter().position(|known| *known.path == *path);
+        let old = existing.map_or(0, |at| path.len() + self.entries[at].value.len());
         let bytes = self.bytes - old + path.len() + value.len();
         if bytes > Self::MAX_BYTES || (existing.is_none() && self.entries.len() >= Self::MAX_ENTRIES) {
             return false;
         }
         match existing {
             // Such as a flag or a counter, in its place. Not a shorter one: the room of the longer would stay, and is not counted.
-            Some(at) if self.entries[at].1.len() == value.len() => self.entries[at].1.copy_from_slice(value),
-            Some(at) => self.entries[at].1 = value.into(),
-            None => self.entries.push((path.into(), value.into())),
+            Some(at) if self.entries[at].value.len() == value.len() => {
+                self.entries[at].value.copy_from_slice(value);
+            }
+            Some(at) => self.entries[at].value = value.into(),
+            None => self.entries.push(CustomProperty { path: path.into(), value: value.into() }),
         }
         self.bytes = bytes;
         true
@@ -220,6 +229,6 @@ impl CustomProperties {
 
     /// All entries, in the order they were first set.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.entries.iter().map(|(path, value)| (&**path, &**value))
+        self.entries.iter().map(|known| (&*known.path, &*known.value))
     }
 }
