@@ -45,7 +45,7 @@ impl Callable for HeadersFn {
 /// Exported functions: `field: type = "name"`, those of streams with the callback that must be wanted.
 macro_rules! exports {
     ($($field:ident: $type:ty = $name:literal $(if $callback:ident)?;)*) => {
-        /// Where a module's exports are. Looked up by name once per module, since half of what it takes to start a VM would be that.
+        /// Where a module's exports are. Looked up by name once per module, since a third of what it takes to start a VM would be that.
         pub(crate) struct Places {
             memory: Option<ModuleExport>,
             $($field: Option<ModuleExport>,)*

@@ -116,7 +116,7 @@ impl Eq for PluginSpec {}
 
 impl Hash for PluginSpec {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // What specs nearly always differ in: to hash all their limits takes a twentieth of a VM's start.
+        // What specs nearly always differ in: to hash all their limits takes nearly a tenth of a VM's start.
         (&self.name, self.module.hash(), &self.configuration).hash(state);
     }
 }
