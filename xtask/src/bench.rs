@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: the criterion benches, whole processes compared, and what each standard filter costs.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use meshgate_kit::{commands, package, say};
@@ -23,11 +23,29 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             build(&["--bin", "meshgate", "--bin", "meshgate-load"])?;
             filters_table()
         }
-        _ => {
-            let benches = ["bench", "--locked", "--workspace", "--bench", "wasm", "--"];
-            commands::run(cargo().args(benches).args(arguments))
+        first => {
+            // As `cargo bench` has it, what follows `--` is criterion's; here everything is.
+            let chosen = first.filter(|(first, _)| *first == "--").map_or(arguments, |(_, rest)| rest);
+            ensure!(any_bench(chosen)?, "no bench goes by {chosen:?}; see benches/README.md");
+            commands::run(wasm_bench().args(chosen))
         }
     }
+}
+
+/// Whether these arguments choose any bench at all: criterion measures nothing and says nothing if they do not.
+fn any_bench(arguments: &[String]) -> Result<bool> {
+    let mut bench = wasm_bench();
+    bench.arg("--list").args(arguments.iter().filter(|argument| *argument != "--list"));
+    let output = bench.stderr(Stdio::inherit()).output();
+    let output = output.context("cannot run cargo bench")?;
+    ensure!(output.status.success(), "cargo bench cannot list the benches of the Wasm host");
+    Ok(!output.stdout.trim_ascii().is_empty())
+}
+
+fn wasm_bench() -> Command {
+    let mut command = cargo();
+    command.args(["bench", "--locked", "--workspace", "--bench", "wasm", "--"]);
+    command
 }
 
 /// The whole workspace is selected in all cases, for the same features: wasmtime is compiled once.
@@ -67,7 +85,7 @@ fn row(case: &Path) -> Result<String> {
     say(&format!("measuring {name}"));
     let mut bench = Command::new(binary("meshgate"));
     bench.args(["filter", "bench", "--json"]).arg(&module).arg("--cases").arg(case);
-    let output = bench.stderr(std::process::Stdio::inherit()).output();
+    let output = bench.stderr(Stdio::inherit()).output();
     let output = output.with_context(|| format!("cannot run {}", bench.get_program().display()))?;
     if !output.status.success() {
         bail!("filter bench failed for {}", case.display());

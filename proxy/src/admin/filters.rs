@@ -104,9 +104,11 @@ pub(super) fn metrics(state: &Arc<State>, out: &mut String) {
         }
     };
     series("meshgate_plugin_callbacks_total", "Callbacks run.", |totals| totals.callbacks.to_string());
-    series("meshgate_plugin_callback_seconds_total", "Time spent in callbacks, sampled.", |totals| {
-        totals.time.as_secs_f64().to_string()
-    });
+    series(
+        "meshgate_plugin_callback_seconds_total",
+        "Time spent in callbacks, estimated: of the short ones a few are timed.",
+        |totals| totals.time.as_secs_f64().to_string(),
+    );
     series("meshgate_plugin_traps_total", "Callbacks that failed.", |totals| totals.traps.to_string());
     series("meshgate_plugin_log_lines_dropped_total", "Log lines over a plugin's rate.", |totals| {
         totals.dropped_log_lines.to_string()

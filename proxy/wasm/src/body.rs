@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::collections::vec_deque;
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
@@ -49,15 +50,13 @@ impl BodyBuffer {
         if !chunk.is_empty() {
             self.len += chunk.len();
             self.chunks.push_back(chunk);
-            if self.chunks.len() > FEW_CHUNKS {
-                self.join_small();
-            }
+            self.join_small();
         }
     }
 
-    #[cold]
+    /// Puts the chunks together if there are many and they are small.
     fn join_small(&mut self) {
-        if self.len / self.chunks.len() < SMALL_CHUNK {
+        if self.chunks.len() > FEW_CHUNKS && self.len / self.chunks.len() < SMALL_CHUNK {
             let whole = self.to_bytes();
             self.chunks.clear();
             self.chunks.push_back(whole);
@@ -112,11 +111,40 @@ impl BodyBuffer {
             self.marks |= OVERFLOWED;
             return;
         }
-        let tail = self.split_off(end);
-        self.truncate(start);
-        self.push(Bytes::copy_from_slice(bytes));
-        for chunk in tail {
-            self.push(chunk);
+        let first = self.chunk_from(start);
+        let after = self.chunk_from(end);
+        self.len -= end - start;
+        self.len += bytes.len();
+        self.replace(first..after, Bytes::copy_from_slice(bytes));
+        self.join_small();
+    }
+
+    /// The index of the chunk that begins at `position`; a chunk that goes across it is made two.
+    fn chunk_from(&mut self, position: usize) -> usize {
+        let mut left = position;
+        for (index, chunk) in self.chunks.iter_mut().enumerate() {
+            if left == 0 {
+                return index;
+            }
+            if left < chunk.len() {
+                let rest = chunk.split_off(left);
+                self.chunks.insert(index + 1, rest);
+                return index + 1;
+            }
+            left -= chunk.len();
+        }
+        self.chunks.len()
+    }
+
+    /// Puts `chunk` in the place of those of `range`, and nothing if it is empty.
+    fn replace(&mut self, range: Range<usize>, chunk: Bytes) {
+        if chunk.is_empty() {
+            self.chunks.drain(range);
+        } else if range.is_empty() {
+            self.chunks.insert(range.start, chunk);
+        } else {
+            self.chunks[range.start] = chunk;
+            self.chunks.drain(range.start + 1..range.end);
         }
     }
 
@@ -144,38 +172,35 @@ impl BodyBuffer {
         }
         whole.freeze()
     }
-
-    fn split_off(&mut self, at: usize) -> Vec<Bytes> {
-        let mut tail = Vec::new();
-        let mut before = 0;
-        for chunk in &self.chunks {
-            if before + chunk.len() > at {
-                tail.push(chunk.slice(at.saturating_sub(before)..));
-            }
-            before += chunk.len();
-        }
-        self.truncate(at);
-        tail
-    }
-
-    fn truncate(&mut self, length: usize) {
-        while self.len > length {
-            let excess = self.len - length;
-            let Some(last) = self.chunks.back_mut() else { return };
-            if last.len() > excess {
-                last.truncate(last.len() - excess);
-                self.len = length;
-            } else {
-                self.len -= last.len();
-                self.chunks.pop_back();
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn splices_do_to_chunks_what_they_do_to_one_piece(
+            chunks in prop::collection::vec(0..40_usize, 0..80),
+            splices in prop::collection::vec((0..1_000_usize, 0..200_usize, 0..60_usize), 0..40),
+        ) {
+            let mut body = BodyBuffer::new(usize::MAX);
+            let mut bytes = (0..).map(|number: u32| number as u8);
+            chunks.iter().for_each(|length| body.push(bytes.by_ref().take(*length).collect()));
+            let mut expected = body.to_bytes().to_vec();
+            for (start, length, size) in splices {
+                let text: Vec<u8> = bytes.by_ref().take(size).collect();
+                body.splice(start, length, &text);
+                let start = start.min(expected.len());
+                expected.splice(start..(start + length).min(expected.len()), text);
+                prop_assert_eq!((body.len(), &body.to_bytes()[..]), (expected.len(), &expected[..]));
+                prop_assert!(body.chunks.iter().all(|chunk| !chunk.is_empty()));
+                prop_assert!(body.chunks.len() <= FEW_CHUNKS);
+            }
+        }
+    }
 
     #[test]
     fn many_small_chunks_take_little_more_room_than_their_bytes() {
