@@ -1,5 +1,6 @@
 //! The engine: compiler settings, the ticker behind deadlines, and the way from a module's bytes to code.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use wasmtime::{
     WasmFeatures,
 };
 
+use crate::bulk::{self, Pieces};
 use crate::cache::Cache;
 use crate::error::{EngineError, ModuleError};
 use crate::growth::{MAX_TABLE_ELEMENTS, MAX_TABLES};
@@ -126,37 +128,47 @@ impl Engine {
     ) -> Result<Module, ModuleError> {
         let outline = module::Outline::read(bytes, bounds)?;
         let hash = module::ModuleHash::of(bytes);
-        let cached = self.0.cache.as_ref().and_then(|cache| cache.load(&self.0.wasmtime, &hash));
+        let Pieces { bytes: changed, layout } = bulk::in_pieces(bytes).map_err(module::not_wasm)?;
+        // Code is kept by what it was compiled from.
+        let source =
+            if matches!(changed, Cow::Borrowed(_)) { hash } else { module::ModuleHash::of(&changed) };
+        let cached = self.0.cache.as_ref().and_then(|cache| cache.load(&self.0.wasmtime, &source));
         let code = match cached {
             Some(code) => code,
-            None => self.compile_in_time(bytes, &hash, bounds.compile_time)?,
+            None => self.compile_in_time(bytes, changed, &source, bounds.compile_time)?,
         };
-        Module::link(name, hash, outline, code, &self.0.functions)
+        Module::link(name, hash, outline, layout, code, &self.0.functions)
     }
 
     /// Compiles on a thread of low priority, which is left to itself when it takes too long: nothing can stop the
     /// compiler. What it makes after all goes into the cache.
     fn compile_in_time(
         &self,
-        bytes: &[u8],
-        hash: &module::ModuleHash,
+        original: &[u8],
+        changed: Cow<'_, [u8]>,
+        source: &module::ModuleHash,
         limit: Duration,
     ) -> Result<wasmtime::Module, ModuleError> {
         let failed = |reason: &str| ModuleError::Compile(reason.to_owned());
         if self.0.abandoned.load(Ordering::Relaxed) >= MOST_ABANDONED {
             return Err(failed("the compiler is still busy with modules that take too long"));
         }
-        let (parts, hash, bytes) = (Arc::clone(&self.0), *hash, bytes.to_vec());
+        let (parts, source) = (Arc::clone(&self.0), *source);
+        // What was changed has to have been good before.
+        let original = matches!(changed, Cow::Owned(_)).then(|| original.to_vec());
+        let bytes = changed.into_owned();
         let (sender, receiver) = mpsc::sync_channel(0);
         let compile = move || {
             // The compiler's own threads are made by the first of these and inherit its priority. Without the right
             // to lower it, it stays as it is.
             let _ = rustix::process::nice(COMPILER_NICENESS);
-            let code =
-                catch_unwind(AssertUnwindSafe(|| wasmtime::Module::from_binary(&parts.wasmtime, &bytes)));
+            let code = catch_unwind(AssertUnwindSafe(|| {
+                original.map_or(Ok(()), |original| wasmtime::Module::validate(&parts.wasmtime, &original))?;
+                wasmtime::Module::from_binary(&parts.wasmtime, &bytes)
+            }));
             let code = code.unwrap_or_else(|_| Err(wasmtime::Error::msg("the compiler failed")));
             if let (Ok(code), Some(cache)) = (&code, &parts.cache) {
-                cache.store(&hash, code);
+                cache.store(&source, code);
             }
             // Handed over, or refused because nobody waits.
             if sender.send(code).is_err() {

@@ -15,6 +15,7 @@ mod action;
 mod address;
 mod attributes;
 mod body;
+mod bulk;
 mod cache;
 mod callout;
 mod capabilities;

@@ -10,6 +10,7 @@ use wasmparser::{ExternalKind, Parser, Payload};
 use wasmtime::{ExternType, InstancePre, Val, ValType};
 
 use crate::action::Callbacks;
+use crate::bulk::Layout;
 use crate::error::ModuleError;
 use crate::exports::{self, Places};
 use crate::hostcalls::Functions;
@@ -150,7 +151,7 @@ impl Outline {
     }
 }
 
-fn not_wasm(error: wasmparser::BinaryReaderError) -> ModuleError {
+pub(crate) fn not_wasm(error: wasmparser::BinaryReaderError) -> ModuleError {
     ModuleError::NotWasm(error.to_string())
 }
 
@@ -166,6 +167,7 @@ struct Compiled {
     name: String,
     hash: ModuleHash,
     outline: Outline,
+    layout: Layout,
     stubs: Vec<String>,
     callbacks: Callbacks,
     exported: Places,
@@ -178,6 +180,7 @@ impl Module {
         name: &str,
         hash: ModuleHash,
         outline: Outline,
+        layout: Layout,
         code: wasmtime::Module,
         functions: &Functions,
     ) -> Result<Module, ModuleError> {
@@ -191,7 +194,8 @@ impl Module {
         let callbacks = exports::callbacks(&code).intersection(outline.implemented());
         let exported = Places::of(&code, callbacks);
         let name = name.to_owned();
-        Ok(Module(Arc::new(Compiled { name, hash, outline, stubs, callbacks, exported, instance })))
+        let compiled = Compiled { name, hash, outline, layout, stubs, callbacks, exported, instance };
+        Ok(Module(Arc::new(compiled)))
     }
 
     /// The name given to [`crate::Engine::compile`], for messages.
@@ -232,6 +236,11 @@ impl Module {
     /// The stream callbacks it exports, less those its manifest says do nothing.
     pub fn callbacks(&self) -> Callbacks {
         self.0.callbacks
+    }
+
+    /// How the code that runs differs from the module as it came.
+    pub(crate) fn layout(&self) -> Layout {
+        self.0.layout
     }
 
     /// Where the functions are that a VM calls.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
+use crate::bulk::Layout;
 use crate::core::Core;
 use crate::error::{Frame, MAX_TEXT, StartError, VmError, excerpt};
 use crate::limits::Limit;
@@ -27,7 +28,7 @@ const MAX_MANGLED: usize = 4 << 10;
 pub(crate) fn classify(error: &wasmtime::Error, core: &Core, phase: Phase, state: &VmState) -> VmError {
     let plugin = core.spec.name.clone();
     let callback = phase.callback();
-    let frames = frames(error);
+    let frames = frames(error, core.spec.module.layout());
     if let Some(overrun) = error.downcast_ref::<Overrun>() {
         return match overrun {
             Overrun::Deadline(limit) => VmError::Deadline { plugin, callback, limit: *limit, frames },
@@ -97,16 +98,17 @@ pub(crate) fn is_clean_exit(error: &wasmtime::Error, phase: Phase) -> bool {
     phase == Phase::Initialize && matches!(error.downcast_ref::<Exit>(), Some(Exit(0)))
 }
 
-fn frames(error: &wasmtime::Error) -> Arc<[Frame]> {
+fn frames(error: &wasmtime::Error, layout: Layout) -> Arc<[Frame]> {
     let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() else { return Arc::new([]) };
-    let frame = |frame: &wasmtime::FrameInfo| Frame {
-        function: match frame.func_name() {
+    let frame = |frame: &wasmtime::FrameInfo| {
+        let offset = layout.original(frame.func_index(), frame.module_offset())?;
+        let function = match frame.func_name() {
             Some(name) => function(name),
             None => format!("function {}", frame.func_index()),
-        },
-        offset: frame.module_offset(),
+        };
+        Some(Frame { function, offset })
     };
-    backtrace.frames().iter().take(MAX_FRAMES).map(frame).collect()
+    backtrace.frames().iter().filter_map(frame).take(MAX_FRAMES).collect()
 }
 
 /// A function's name for people. The module says it, and may say anything.

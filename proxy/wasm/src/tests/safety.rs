@@ -365,6 +365,40 @@ fn a_guest_without_loops_is_stopped_between_its_hostcalls() {
 }
 
 #[test]
+fn a_guest_is_stopped_within_one_instruction() {
+    let world = World::new();
+    for (name, instruction) in [
+        ("fill", "(memory.fill (i32.const 0) (i32.const 1) (local.get $most))"),
+        ("copy up", "(memory.copy (i32.const 1) (i32.const 0) (local.get $most))"),
+        ("copy down", "(memory.copy (i32.const 0) (i32.const 1) (local.get $most))"),
+    ] {
+        // Half a gigabyte that nobody has touched: to find the pages alone takes longer than the limit.
+        let text = format!(
+            r#"(module
+            (memory (export "memory") 1)
+            (func (export "proxy_abi_version_0_2_1"))
+            (func (export "malloc") (param i32) (result i32) i32.const 8)
+            (func ${name:?} (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+                (local $most i32)
+                (drop (memory.grow (i32.const 8000)))
+                (local.set $most (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 2)))
+                {instruction}
+                (i32.const 0)))"#
+        );
+        let mut long = PluginSpec::new(name, compile(&text), "");
+        long.limits.time = Duration::from_millis(5);
+        long.limits.memory = 512 << 20;
+        long.limits.total_memory = 512 << 20;
+        let plugin = world.vms.plugin(Arc::new(long)).unwrap();
+        let stopped = plugin.stream(world.exchange(), 0).unwrap().on_request_headers(true).unwrap_err();
+        assert_eq!((stopped.cause(), plugin.ledger().exceeded(Limit::Time)), ("deadline", 1), "{stopped}");
+        // It did not come back first; and what does the work in its place is not spoken of.
+        let VmError::Deadline { frames, .. } = stopped else { panic!("{stopped}") };
+        assert_eq!(frames.iter().map(|frame| &*frame.function).collect::<Vec<_>>(), [name]);
+    }
+}
+
+#[test]
 fn a_callback_that_took_far_too_long_is_a_failure_although_it_has_returned() {
     let world = World::new();
     world.host.watch(|_| {
