@@ -6,7 +6,7 @@ use wasmtime::{
 };
 
 use crate::action::Callbacks;
-use crate::state::VmState;
+use crate::remains::Data;
 
 /// A headers callback: without `end_of_stream` before ABI 0.2.0. What counts is how it is exported.
 pub(crate) enum HeadersFn {
@@ -26,17 +26,17 @@ pub(crate) type AllocatorFn = TypedFunc<u32, u32>;
 
 /// An exported function that is called in one way, or one of a few.
 trait Callable: Sized {
-    fn of(function: &Func, store: &Store<VmState>) -> Option<Self>;
+    fn of(function: &Func, store: &Store<Data>) -> Option<Self>;
 }
 
 impl<P: WasmParams, R: WasmResults> Callable for TypedFunc<P, R> {
-    fn of(function: &Func, store: &Store<VmState>) -> Option<Self> {
+    fn of(function: &Func, store: &Store<Data>) -> Option<Self> {
         function.typed(store).ok()
     }
 }
 
 impl Callable for HeadersFn {
-    fn of(function: &Func, store: &Store<VmState>) -> Option<HeadersFn> {
+    fn of(function: &Func, store: &Store<Data>) -> Option<HeadersFn> {
         let three = Callable::of(function, store).map(HeadersFn::Three);
         three.or_else(|| Callable::of(function, store).map(HeadersFn::Two))
     }
@@ -71,7 +71,7 @@ macro_rules! exports {
         }
 
         impl Exports {
-            pub(crate) fn of(places: &Places, instance: &Instance, store: &mut Store<VmState>) -> Exports {
+            pub(crate) fn of(places: &Places, instance: &Instance, store: &mut Store<Data>) -> Exports {
                 Exports { $($field: function(places.$field.as_ref(), instance, store),)* }
             }
         }
@@ -116,7 +116,7 @@ exports! {
 fn function<F: Callable>(
     place: Option<&ModuleExport>,
     instance: &Instance,
-    store: &mut Store<VmState>,
+    store: &mut Store<Data>,
 ) -> Option<F> {
     let function = instance.get_module_export(&mut *store, place?)?.into_func()?;
     F::of(&function, store)
@@ -124,7 +124,7 @@ fn function<F: Callable>(
 
 impl Places {
     /// The instance's memory.
-    pub(crate) fn memory(&self, instance: &Instance, store: &mut Store<VmState>) -> Option<Memory> {
+    pub(crate) fn memory(&self, instance: &Instance, store: &mut Store<Data>) -> Option<Memory> {
         instance.get_module_export(store, self.memory.as_ref()?)?.into_memory()
     }
 }

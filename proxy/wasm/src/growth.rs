@@ -55,6 +55,11 @@ impl Growth {
         }
     }
 
+    /// Bytes of memory and tables that it holds.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
     /// The limit in words.
     pub(crate) fn words(&self, limit: Limit) -> String {
         match limit {

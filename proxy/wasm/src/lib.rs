@@ -41,6 +41,7 @@ mod phase;
 mod plugin;
 mod properties;
 mod quarantine;
+mod remains;
 mod share;
 mod shared;
 mod slot;

@@ -6,6 +6,7 @@ use wasmtime::{AsContextMut, Caller, StoreContextMut};
 
 use crate::contexts::{Entry, Root};
 use crate::phase::Phase;
+use crate::remains::Data;
 use crate::state::{Overrun, VmState};
 use crate::status::Status;
 
@@ -46,7 +47,7 @@ pub(crate) enum Allowed {
 
 /// A hostcall that is being answered.
 pub(crate) struct Call<'a> {
-    store: StoreContextMut<'a, VmState>,
+    store: StoreContextMut<'a, Data>,
 }
 
 /// The guest's memory and the store's data at once, until the guest's allocator runs. The way to the memory leads through half a
@@ -58,7 +59,7 @@ pub(crate) struct Parts<'a> {
 
 /// Runs one hostcall within the budgets and the callback's time.
 pub(crate) fn run(
-    mut caller: Caller<'_, VmState>,
+    mut caller: Caller<'_, Data>,
     allowed: Allowed,
     hostcall: impl FnOnce(&mut Call<'_>) -> Outcome,
 ) -> wasmtime::Result<u32> {
@@ -85,7 +86,7 @@ pub(crate) fn run(
 
 /// The module's `start` function runs before the host has looked at the exports.
 #[cold]
-fn finds_memory(caller: &mut Caller<'_, VmState>) -> bool {
+fn finds_memory(caller: &mut Caller<'_, Data>) -> bool {
     let memory = caller.get_export("memory").and_then(wasmtime::Extern::into_memory);
     caller.data_mut().memory = memory;
     memory.is_some()

@@ -15,7 +15,7 @@ use crate::error::ModuleError;
 use crate::exports::{self, Places};
 use crate::hostcalls::Functions;
 use crate::memory::{Allowed, Stop, run};
-use crate::state::VmState;
+use crate::remains::Data;
 use crate::status::Status;
 
 /// The custom section that holds a module's manifest.
@@ -171,7 +171,7 @@ struct Compiled {
     stubs: Vec<String>,
     callbacks: Callbacks,
     exported: Places,
-    instance: InstancePre<VmState>,
+    instance: InstancePre<Data>,
 }
 
 impl Module {
@@ -248,7 +248,7 @@ impl Module {
         &self.0.exported
     }
 
-    pub(crate) fn instance(&self) -> &InstancePre<VmState> {
+    pub(crate) fn instance(&self) -> &InstancePre<Data> {
         &self.0.instance
     }
 }
@@ -274,7 +274,7 @@ pub fn manifest_section(bytes: &[u8]) -> Result<Option<Vec<u8>>, ModuleError> {
 fn resolve(
     code: &wasmtime::Module,
     functions: &Functions,
-) -> Result<(InstancePre<VmState>, Vec<String>), ModuleError> {
+) -> Result<(InstancePre<Data>, Vec<String>), ModuleError> {
     let mut linker = functions.linker().clone();
     linker.allow_shadowing(true);
     let mut stubs = Vec::new();
@@ -291,7 +291,7 @@ fn resolve(
         let trap = format!("the guest called `{path}`, which this host does not offer");
         let odd =
             wanted.results().len() > 1 || wanted.results().any(|result| !matches!(result, ValType::I32));
-        let stub = move |caller: wasmtime::Caller<'_, VmState>, _: &[Val], results: &mut [Val]| {
+        let stub = move |caller: wasmtime::Caller<'_, Data>, _: &[Val], results: &mut [Val]| {
             let code = run(caller, Allowed::Always, |_| match odd {
                 true => Err(Stop::Trap(wasmtime::Error::msg(trap.clone()))),
                 false => Err(Stop::Code(answer)),

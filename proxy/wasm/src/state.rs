@@ -18,6 +18,7 @@ use crate::host::{CallFailure, Host, HttpCallResponse};
 use crate::limits::Limit;
 use crate::module::AbiVersion;
 use crate::phase::Phase;
+use crate::remains::Data;
 use crate::shared::{InstancePermit, KnownQueues, Mailbox, Namespace, Shared};
 use crate::status::Status;
 use crate::tables::MetricTable;
@@ -371,7 +372,7 @@ fn is_starting(phase: Phase, entry: &Entry) -> bool {
 }
 
 /// What a store does when the epoch reaches its deadline.
-pub(crate) fn epoch_reached(mut store: StoreContextMut<'_, VmState>) -> wasmtime::Result<UpdateDeadline> {
+pub(crate) fn epoch_reached(mut store: StoreContextMut<'_, Data>) -> wasmtime::Result<UpdateDeadline> {
     let ticks = store.data_mut().running.look().map_err(wasmtime::Error::new)?;
     Ok(UpdateDeadline::Continue(ticks))
 }

@@ -11,10 +11,12 @@ use wasmtime::{Store, TypedFunc, WasmParams, WasmResults};
 
 use crate::contexts::{Entry, Root, Stream};
 use crate::core::Core;
+use crate::engine::Engine;
 use crate::error::{StartError, VmError};
 use crate::exports::Exports;
 use crate::limits::Limit;
 use crate::phase::Phase;
+use crate::remains::{Data, Graves};
 use crate::state::{self, VmState, thread_time};
 use crate::trap;
 use crate::waiting::Waiting;
@@ -24,7 +26,8 @@ const ENDING: Duration = Duration::from_millis(1);
 
 /// A store with its instance.
 pub(crate) struct Vm {
-    store: RefCell<Store<VmState>>,
+    store: RefCell<Store<Data>>,
+    graves: Graves,
     pub(crate) exports: Exports,
     poisoned: Cell<bool>,
     waiting: Rc<Waiting>,
@@ -33,17 +36,23 @@ pub(crate) struct Vm {
     ending: Cell<bool>,
 }
 
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.graves.take(self.store.get_mut());
+    }
+}
+
 impl Vm {
     /// Instantiates the module and runs its `_initialize` or `_start`, on behalf of `core`.
     pub(crate) fn start(
         state: VmState,
-        engine: &wasmtime::Engine,
+        engine: &Engine,
         core: &Rc<Core>,
         waiting: Rc<Waiting>,
     ) -> Result<Rc<Vm>, StartError> {
         let module = &core.spec.module;
-        let mut store = Store::new(engine, state);
-        store.limiter(|state| &mut state.growth);
+        let mut store = Store::new(engine.wasmtime(), Data::new(state));
+        store.limiter(|data| &mut data.growth);
         store.epoch_deadline_callback(state::epoch_reached);
         let nobody = Entry::Root(Rc::new(Root::new(0, core, Weak::new())));
         let ticks = store.data_mut().running.begin(Phase::Initialize, &nobody, false);
@@ -63,6 +72,7 @@ impl Vm {
         store.data_mut().allocate = allocate.map(Rc::new);
         let vm = Rc::new(Vm {
             store: RefCell::new(store),
+            graves: engine.graves(),
             exports,
             poisoned: Cell::new(false),
             waiting,
@@ -162,7 +172,7 @@ impl Vm {
         core: &Core,
         phase: Phase,
         outcome: thread::Result<wasmtime::Result<R>>,
-        mut store: RefMut<'_, Store<VmState>>,
+        mut store: RefMut<'_, Store<Data>>,
     ) -> Result<R, VmError> {
         let state = store.data_mut();
         match outcome {

@@ -190,7 +190,7 @@ impl Set {
             growth: Growth::new(&spec.limits, &core.usage.ledger, self.shared.bounds(), core.slot.stats()),
             permit,
         };
-        Vm::start(state, self.engine.wasmtime(), core, self.waiting.clone())
+        Vm::start(state, &self.engine, core, self.waiting.clone())
     }
 
     /// The running plugin with this key.

@@ -23,7 +23,7 @@ use crate::hostcalls::http_calls::depth;
 use crate::limits::Limit;
 use crate::memory::{Allowed, Call, Outcome, Span, Stop, run};
 use crate::pairs::{self, Pair};
-use crate::state::VmState;
+use crate::remains::Data;
 use crate::status::Status;
 
 /// Bytes of what says where a call goes.
@@ -37,7 +37,7 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
         "proxy_grpc_cancel" => cancel[id: u32];
         "proxy_grpc_close" => close[id: u32];
     });
-    type Caller<'a> = wasmtime::Caller<'a, VmState>;
+    type Caller<'a> = wasmtime::Caller<'a, Data>;
     #[expect(clippy::too_many_arguments, reason = "the ABI's")]
     #[rustfmt::skip]
     fn call(

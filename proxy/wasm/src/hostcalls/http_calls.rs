@@ -15,14 +15,14 @@ use crate::host::{CallError, HttpCall};
 use crate::limits::Limit;
 use crate::memory::{Allowed, Call, Outcome, Span, run};
 use crate::pairs;
-use crate::state::VmState;
+use crate::remains::Data;
 use crate::status::Status;
 
 /// Bytes of a cluster's name.
 const MAX_CLUSTER: u32 = 1_024;
 
 pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
-    type Caller<'a> = wasmtime::Caller<'a, VmState>;
+    type Caller<'a> = wasmtime::Caller<'a, Data>;
     #[expect(clippy::too_many_arguments, reason = "the ABI's")]
     fn send(
         c: Caller<'_>,

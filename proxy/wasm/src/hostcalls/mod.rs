@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use wasmtime::{Engine, FuncType, Linker, ValType};
 
-use crate::state::VmState;
+use crate::remains::Data;
 
 mod buffers;
 pub(crate) mod clock;
@@ -26,7 +26,7 @@ pub(crate) use foreign::{Declarations, Declared};
 
 /// All functions the host offers, by module and name, with their types.
 pub(crate) struct Functions {
-    linker: Linker<VmState>,
+    linker: Linker<Data>,
     signatures: HashMap<(&'static str, &'static str), String>,
 }
 
@@ -40,7 +40,7 @@ macro_rules! functions {
                 $module,
                 $name,
                 &[$(<$type as $crate::hostcalls::Letter>::LETTER),*],
-                |caller: wasmtime::Caller<'_, $crate::state::VmState> $(, $argument: $type)*| {
+                |caller: wasmtime::Caller<'_, $crate::remains::Data> $(, $argument: $type)*| {
                     $crate::memory::run(caller, $crate::memory::Allowed::$allowed, |call| {
                         $function(call, $($argument),*)
                     })
@@ -90,7 +90,7 @@ impl Functions {
         Ok(functions)
     }
 
-    pub(crate) fn linker(&self) -> &Linker<VmState> {
+    pub(crate) fn linker(&self) -> &Linker<Data> {
         &self.linker
     }
 
@@ -123,7 +123,7 @@ impl Functions {
         module: &'static str,
         name: &'static str,
         parameters: &[char],
-        function: impl wasmtime::IntoFunc<VmState, P, R>,
+        function: impl wasmtime::IntoFunc<Data, P, R>,
     ) -> wasmtime::Result<()> {
         let parameters: String = parameters.iter().collect();
         self.define_as(module, name, format!("{parameters}>i"), function)
@@ -135,7 +135,7 @@ impl Functions {
         module: &'static str,
         name: &'static str,
         signature: String,
-        function: impl wasmtime::IntoFunc<VmState, P, R>,
+        function: impl wasmtime::IntoFunc<Data, P, R>,
     ) -> wasmtime::Result<()> {
         self.linker.func_wrap(module, name, function)?;
         self.signatures.insert((module, name), signature);

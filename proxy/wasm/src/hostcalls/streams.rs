@@ -13,7 +13,7 @@ use crate::fields;
 use crate::memory::{Allowed, Call, Outcome, Span, run};
 use crate::pairs;
 use crate::phase::Phase;
-use crate::state::VmState;
+use crate::remains::Data;
 use crate::status::Status;
 
 /// Bytes of a local response's details that are kept.
@@ -27,7 +27,7 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
         "proxy_continue_response" => resume_response[];
         "proxy_clear_route_cache" => clear_route_cache[];
     });
-    type Caller<'a> = wasmtime::Caller<'a, VmState>;
+    type Caller<'a> = wasmtime::Caller<'a, Data>;
     #[expect(clippy::too_many_arguments, reason = "the ABI's")]
     fn send(
         c: Caller<'_>,

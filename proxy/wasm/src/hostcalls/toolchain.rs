@@ -4,7 +4,7 @@ use wasmtime::Caller;
 
 use super::{Functions, log};
 use crate::memory::{Allowed, Call, Parts, Stop, run, slice};
-use crate::state::VmState;
+use crate::remains::Data;
 use crate::status::LogLevel;
 
 /// Bytes of an AssemblyScript string that are read.
@@ -12,12 +12,12 @@ const MAX_STRING: u32 = 8 << 10;
 
 pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
     // Emscripten.
-    let notify = |_: Caller<'_, VmState>, _: u32| {};
+    let notify = |_: Caller<'_, Data>, _: u32| {};
     functions.define_as("env", "emscripten_notify_memory_growth", "i>".into(), notify)?;
-    let equal = |_: Caller<'_, VmState>, a: u32, b: u32| u32::from(a == b);
+    let equal = |_: Caller<'_, Data>, a: u32, b: u32| u32::from(a == b);
     functions.define_as("env", "pthread_equal", "ii>i".into(), equal)?;
     // AssemblyScript.
-    let abort = |caller: Caller<'_, VmState>, message: u32, file: u32, line: u32, column: u32| {
+    let abort = |caller: Caller<'_, Data>, message: u32, file: u32, line: u32, column: u32| {
         run(caller, Allowed::Always, |call| {
             let message = string(call, message)?;
             let file = string(call, file)?;
@@ -28,7 +28,7 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
         .map(drop)
     };
     functions.define_as("env", "abort", "iiii>".into(), abort)?;
-    let seed = |caller: Caller<'_, VmState>| -> wasmtime::Result<f64> {
+    let seed = |caller: Caller<'_, Data>| -> wasmtime::Result<f64> {
         let mut bytes = [0; 8];
         run(caller, Allowed::Always, |_| super::wasi::fill_random(&mut bytes))?;
         Ok((u64::from_le_bytes(bytes) >> 11) as f64)

@@ -9,7 +9,7 @@ use wasmtime::{Caller, FuncType, Val, ValType};
 use super::clock::nanoseconds;
 use super::{Functions, functions};
 use crate::memory::{Allowed, Call, Outcome, Parts, Stop, run, slice, slice_mut};
-use crate::state::VmState;
+use crate::remains::Data;
 use crate::status::LogLevel;
 use crate::trap::Exit;
 
@@ -43,7 +43,7 @@ pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
             "fd_tell" => tell[file: u32, offset_at: u32];
             "poll_oneoff" => poll[wanted: u32, events: u32, count: u32, happened_at: u32];
         });
-        let exit = |caller: Caller<'_, VmState>, code: u32| -> wasmtime::Result<()> {
+        let exit = |caller: Caller<'_, Data>, code: u32| -> wasmtime::Result<()> {
             run(caller, Allowed::Always, |_| Err(Stop::Trap(wasmtime::Error::new(Exit(code))))).map(drop)
         };
         functions.define_as(module, "proc_exit", "i>".into(), exit)?;
@@ -111,7 +111,7 @@ fn define_fixed(
 ) -> wasmtime::Result<()> {
     let kind = |letter| if letter == 'I' { ValType::I64 } else { ValType::I32 };
     let ty = FuncType::new(functions.linker.engine(), parameters.chars().map(kind), [ValType::I32]);
-    let function = move |caller: Caller<'_, VmState>, arguments: &[Val], results: &mut [Val]| {
+    let function = move |caller: Caller<'_, Data>, arguments: &[Val], results: &mut [Val]| {
         let is_log = matches!(arguments, [Val::I32(1 | 2), ..]);
         let code = run(caller, Allowed::Always, |_| match answer {
             Answer::Code(0) => Ok(()),

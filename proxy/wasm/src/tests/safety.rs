@@ -399,6 +399,34 @@ fn a_guest_is_stopped_within_one_instruction() {
 }
 
 #[test]
+fn the_memory_of_a_vm_that_failed_is_there_for_the_next() {
+    const PAGES: u64 = 101;
+    // So much that it is given back by another thread.
+    let text = r#"(module
+        (memory (export "memory") 1)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "malloc") (param i32) (result i32) i32.const 8)
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (if (i32.eq (memory.grow (i32.const 100)) (i32.const -1)) (then (return (i32.const 0))))
+            (memory.fill (i32.const 0) (i32.const 1) (i32.mul (memory.size) (i32.const 65536)))
+            unreachable))"#;
+    let world = World::new();
+    let mut large = PluginSpec::new("large", compile(text), "");
+    large.limits.memory = PAGES << 16;
+    large.limits.total_memory = PAGES << 16;
+    large.limits.time = Duration::from_secs(10);
+    large.limits.crashes = 1_000;
+    let plugin = world.vms.plugin(Arc::new(large)).unwrap();
+    for _ in 0..30 {
+        let failed = plugin.stream(world.exchange(), 0).unwrap().on_request_headers(true).unwrap_err();
+        assert_eq!(failed.cause(), "trap", "{failed}");
+    }
+    assert_eq!(plugin.ledger().exceeded(Limit::TotalMemory), 0);
+    plugin.stream(world.exchange(), 0).unwrap();
+    assert_eq!(plugin.ledger().memory(), 1 << 16, "of the VM that runs");
+}
+
+#[test]
 fn a_callback_that_took_far_too_long_is_a_failure_although_it_has_returned() {
     let world = World::new();
     world.host.watch(|_| {

@@ -17,6 +17,7 @@ use crate::host::ForeignCaller;
 use crate::limits::Limit;
 use crate::memory::{Allowed, Call, Outcome, Parts, Span, run, slice};
 use crate::metrics::SeriesSpec;
+use crate::remains::Data;
 use crate::state::VmState;
 use crate::status::Status;
 
@@ -26,7 +27,7 @@ const MAX_NAME: usize = 256;
 pub(super) fn link(functions: &mut Functions) -> wasmtime::Result<()> {
     #[rustfmt::skip]
     fn function(
-        c: wasmtime::Caller<'_, VmState>, n: u32, nn: u32, a: u32, an: u32, address_at: u32, size_at: u32,
+        c: wasmtime::Caller<'_, Data>, n: u32, nn: u32, a: u32, an: u32, address_at: u32, size_at: u32,
     ) -> wasmtime::Result<u32> {
         run(c, Allowed::InCallbacks, |call| foreign(call, (n, nn), (a, an), address_at, size_at))
     }

@@ -1,0 +1,83 @@
+//! What is left of a VM with much memory goes to a thread of its own: to give pages back takes the system half a microsecond for each,
+//! milliseconds for a memory of 16 MiB, in which a worker would serve nobody. Used by VMs that are dropped.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::mpsc::{self, SyncSender};
+use std::{mem, thread};
+
+use wasmtime::Store;
+
+use crate::error::EngineError;
+use crate::state::VmState;
+
+/// Bytes of memory that are given back where the VM is dropped: some tenths of a millisecond.
+const LITTLE: usize = 4 << 20;
+/// VMs that may wait; with more, workers give back what is theirs.
+const MOST_WAITING: usize = 16;
+
+/// The data of a VM's store: none only in what is left of a store, which nobody looks into.
+pub(crate) struct Data(Option<VmState>);
+
+impl Data {
+    pub(crate) fn new(state: VmState) -> Data {
+        Data(Some(state))
+    }
+}
+
+impl Deref for Data {
+    type Target = VmState;
+
+    #[expect(clippy::expect_used, reason = "of what has none, nobody asks")]
+    fn deref(&self) -> &VmState {
+        self.0.as_ref().expect("a VM has its state")
+    }
+}
+
+impl DerefMut for Data {
+    #[expect(clippy::expect_used, reason = "of what has none, nobody asks")]
+    fn deref_mut(&mut self) -> &mut VmState {
+        self.0.as_mut().expect("a VM has its state")
+    }
+}
+
+/// A store without its data.
+struct Remains(#[expect(dead_code, reason = "to be dropped")] Store<Data>);
+
+impl Remains {
+    /// Takes the data out, and drops it here, where it belongs. What it holds of the filter's memory counts as given back.
+    fn of(mut store: Store<Data>) -> Remains {
+        drop(store.data_mut().0.take());
+        Remains(store)
+    }
+}
+
+#[expect(unsafe_code, reason = "a store with data that cannot be sent, whose data was taken out")]
+// SAFETY: a store may be sent if its data may. Its data are of this thread, but `Remains::of`, which alone makes these, has taken them
+// out, and nobody puts others in: what is left is `None`.
+unsafe impl Send for Remains {}
+
+/// The way to the thread, which ends with the last handle.
+#[derive(Clone)]
+pub(crate) struct Graves(SyncSender<Remains>);
+
+impl Graves {
+    pub(crate) fn new() -> Result<Graves, EngineError> {
+        let (sender, receiver) = mpsc::sync_channel::<Remains>(MOST_WAITING);
+        // Of no lower priority: a worker may have to wait until the system has changed its map of the memory.
+        let thread = thread::Builder::new().name("wasm-remains".into());
+        thread
+            .spawn(|| receiver.into_iter().for_each(drop))
+            .map_err(|error| EngineError(format!("the thread for what is left of VMs: {error}")))?;
+        Ok(Graves(sender))
+    }
+
+    /// Takes the store of a VM that ends, if it has much memory.
+    pub(crate) fn take(&self, store: &mut Store<Data>) {
+        if store.data().growth.held() <= LITTLE {
+            return;
+        }
+        let nothing = Store::new(store.engine(), Data(None));
+        // Given back here if too many wait.
+        let _ = self.0.try_send(Remains::of(mem::replace(store, nothing)));
+    }
+}
