@@ -14,6 +14,8 @@ use crate::state::VmState;
 const LITTLE: usize = 4 << 20;
 /// VMs that may wait; with more, workers give back what is theirs.
 const MOST_WAITING: usize = 16;
+/// How far the thread steps back behind the workers.
+const NICENESS: i32 = 10;
 
 /// The data of a VM's store: none only in what is left of a store, which nobody looks into.
 pub(crate) struct Data(Option<VmState>);
@@ -63,10 +65,14 @@ pub(crate) struct Graves(SyncSender<Remains>);
 impl Graves {
     pub(crate) fn new() -> Result<Graves, EngineError> {
         let (sender, receiver) = mpsc::sync_channel::<Remains>(MOST_WAITING);
-        // Of no lower priority: a worker may have to wait until the system has changed its map of the memory.
-        let thread = thread::Builder::new().name("wasm-remains".into());
-        thread
-            .spawn(|| receiver.into_iter().for_each(drop))
+        let work = || {
+            // So that it does not take the core of the worker that wakes it. Without the right to, it stays as it is.
+            let _ = rustix::process::nice(NICENESS);
+            receiver.into_iter().for_each(drop);
+        };
+        thread::Builder::new()
+            .name("wasm-remains".into())
+            .spawn(work)
             .map_err(|error| EngineError(format!("the thread for what is left of VMs: {error}")))?;
         Ok(Graves(sender))
     }
