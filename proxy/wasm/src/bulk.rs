@@ -63,8 +63,8 @@ struct Found {
     segments: Vec<usize>,
 }
 
-/// The module as it came if there is nothing to change, which is to be valid before it is changed: the functions that are added
-/// could make references good that are not.
+/// The module as it came if there is nothing to change. What is changed has to be found valid as it came, too: the functions that are
+/// added could make references good that are not.
 ///
 /// # Errors
 /// Bytes that are no module.
@@ -310,6 +310,9 @@ impl Bulk {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
     use wasmtime::{Engine, Instance, Module as Code, Store, TypedFunc};
 
     use super::*;
@@ -332,10 +335,14 @@ mod tests {
         (func $begin (memory.fill (i32.const 0) (i32.const 7) (i32.const 1000)))
         (table funcref (elem 1 2)))"#;
 
-    fn guest() -> Vec<u8> {
+    static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let pattern: String =
             (0..200_000).map(|at: u32| format!("\\{:02x}", (at.wrapping_mul(at) >> 3) & 0xff)).collect();
         wat::parse_str(GUEST.replace("PATTERN", &pattern)).unwrap()
+    });
+
+    fn guest() -> Vec<u8> {
+        BYTES.clone()
     }
 
     struct Running {
@@ -411,6 +418,48 @@ mod tests {
         assert_ne!(moved, as_it_came);
         // The module imports one function and has six.
         assert_eq!(pieces.layout.original(7, Some(1_000)), None, "a function that was added");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_valid_stays_valid_and_nothing_else_does_harm(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4_u8), 0..4),
+        ) {
+            let mut bytes = guest();
+            for (place, byte, change) in changes {
+                // Most of its bytes are a segment's.
+                let at = place.index(300);
+                match change {
+                    0 => bytes[at] = byte,
+                    1 => bytes.insert(at, byte),
+                    2 => drop(bytes.drain(at..(at + usize::from(byte)).min(bytes.len()))),
+                    _ => {
+                        let part = bytes[at..(at + usize::from(byte)).min(bytes.len())].to_vec();
+                        drop(bytes.splice(at..at, part));
+                    }
+                }
+            }
+            let engine = Engine::default();
+            let valid = Code::validate(&engine, &bytes).is_ok();
+            match in_pieces(&bytes) {
+                Ok(pieces) => prop_assert!(!valid || Code::validate(&engine, &pieces.bytes).is_ok()),
+                Err(error) => prop_assert!(!valid, "{}", error),
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_two_sections_of_a_kind_is_no_module() {
+        let bytes = guest();
+        for kind in [SectionId::Type, SectionId::Function, SectionId::Code] {
+            let sections =
+                Parser::new(0).parse_all(&bytes).filter_map(|payload| payload.unwrap().as_section());
+            let (id, range) = sections.into_iter().find(|(id, _)| *id == kind as u8).unwrap();
+            let mut twice = bytes.clone();
+            twice.push(id);
+            section(&mut twice, &bytes[range]);
+            assert!(in_pieces(&twice).is_err());
+        }
     }
 
     #[test]
