@@ -5,13 +5,16 @@ use std::ops::{Deref, DerefMut};
 use std::sync::mpsc::{self, SyncSender};
 use std::{mem, thread};
 
-use wasmtime::Store;
+use rustix::mm::Advice;
+use wasmtime::{Memory, Store};
 
 use crate::error::EngineError;
 use crate::state::VmState;
 
 /// Bytes of memory that are given back where the VM is dropped: some tenths of a millisecond.
 const LITTLE: usize = 4 << 20;
+/// Bytes of a piece of it.
+const PIECE: usize = 256 << 10;
 /// VMs that may wait; with more, workers give back what is theirs.
 const MOST_WAITING: usize = 16;
 /// How far the thread steps back behind the workers.
@@ -42,14 +45,35 @@ impl DerefMut for Data {
     }
 }
 
-/// A store without its data.
-struct Remains(#[expect(dead_code, reason = "to be dropped")] Store<Data>);
+/// A store without its data, and the memory in it.
+struct Remains {
+    store: Store<Data>,
+    memory: Option<Memory>,
+}
 
 impl Remains {
     /// Takes the data out, and drops it here, where it belongs. What it holds of the filter's memory counts as given back.
     fn of(mut store: Store<Data>) -> Remains {
-        drop(store.data_mut().0.take());
-        Remains(store)
+        let memory = store.data_mut().0.take().and_then(|state| state.memory);
+        Remains { store, memory }
+    }
+
+    /// Gives the pages back a few at a time: for as long as that takes, the system keeps others from changing the process's map of its
+    /// memory, as each new VM does. When the store is dropped, nothing is left to give.
+    fn clear(&self) {
+        let Some(memory) = &self.memory else { return };
+        let (start, size) = (memory.data_ptr(&self.store), memory.data_size(&self.store));
+        for at in (0..size).step_by(PIECE) {
+            let length = PIECE.min(size - at);
+            #[expect(unsafe_code, reason = "wasmtime does the same, but all at once")]
+            // SAFETY: whole pages of a private mapping that is the store's, for as long as it lives; its guest will not run again, and
+            // nobody else looks into its memory.
+            let given = unsafe { rustix::mm::madvise(start.add(at).cast(), length, Advice::LinuxDontNeed) };
+            if given.is_err() {
+                // Then it is all at once.
+                return;
+            }
+        }
     }
 }
 
@@ -68,7 +92,7 @@ impl Graves {
         let work = || {
             // So that it does not take the core of the worker that wakes it. Without the right to, it stays as it is.
             let _ = rustix::process::nice(NICENESS);
-            receiver.into_iter().for_each(drop);
+            receiver.into_iter().for_each(|remains| remains.clear());
         };
         thread::Builder::new()
             .name("wasm-remains".into())
