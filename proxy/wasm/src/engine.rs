@@ -20,7 +20,7 @@ use crate::error::{EngineError, ModuleError};
 use crate::growth::{MAX_TABLE_ELEMENTS, MAX_TABLES};
 use crate::hostcalls::Functions;
 use crate::module::{self, Module, ModuleBounds};
-use crate::remains::Graves;
+use crate::remains::Reaper;
 
 /// How often the epoch moves on: the resolution of deadlines.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -74,7 +74,7 @@ struct Parts {
     wasmtime: wasmtime::Engine,
     ticks: Arc<Ticks>,
     functions: Functions,
-    graves: Graves,
+    reaper: Reaper,
     cache: Option<Cache>,
     bounds: ModuleBounds,
     /// Compilations that nobody waits for any more.
@@ -105,10 +105,10 @@ impl Engine {
         });
         let ticks = Arc::<Ticks>::default();
         start_ticker(wasmtime.weak(), Arc::clone(&ticks))?;
-        let graves = Graves::new()?;
+        let reaper = Reaper::new()?;
         let bounds = options.bounds;
         let abandoned = AtomicUsize::new(0);
-        Ok(Engine(Arc::new(Parts { wasmtime, ticks, functions, graves, cache, bounds, abandoned })))
+        Ok(Engine(Arc::new(Parts { wasmtime, ticks, functions, reaper, cache, bounds, abandoned })))
     }
 
     /// Checks and compiles a module, or takes it from the cache. Takes long: not for a worker's thread.
@@ -194,9 +194,9 @@ impl Engine {
         &self.0.wasmtime
     }
 
-    /// Where VMs go when they end.
-    pub(crate) fn graves(&self) -> Graves {
-        self.0.graves.clone()
+    /// Who gives back the memory of VMs that end.
+    pub(crate) fn reaper(&self) -> Reaper {
+        self.0.reaper.clone()
     }
 
     /// Its clock, for who has to know the time between two looks at the epoch.

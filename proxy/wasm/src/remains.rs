@@ -84,10 +84,10 @@ unsafe impl Send for Remains {}
 
 /// The way to the thread, which ends with the last handle.
 #[derive(Clone)]
-pub(crate) struct Graves(SyncSender<Remains>);
+pub(crate) struct Reaper(SyncSender<Remains>);
 
-impl Graves {
-    pub(crate) fn new() -> Result<Graves, EngineError> {
+impl Reaper {
+    pub(crate) fn new() -> Result<Reaper, EngineError> {
         let (sender, receiver) = mpsc::sync_channel::<Remains>(MOST_WAITING);
         let work = || {
             // So that it does not take the core of the worker that wakes it. Without the right to, it stays as it is.
@@ -98,7 +98,7 @@ impl Graves {
             .name("wasm-remains".into())
             .spawn(work)
             .map_err(|error| EngineError(format!("the thread for what is left of VMs: {error}")))?;
-        Ok(Graves(sender))
+        Ok(Reaper(sender))
     }
 
     /// Takes the store of a VM that ends, if it has much memory.

@@ -16,7 +16,7 @@ use crate::error::{StartError, VmError};
 use crate::exports::Exports;
 use crate::limits::Limit;
 use crate::phase::Phase;
-use crate::remains::{Data, Graves};
+use crate::remains::{Data, Reaper};
 use crate::state::{self, VmState, thread_time};
 use crate::trap;
 use crate::waiting::Waiting;
@@ -27,7 +27,7 @@ const ENDING: Duration = Duration::from_millis(1);
 /// A store with its instance.
 pub(crate) struct Vm {
     store: RefCell<Store<Data>>,
-    graves: Graves,
+    reaper: Reaper,
     pub(crate) exports: Exports,
     poisoned: Cell<bool>,
     waiting: Rc<Waiting>,
@@ -38,7 +38,7 @@ pub(crate) struct Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        self.graves.take(self.store.get_mut());
+        self.reaper.take(self.store.get_mut());
     }
 }
 
@@ -72,7 +72,7 @@ impl Vm {
         store.data_mut().allocate = allocate.map(Rc::new);
         let vm = Rc::new(Vm {
             store: RefCell::new(store),
-            graves: engine.graves(),
+            reaper: engine.reaper(),
             exports,
             poisoned: Cell::new(false),
             waiting,

@@ -408,6 +408,8 @@ fn the_memory_of_a_vm_that_failed_is_there_for_the_next() {
         (func (export "malloc") (param i32) (result i32) i32.const 8)
         (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
             (if (i32.eq (memory.grow (i32.const 100)) (i32.const -1)) (then (return (i32.const 0))))
+            ;; What the VM before it has left in this place.
+            (if (i32.or (i32.load (i32.const 0)) (i32.load (i32.const 6000000))) (then (return (i32.const 0))))
             (memory.fill (i32.const 0) (i32.const 1) (i32.mul (memory.size) (i32.const 65536)))
             unreachable))"#;
     let world = World::new();
