@@ -54,7 +54,7 @@ pub(crate) struct Core {
     pub(crate) refused: RefCell<Option<StartError>>,
     /// The embedder let go of it; it may still wait for `proxy_done`.
     pub(crate) ended: Cell<bool>,
-    /// Started again as soon as its VM fails, without an exchange or a tick that asks for it.
+    /// Started again without an exchange or a tick that asks for it.
     pub(crate) supervised: Cell<bool>,
     /// It has a timer.
     pub(crate) ticking: Cell<bool>,
@@ -193,7 +193,7 @@ impl Core {
         self.slot.restart(self)
     }
 
-    /// Lets go of a VM that failed, whose memory counts as long as anybody has it.
+    /// Lets go of a VM that failed. It may have been kept by nothing else.
     pub(crate) fn forget_failed(&self) {
         let failed = self.binding.borrow_mut().take_if(|binding| binding.vm.is_poisoned());
         drop(failed);

@@ -55,11 +55,6 @@ impl Growth {
         }
     }
 
-    /// Bytes of memory and tables that it holds.
-    pub(crate) fn held(&self) -> usize {
-        self.held
-    }
-
     /// The limit in words.
     pub(crate) fn words(&self, limit: Limit) -> String {
         match limit {
@@ -100,6 +95,11 @@ impl Growth {
         self.give_back(granted);
     }
 
+    /// The VM has nothing any more, or is about to.
+    pub(crate) fn give_all_back(&mut self) {
+        self.give_back(self.held);
+    }
+
     fn give_back(&mut self, amount: usize) {
         self.ledger.memory.give_back(amount);
         self.bounds.give_memory_back(amount);
@@ -110,7 +110,7 @@ impl Growth {
 
 impl Drop for Growth {
     fn drop(&mut self) {
-        self.give_back(self.held);
+        self.give_all_back();
         self.place.vms.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -157,14 +157,14 @@ impl Plugin {
         self.core.exceeded(limit);
     }
 
-    /// Has the plugin started again as soon as its VM fails, not only when an exchange or its timer needs it: for
-    /// plugins without streams. [`crate::Vms::sweep`] does it.
+    /// Has the plugin started again also when it failed for so long that it was in quarantine, not only when an exchange or its
+    /// timer needs it: for plugins without streams. [`crate::Vms::sweep`] does it.
     pub fn supervise(&self) {
         self.core.supervised.set(true);
     }
 
     /// Makes the stream context of an exchange, at the first event the filter is to see. If the plugin's VM
-    /// failed, a fresh one is started first; if each exchange has an instance of its own, always. `place` is the filter's place in the exchange; it comes back with
+    /// failed and was not replaced yet, a fresh one is started first; if each exchange has an instance of its own, always. `place` is the filter's place in the exchange; it comes back with
     /// local responses and foreign function calls. The context does not keep the exchange alive.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
 //! What is left of a VM with much memory goes to a thread of its own: to give pages back takes the system 0.4 µs for each,
-//! 1.3 ms for 13 MB, in which a worker would serve nobody. Used by VMs that are dropped.
+//! 1.3 ms for 13 MB, in which a worker would serve nobody. Used by VMs that failed or are dropped.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::mpsc::{self, SyncSender};
@@ -52,10 +52,18 @@ struct Remains {
 }
 
 impl Remains {
-    /// Takes the data out, and drops it here, where it belongs. What it holds of the filter's memory counts as given back.
-    fn of(mut store: Store<Data>) -> Remains {
-        let memory = store.data_mut().0.take().and_then(|state| state.memory);
-        Remains { store, memory }
+    /// Leaves the data behind, in a store with nothing else.
+    fn of(store: &mut Store<Data>) -> Remains {
+        let nothing = Store::new(store.engine(), Data(None));
+        let mut left = mem::replace(store, nothing);
+        let mut state = left.data_mut().0.take();
+        let memory = state.as_mut().and_then(VmState::forget_instance);
+        store.data_mut().0 = state;
+        Remains { store: left, memory }
+    }
+
+    fn is_large(&self) -> bool {
+        self.memory.is_some_and(|memory| memory.data_size(&self.store) > LITTLE)
     }
 
     /// Gives the pages back a few at a time: for as long as that takes, the system keeps others from changing the process's map of its
@@ -101,13 +109,19 @@ impl Reaper {
         Ok(Reaper(sender))
     }
 
-    /// Takes the store of a VM that ends, if it has much memory.
+    /// Takes what there is in the store of a VM that failed: who still knows of it needs the data alone.
     pub(crate) fn take(&self, store: &mut Store<Data>) {
-        if store.data().growth.held() <= LITTLE {
-            return;
+        let remains = Remains::of(store);
+        if remains.is_large() {
+            // Given back here if too many wait.
+            let _ = self.0.try_send(remains);
         }
-        let nothing = Store::new(store.engine(), Data(None));
-        // Given back here if too many wait.
-        let _ = self.0.try_send(Remains::of(mem::replace(store, nothing)));
+    }
+
+    /// As [`Reaper::take`], of a VM that is dropped: nothing, if it has little memory.
+    pub(crate) fn take_if_large(&self, store: &mut Store<Data>) {
+        if store.data().memory.is_some_and(|memory| memory.data_size(&*store) > LITTLE) {
+            self.take(store);
+        }
     }
 }

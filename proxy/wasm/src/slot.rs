@@ -16,7 +16,7 @@ use crate::shared::Namespace;
 use crate::state::thread_time;
 use crate::stats::PlaceStats;
 use crate::vm::Vm;
-use crate::vms::Set;
+use crate::vms::{Failed, Set};
 
 /// Plugins of a VM that may fail at its start before it is tried without them another time.
 const MOST_OTHERS: usize = 3;
@@ -155,6 +155,13 @@ impl Slot {
         outcome
     }
 
+    /// A VM failed in a callback of this plugin: has it replaced soon, without an exchange that waits for it.
+    pub(crate) fn failed(&self, vm: Weak<Vm>, core: &Core) {
+        if let Some(set) = self.set.upgrade() {
+            set.failed(Failed { vm, plugin: core.key });
+        }
+    }
+
     fn running(&self) -> Option<Rc<Vm>> {
         self.current.borrow().upgrade().filter(|vm| !vm.is_poisoned())
     }
@@ -208,7 +215,6 @@ impl Slot {
                 Some(vm) => Rc::clone(vm),
                 None => self.replace(core)?,
             };
-            // The VM that failed goes when its last stream has gone.
             self.add(core, &running);
             let failed = core.refused.borrow().is_some();
             if failed && core.key != wanted.key {

@@ -265,6 +265,13 @@ impl Running {
 }
 
 impl VmState {
+    /// What is left is of no instance any more. The memory that it had.
+    pub(crate) fn forget_instance(&mut self) -> Option<Memory> {
+        self.growth.give_all_back();
+        self.allocate = None;
+        self.memory.take()
+    }
+
     /// The root context of the effective one. There is one in every callback.
     pub(crate) fn root(&self) -> Result<&Rc<Root>, Status> {
         self.running.effective().map(Entry::root).ok_or(Status::InternalFailure)

@@ -38,7 +38,7 @@ pub(crate) struct Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        self.reaper.take(self.store.get_mut());
+        self.reaper.take_if_large(self.store.get_mut());
     }
 }
 
@@ -200,7 +200,7 @@ impl Vm {
         }
     }
 
-    /// Tells the world that this VM failed: the host, and the streams that wait for something in it.
+    /// Tells the world that this VM failed: the host, the streams that wait for something in it, and who replaces it.
     #[cold]
     fn failed(&self, core: &Core, error: VmError, limit: Option<Limit>) -> VmError {
         let exchanges = |state: &mut VmState| -> Vec<_> {
@@ -210,7 +210,20 @@ impl Vm {
         // Nobody is left to hear of them.
         drop(self.with_state(|state| state.grpc.remove_all()));
         core.failed(&error, limit);
+        // Its memory is given back soon: a VM in its place must not be refused for it.
+        let given = self.with_state(|state| {
+            state.growth.give_all_back();
+            state.vm.clone()
+        });
+        core.slot.failed(given.unwrap_or_default(), core);
         error
+    }
+
+    /// Gives back what the guest has, which nobody enters again. Streams may know of the VM for days.
+    pub(crate) fn clear(&self) {
+        if let Ok(mut store) = self.store.try_borrow_mut() {
+            self.reaper.take(&mut store);
+        }
     }
 
     /// Makes a plugin's root context and configures it.

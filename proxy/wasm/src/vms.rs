@@ -1,7 +1,7 @@
 //! The VMs and plugins of one worker.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -26,6 +26,8 @@ use crate::waiting::Waiting;
 
 /// Turns of queues in a row, before it is that of the worker's other tasks.
 pub(crate) const MOST_TURNS: usize = 32;
+/// VMs that failed and were not seen to yet. Those that were before are replaced for the next exchange.
+const MOST_FAILED: usize = 1_024;
 /// CPU time after which there is no further one.
 const TURNS_TIME: Duration = Duration::from_millis(1);
 
@@ -44,6 +46,13 @@ pub(crate) struct Set {
     /// One for each plugin until it has ended, which it may do long after the embedder let go of it.
     tenants: RefCell<Vec<(Weak<Usage>, Tenant)>>,
     slots: RefCell<HashMap<VmKey, Weak<Slot>>>,
+    failed: RefCell<VecDeque<Failed>>,
+}
+
+/// A VM that failed, in a callback of the plugin with this key.
+pub(crate) struct Failed {
+    pub(crate) vm: Weak<Vm>,
+    pub(crate) plugin: u64,
 }
 
 impl Vms {
@@ -58,6 +67,7 @@ impl Vms {
             plugins: RefCell::default(),
             tenants: RefCell::default(),
             slots: RefCell::default(),
+            failed: RefCell::default(),
         }))
     }
 
@@ -85,21 +95,21 @@ impl Vms {
         Ok(plugin)
     }
 
-    /// Tells plugins of this worker of new items in their queues: some of them, and wakes the task again if there are
-    /// more, so that the worker's other tasks run in between. Never ready: run it as a task of the worker, by
-    /// `poll_fn(|cx| vms.poll_events(cx))`.
+    /// Replaces VMs that failed, so that the next exchange finds them there, and tells plugins of this worker of new items in
+    /// their queues: some of them, and wakes the task again if there are more, so that the worker's other tasks run in
+    /// between. Never ready: run it as a task of the worker, by `poll_fn(|cx| vms.poll_events(cx))`.
     pub fn poll_events(&self, task: &mut Context<'_>) -> Poll<()> {
-        let mailbox = &self.0.mailbox;
-        mailbox.listen(task.waker());
+        self.0.mailbox.listen(task.waker());
         let began = thread_time();
         for _ in 0..MOST_TURNS {
-            let Some(queue) = mailbox.take_next() else { return Poll::Pending };
-            self.0.tell_of(&queue);
+            if !self.0.replace_next() && !self.0.tell_next() {
+                return Poll::Pending;
+            }
             if thread_time().saturating_sub(began) >= TURNS_TIME {
                 break;
             }
         }
-        if mailbox.has_next() {
+        if self.0.mailbox.has_next() || !self.0.failed.borrow().is_empty() {
             task.waker().wake_by_ref();
         }
         Poll::Pending
@@ -198,6 +208,35 @@ impl Set {
         let plugins = self.plugins.borrow();
         let mut running = plugins.values().filter_map(Weak::upgrade);
         running.find(|plugin| plugin.core.key == key)
+    }
+
+    /// A VM failed. It is seen to when whoever runs now has ended its turn: the answer to its client comes first.
+    pub(crate) fn failed(&self, failed: Failed) {
+        let mut all = self.failed.borrow_mut();
+        if all.len() == MOST_FAILED {
+            all.pop_front();
+        }
+        all.push_back(failed);
+        drop(all);
+        self.mailbox.wake();
+    }
+
+    /// Replaces one VM that failed. False if there is none.
+    fn replace_next(&self) -> bool {
+        let Some(Failed { vm, plugin }) = self.failed.borrow_mut().pop_front() else { return false };
+        let vm = vm.upgrade();
+        // None if it has ended. What fails here was told to the host; the next exchange or timer tries again.
+        drop(self.plugin(plugin).map(|plugin| plugin.core.bound()));
+        // The new one comes first: while memory is given back, the system is slow to find some.
+        if let Some(vm) = vm {
+            vm.clear();
+        }
+        true
+    }
+
+    /// Tells a plugin of one new item. False if there is none.
+    fn tell_next(&self) -> bool {
+        self.mailbox.take_next().map(|queue| self.tell_of(&queue)).is_some()
     }
 
     /// Tells the plugin that registered this queue last of one new item.

@@ -47,6 +47,12 @@ impl Mailbox {
         }
     }
 
+    /// Wakes the worker, for something that is not in here.
+    pub(crate) fn wake(&self) {
+        let waker = lock(&self.0).waker.take();
+        wake(waker);
+    }
+
     /// Looks again at the queues that were held back.
     pub(crate) fn resume(&self) {
         let mut letters = lock(&self.0);

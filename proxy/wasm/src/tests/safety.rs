@@ -429,6 +429,31 @@ fn the_memory_of_a_vm_that_failed_is_there_for_the_next() {
 }
 
 #[test]
+fn the_memory_of_a_vm_that_failed_does_not_wait_for_its_streams() {
+    let text = r#"(module
+        (memory (export "memory") 100)
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "malloc") (param i32) (result i32) i32.const 8)
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) unreachable))"#;
+    let world = World::new();
+    let mut only = PluginSpec::new("only", compile(text), "");
+    only.limits.total_memory = 100 << 16;
+    let plugin = world.vms.plugin(Arc::new(only)).unwrap();
+    let mut bystanders = Vec::new();
+    for _ in 0..3 {
+        bystanders.push(plugin.stream(world.exchange(), 0).unwrap());
+        let stream = plugin.stream(world.exchange(), 0).unwrap();
+        assert_eq!(stream.on_request_headers(true).unwrap_err().cause(), "trap");
+        world.poll_events();
+    }
+    assert_eq!(plugin.ledger().exceeded(Limit::TotalMemory), 0);
+    assert_eq!(plugin.ledger().memory(), 100 << 16, "of the VM that runs");
+    for bystander in bystanders {
+        assert_eq!(bystander.on_request_headers(true).unwrap_err().cause(), "poisoned");
+    }
+}
+
+#[test]
 fn a_callback_that_took_far_too_long_is_a_failure_although_it_has_returned() {
     let world = World::new();
     world.host.watch(|_| {

@@ -1,10 +1,7 @@
 //! Shared data, queues and metrics through the ABI.
 
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use meshgate_abi::{KvAdd, KvAnswer, KvGet, KvOperation, KvRemove, KvRequest, KvSet};
@@ -149,15 +146,6 @@ fn what_an_exchange_holds_is_given_back_however_it_ends() {
     assert_eq!(refused(KvAdd { expire_ms: 1, ..seat }), [2]);
 }
 
-#[derive(Default)]
-struct Woken(AtomicBool);
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn queues_wake_the_worker_that_registered() {
     let shared = Shared::new();
@@ -169,12 +157,7 @@ fn queues_wake_the_worker_that_registered() {
     let register = call("proxy_register_shared_queue", [name, length, OUT]);
     consumer.script("proxy_on_configure", vec![prepare.clone(), register]);
     let plugin = consumer.plugin();
-    let flag = Arc::new(Woken::default());
-    let waker = Waker::from(flag.clone());
-    let mut task = Context::from_waker(&waker);
-    let vms = consumer.vms.clone();
-    let mut events = pin!(std::future::poll_fn(|task| vms.poll_events(task)));
-    assert!(events.as_mut().poll(&mut task).is_pending());
+    let woken = consumer.poll_events();
 
     let resolve = call("proxy_resolve_shared_queue", [0, 0, name, length, OUT]);
     let unknown = call("proxy_resolve_shared_queue", [0, 0, name, length - 1, OUT]);
@@ -189,10 +172,10 @@ fn queues_wake_the_worker_that_registered() {
         producer.run([steps, vec![call("proxy_enqueue_shared_queue", [2, name, 1])]].concat()),
         [0, 1, 0, 1]
     );
-    assert!(flag.0.load(Ordering::Relaxed));
+    assert!(woken.is_set());
     let dequeue = call("proxy_dequeue_shared_queue", [1, OUT, OUT + 4]);
     consumer.script("proxy_on_queue_ready", vec![dequeue.clone(), Step::PeekAt(OUT), dequeue]);
-    assert!(events.as_mut().poll(&mut task).is_pending());
+    consumer.poll_events();
     let expected = [
         Event::Callback("proxy_on_queue_ready", vec![1, 1]),
         Event::Status(0),
@@ -230,14 +213,12 @@ fn dequeue(token: u32) -> Step {
 /// Runs a worker's task for queues once: the queues that its plugins were told of, and whether the task is to run again.
 fn told(world: &World) -> (Vec<u32>, bool) {
     world.take();
-    let woken = Arc::new(Woken::default());
-    let waker = Waker::from(woken.clone());
-    assert!(world.vms.poll_events(&mut Context::from_waker(&waker)).is_pending());
+    let woken = world.poll_events();
     let queue = |event| match event {
         Event::Callback("proxy_on_queue_ready", parameters) => parameters.last().copied(),
         _ => None,
     };
-    (world.take().into_iter().filter_map(queue).collect(), woken.0.load(Ordering::Relaxed))
+    (world.take().into_iter().filter_map(queue).collect(), woken.is_set())
 }
 
 /// The same until there is nothing more to tell.

@@ -200,6 +200,40 @@ fn a_failed_vm_takes_its_streams_and_the_others_go_on() {
 }
 
 #[test]
+fn a_vm_that_failed_is_replaced_before_the_next_exchange() {
+    let world = World::new();
+    let plugin = world.vms.plugin(quick()).unwrap();
+    let stream = plugin.stream(world.exchange(), 0).unwrap();
+    let again = world.poll_events();
+    assert!(!again.is_set());
+    world.script("proxy_on_request_headers", vec![Step::Crash(UNREACHABLE)]);
+    stream.on_request_headers(true).unwrap_err();
+    assert!(again.is_set());
+    world.take();
+    world.poll_events();
+    let configure = Event::Callback("proxy_on_configure", vec![1, 0]);
+    assert_eq!(world.take().iter().filter(|event| **event == configure).count(), 1);
+    world.poll_events();
+    assert_eq!(world.take(), [], "once");
+    drop(stream);
+    plugin.stream(world.exchange(), 0).unwrap().on_request_headers(true).unwrap();
+    assert!(!world.take().contains(&configure));
+}
+
+#[test]
+fn a_plugin_that_fails_and_ends_is_not_started_again() {
+    let world = World::new();
+    let plugin = world.vms.plugin(quick()).unwrap();
+    let stream = plugin.stream(world.exchange(), 0).unwrap();
+    world.script("proxy_on_request_headers", vec![Step::Crash(UNREACHABLE)]);
+    stream.on_request_headers(true).unwrap_err();
+    drop((plugin, stream));
+    world.take();
+    world.poll_events();
+    assert_eq!(world.take(), []);
+}
+
+#[test]
 fn all_plugins_of_a_vm_start_again_with_it() {
     let world = World::new();
     let one = world.vms.plugin(quick()).unwrap();

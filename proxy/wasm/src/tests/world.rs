@@ -4,7 +4,9 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -278,6 +280,22 @@ pub(super) fn spec(configuration: &str) -> PluginSpec {
     spec
 }
 
+/// Whether a task was woken.
+#[derive(Default)]
+pub(super) struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Woken {
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 impl World {
     pub(super) fn new() -> World {
         World::sharing(Shared::new())
@@ -310,6 +328,14 @@ impl World {
             .into_iter()
             .filter_map(|event| if let Event::Status(s) = event { Some(s) } else { None })
             .collect()
+    }
+
+    /// Runs the worker's task for events once. Whether it is to run again.
+    pub(super) fn poll_events(&self) -> Arc<Woken> {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        assert!(self.vms.poll_events(&mut Context::from_waker(&waker)).is_pending());
+        woken
     }
 
     pub(super) fn exchange(&self) -> Rc<FakeExchange> {
