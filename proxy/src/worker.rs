@@ -201,7 +201,17 @@ impl Running {
         let access_log = Rc::clone(&self.shared.access_log);
         task::spawn_local(async move { access_log.run().await });
         let vms = self.vms.clone();
-        task::spawn_local(poll_fn(move |cx| vms.poll_events(cx)));
+        task::spawn_local(async move {
+            loop {
+                let rest = poll_fn(|cx| vms.poll_events(cx)).await;
+                if rest.is_zero() {
+                    // What the network has for the worker comes first.
+                    task::yield_now().await;
+                } else {
+                    tokio::time::sleep(rest).await;
+                }
+            }
+        });
         let (vms, host) = (self.vms.clone(), Rc::clone(&self.host));
         task::spawn_local(async move {
             loop {

@@ -29,7 +29,13 @@ pub(crate) const MOST_TURNS: usize = 32;
 /// VMs that failed and were not seen to yet. Those that were before are replaced for the next exchange.
 const MOST_FAILED: usize = 1_024;
 /// CPU time after which there is no further one.
-const TURNS_TIME: Duration = Duration::from_millis(1);
+const TURNS_TIME: Duration = Duration::from_micros(250);
+/// CPU time of turns that exchanges notice.
+const LONG: Duration = Duration::from_millis(1);
+/// How many times as long as these took there are none: nothing waits for them as a client does for its answer.
+const REST: u32 = 9;
+/// But no longer.
+const LONGEST_REST: Duration = Duration::from_millis(100);
 
 /// The VMs and plugins of one worker. Clones are handles to the same set.
 #[derive(Clone)]
@@ -96,23 +102,28 @@ impl Vms {
     }
 
     /// Replaces VMs that failed, so that the next exchange finds them there, and tells plugins of this worker of new items in
-    /// their queues: some of them, and wakes the task again if there are more, so that the worker's other tasks run in
-    /// between. Never ready: run it as a task of the worker, by `poll_fn(|cx| vms.poll_events(cx))`.
-    pub fn poll_events(&self, task: &mut Context<'_>) -> Poll<()> {
-        self.0.mailbox.listen(task.waker());
+    /// their queues: some of them. Ready if there are more: call it again after so long, if only when the worker has seen to all
+    /// else, the network included. A task that woke itself would be run dozens of times before that.
+    pub fn poll_events(&self, task: &mut Context<'_>) -> Poll<Duration> {
+        // What plugins leave for each other must not wake the task before its turn.
+        self.0.mailbox.listen(None);
         let began = thread_time();
         for _ in 0..MOST_TURNS {
-            if !self.0.replace_next() && !self.0.tell_next() {
-                return Poll::Pending;
+            let did_something = self.0.replace_next() || self.0.tell_next();
+            let took = thread_time().saturating_sub(began);
+            if took >= LONG {
+                // Who had to wait for it is not to meet the next one at each step.
+                return Poll::Ready((took * REST).min(LONGEST_REST));
             }
-            if thread_time().saturating_sub(began) >= TURNS_TIME {
+            if !did_something || took >= TURNS_TIME {
                 break;
             }
         }
-        if self.0.mailbox.has_next() || !self.0.failed.borrow().is_empty() {
-            task.waker().wake_by_ref();
+        if !self.0.has_events() {
+            self.0.mailbox.listen(Some(task.waker()));
         }
-        Poll::Pending
+        // Others post as well, and may have just now.
+        if self.0.has_events() { Poll::Ready(Duration::ZERO) } else { Poll::Pending }
     }
 
     /// Lets go of what waits for its end (contexts whose `proxy_on_done` returned false) when its time is up, and of
@@ -219,6 +230,10 @@ impl Set {
         all.push_back(failed);
         drop(all);
         self.mailbox.wake();
+    }
+
+    fn has_events(&self) -> bool {
+        self.mailbox.has_next() || !self.failed.borrow().is_empty()
     }
 
     /// Replaces one VM that failed. False if there is none.

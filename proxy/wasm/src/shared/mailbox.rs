@@ -66,9 +66,9 @@ impl Mailbox {
         wake(waker);
     }
 
-    /// Wakes this one for what comes from now on.
-    pub(crate) fn listen(&self, waker: &Waker) {
-        lock(&self.0).waker = Some(waker.clone());
+    /// Wakes this one, or none, for what comes from now on.
+    pub(crate) fn listen(&self, waker: Option<&Waker>) {
+        lock(&self.0).waker = waker.cloned();
     }
 
     /// The queue whose turn it is; none if there is nothing to tell now.

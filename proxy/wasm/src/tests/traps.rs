@@ -204,7 +204,7 @@ fn a_vm_that_failed_is_replaced_before_the_next_exchange() {
     let world = World::new();
     let plugin = world.vms.plugin(quick()).unwrap();
     let stream = plugin.stream(world.exchange(), 0).unwrap();
-    let again = world.poll_events();
+    let (_, again) = world.poll_events();
     assert!(!again.is_set());
     world.script("proxy_on_request_headers", vec![Step::Crash(UNREACHABLE)]);
     stream.on_request_headers(true).unwrap_err();

@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -330,12 +330,14 @@ impl World {
             .collect()
     }
 
-    /// Runs the worker's task for events once. Whether it is to run again.
-    pub(super) fn poll_events(&self) -> Arc<Woken> {
+    /// Runs the worker's task for events once: when it is to run again, and whether it is woken later.
+    pub(super) fn poll_events(&self) -> (Option<Duration>, Arc<Woken>) {
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(woken.clone());
-        assert!(self.vms.poll_events(&mut Context::from_waker(&waker)).is_pending());
-        woken
+        match self.vms.poll_events(&mut Context::from_waker(&waker)) {
+            Poll::Ready(rest) => (Some(rest), woken),
+            Poll::Pending => (None, woken),
+        }
     }
 
     pub(super) fn exchange(&self) -> Rc<FakeExchange> {
