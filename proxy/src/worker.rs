@@ -4,6 +4,7 @@
 
 mod host;
 mod serve;
+mod timers;
 
 use std::collections::HashMap;
 use std::future::poll_fn;

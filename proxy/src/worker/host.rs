@@ -9,9 +9,8 @@ use meshgate_wasm::{
     CallError, ForeignCaller, GrpcEvents, GrpcRequest, GrpcSender, Host, HttpCall, HttpCallReply, LogLevel,
     PluginSpec, Status, TickHandle, VmError,
 };
-use tokio::task::AbortHandle;
-use tokio::time::MissedTickBehavior;
 
+use super::timers::Timers;
 use crate::filter::foreign_function;
 use crate::filter::guest_log;
 use crate::upstream::{Cluster, Clusters, Upstream, callout, grpc};
@@ -22,7 +21,7 @@ pub(super) struct WorkerHost {
     clusters: RefCell<Clusters>,
     /// Those of configurations that are gone, oldest first, as long as filters that came with them have something left to do.
     former: RefCell<Vec<Clusters>>,
-    timers: RefCell<HashMap<u64, AbortHandle>>,
+    timers: Timers,
     failures: Rate,
     told: Kinds,
 }
@@ -89,7 +88,7 @@ impl WorkerHost {
             upstream,
             clusters: RefCell::default(),
             former: RefCell::default(),
-            timers: RefCell::default(),
+            timers: Timers::default(),
             failures: Rate::default(),
             told: Kinds::default(),
         }
@@ -133,26 +132,7 @@ impl Host for WorkerHost {
     }
 
     fn tick(&self, plugin: TickHandle, period: Option<Duration>) {
-        let mut timers = self.timers.borrow_mut();
-        timers.retain(|_, timer| !timer.is_finished());
-        if let Some(old) = timers.remove(&plugin.key()) {
-            old.abort();
-        }
-        let Some(period) = period else { return };
-        let key = plugin.key();
-        let timer = tokio::task::spawn_local(async move {
-            let first = tokio::time::Instant::now() + period;
-            let mut interval = tokio::time::interval_at(first, period);
-            // The next tick is one period after this one, however long this one took.
-            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                interval.tick().await;
-                if !plugin.tick() {
-                    return;
-                }
-            }
-        });
-        timers.insert(key, timer.abort_handle());
+        self.timers.set(plugin, period);
     }
 
     fn foreign_function(
