@@ -33,7 +33,7 @@ const TURNS_TIME: Duration = Duration::from_micros(250);
 /// CPU time of turns that exchanges notice.
 const LONG: Duration = Duration::from_millis(1);
 /// How many times as long as these took there are none: nothing waits for them as a client does for its answer.
-const REST: u32 = 9;
+const REST: u32 = 19;
 /// But no longer.
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
