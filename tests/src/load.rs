@@ -80,12 +80,6 @@ impl Tally {
         assert_eq!((self.good, self.refused), (self.sent, 0));
         self.good
     }
-
-    /// The time within which this share of the answers came.
-    pub fn quantile(&self, share: f64) -> Duration {
-        let last = self.times.len().checked_sub(1).expect("there were answers");
-        self.times[(last as f64 * share) as usize].took
-    }
 }
 
 impl Load {

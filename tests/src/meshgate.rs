@@ -177,6 +177,16 @@ impl Meshgate {
         let _ = rustix::process::kill_process(self.pid(), Signal::HUP);
     }
 
+    /// Keeps the process from running until [`Meshgate::release`].
+    pub fn hold(&self) {
+        let _ = rustix::process::kill_process(self.pid(), Signal::STOP);
+    }
+
+    /// Lets the process run again.
+    pub fn release(&self) {
+        let _ = rustix::process::kill_process(self.pid(), Signal::CONT);
+    }
+
     /// Waits until the process itself has ended. Others that it has started may live on.
     pub async fn exited(&mut self) -> ExitStatus {
         within("the process ends", self.child.wait()).await.expect("a child of ours")

@@ -34,7 +34,7 @@ async fn each_guest_beside_a_filter_under_load() {
     let during = load.stop().await;
     before.all_good();
     during.all_good();
-    say(&format!("neighbour of {} guests: {}", arena.guests.len(), compared(&before, &during)));
+    say(&format!("neighbour of {} guests: {}", arena.guests.len(), compared(&before.times, &during.times)));
     arena.stop().await;
 }
 

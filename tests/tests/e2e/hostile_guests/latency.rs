@@ -2,13 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use meshgate_tests::{Ask, Backend, Client, HostileGuest, Load, Meshgate, Tally, Timed};
+use meshgate_tests::{Ask, Backend, Client, HostileGuest, Load, Meshgate, Timed};
 
 use super::arena::{Arena, answer, stamped, with_trailers};
 use super::stalls::Stalls;
 
 /// Connections of the neighbour's clients.
 const CONNECTIONS: usize = 8;
+
+/// How long the neighbour's answers are timed in a row. What the machine does otherwise changes by the minute, so that harmless
+/// requests and attacks take turns, and it falls on both.
+const TURN: Duration = Duration::from_secs(2);
+
+/// How long they are not timed before that: connections are opened, and caches filled.
+const WARM: Duration = Duration::from_millis(300);
 
 /// Not a test but a measurement: the healthy neighbour's latency beside each guest, attacked over and over, on the one
 /// worker that both share. `docs/safety.md` has the figures, and how to get them.
@@ -24,47 +31,64 @@ async fn neighbours_latency() {
         }
         let (before, during) = measure(&guest).await;
         say(&format!("{:34} {}", guest.name, compared(&before, &during)));
-        found.push((guest.name, before, during));
+        found.push(ratio(&before, &during));
     }
-    found.sort_by(|one, other| ratio(&other.1, &other.2).total_cmp(&ratio(&one.1, &one.2)));
-    let median = found.get(found.len() / 2).map_or(0.0, |(_, before, during)| ratio(before, during));
-    let doubled = found.iter().filter(|(_, before, during)| ratio(before, during) > 2.0).count();
+    found.sort_by(f64::total_cmp);
+    let median = found.get(found.len() / 2).unwrap_or(&0.0);
+    let doubled = found.iter().filter(|ratio| **ratio > 2.0).count();
     say(&format!(
         "{} guests: p99 × {median:.2} at the median, more than doubled beside {doubled}",
         found.len()
     ));
 }
 
-/// The neighbour's answers beside as many requests to its own filter, and beside attacks.
-async fn measure(guest: &HostileGuest) -> (Tally, Tally) {
-    let attacks = number("MESHGATE_ATTACKS_PER_SECOND", 20);
-    let short = Duration::from_secs(number("MESHGATE_SHORT", 5).into());
+/// The neighbour's answers beside as many requests to its own filter, and beside attacks. What the attackers' connections and
+/// requests cost whatever filter they meet is not the guest's doing.
+async fn measure(guest: &HostileGuest) -> (Vec<Timed>, Vec<Timed>) {
+    let short = number("MESHGATE_SHORT", 6);
     // Failures count by the minute: a filter that fails over and over is out for most of it.
-    let long = Duration::from_secs(number("MESHGATE_LONG", 60).into());
-    let arena = Arena::with(vec![guest.clone()]).await;
-    let length = if guest.fails() { long } else { short };
-    // What the attackers' connections and requests cost whatever filter they meet is not the guest's doing. As long as the attack:
-    // the longer one looks, the more of the machine's own bad moments one sees.
-    let warm = async {
-        neighbour(&arena, Duration::from_secs(1)).await;
-        neighbour(&arena, length).await
-    };
-    let before = beside(requests(&arena, "/healthy", attacks), warm).await;
+    let long = number("MESHGATE_LONG", 20);
+    let length = Duration::from_secs(if guest.fails() { long } else { short }.into());
+    // Two proxies, since some guests go on when they are not attacked any more.
+    let calm = Arena::with(vec![guest.clone()]).await;
+    let attacked = Arena::with(vec![guest.clone()]).await;
     let path = format!("/{}", guest.name);
-    let during = beside(requests(&arena, &path, attacks), neighbour(&arena, length)).await;
+    let (mut before, mut during) = (Vec::new(), Vec::new());
+    attacked.gate.hold();
+    let stalls = Stalls::watch();
+    for _ in 0..length.as_secs().div_ceil(TURN.as_secs()) {
+        before.extend(turn(&calm, "/healthy").await);
+        attacked.gate.release();
+        during.extend(turn(&attacked, &path).await);
+        attacked.gate.hold();
+    }
+    let stood = stalls.end();
+    for times in [&mut before, &mut during] {
+        stood.leave_out(times);
+        times.sort_unstable_by_key(|timed| timed.took);
+    }
     (before, during)
 }
 
-/// The neighbour's answers for so long, without what fell into a moment in which the machine itself stood still.
-async fn neighbour(arena: &Arena, length: Duration) -> Tally {
+/// The neighbour's answers beside requests for this path.
+async fn turn(arena: &Arena, path: &str) -> Vec<Timed> {
+    let attacks = number("MESHGATE_ATTACKS_PER_SECOND", 20);
+    tokio::select! {
+        times = neighbour(arena) => times,
+        () = requests(arena, path, attacks) => unreachable!("it goes on"),
+    }
+}
+
+async fn neighbour(arena: &Arena) -> Vec<Timed> {
     let rate = number("MESHGATE_RATE", 400);
-    let stalls = Stalls::watch();
     let load = Load::paced(arena.gate.address(), CONNECTIONS, rate, || Ask::get("/healthy"), stamped);
-    tokio::time::sleep(length).await;
+    tokio::time::sleep(WARM).await;
+    let since = Instant::now();
+    tokio::time::sleep(TURN).await;
     let mut tally = load.stop().await;
     tally.all_good();
-    stalls.end().leave_out(&mut tally.times);
-    tally
+    tally.times.retain(|timed| timed.began >= since);
+    tally.times
 }
 
 /// So many requests a second, each on a connection of its own, for ever.
@@ -79,29 +103,29 @@ async fn requests(arena: &Arena, path: &str, a_second: u32) {
     }
 }
 
-/// What `load` found while `endless` went on.
-async fn beside(endless: impl Future<Output = ()>, load: impl Future<Output = Tally>) -> Tally {
-    tokio::select! {
-        tally = load => tally,
-        () = endless => unreachable!("it goes on"),
-    }
-}
-
 fn number(variable: &str, otherwise: u32) -> u32 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-fn ratio(before: &Tally, during: &Tally) -> f64 {
-    during.quantile(0.99).as_secs_f64() / before.quantile(0.99).as_secs_f64()
+/// The time within which this share of the answers came, of which the shortest comes first.
+fn quantile(times: &[Timed], share: f64) -> Duration {
+    let last = times.len().saturating_sub(1);
+    times.get((last as f64 * share) as usize).map_or(Duration::ZERO, |timed| timed.took)
+}
+
+fn ratio(before: &[Timed], during: &[Timed]) -> f64 {
+    quantile(during, 0.99).as_secs_f64() / quantile(before, 0.99).as_secs_f64()
 }
 
 /// Both loads' figures in a line.
-pub(super) fn compared(before: &Tally, during: &Tally) -> String {
-    let figures = |tally: &Tally| {
-        let [p50, p99, most] = [0.5, 0.99, 1.0].map(|share| tally.quantile(share).as_micros());
-        format!("{:>4} answers, p50 {p50:>5} µs, p99 {p99:>6} µs, longest {most:>6} µs", tally.times.len())
-    };
-    format!("before: {}; during: {}; p99 × {:.2}", figures(before), figures(during), ratio(before, during))
+pub(super) fn compared(before: &[Timed], during: &[Timed]) -> String {
+    let [one, other] = [before, during].map(figures);
+    format!("before: {one}; during: {other}; p99 × {:.2}", ratio(before, during))
+}
+
+fn figures(times: &[Timed]) -> String {
+    let [p50, p99, most] = [0.5, 0.99, 1.0].map(|share| quantile(times, share).as_micros());
+    format!("p50 {p50:>5} µs, p99 {p99:>6} µs, longest {most:>6} µs of {:>4}", times.len())
 }
 
 #[expect(clippy::print_stderr, reason = "figures for who runs the test with --nocapture")]
@@ -158,14 +182,8 @@ async fn attacks(guest: &HostileGuest, limits: &str) -> String {
     gate.stop().await;
     let [stopped, next, third] = times.map(|mut times| {
         stood.leave_out(&mut times);
-        in_words(times)
+        times.sort_unstable_by_key(|timed| timed.took);
+        figures(&times)
     });
     format!("answered after {stopped}; the next exchange: {next}; the one after that: {third}")
-}
-
-fn in_words(mut times: Vec<Timed>) -> String {
-    times.sort_unstable_by_key(|timed| timed.took);
-    let at = |share: f64| times.get((times.len().saturating_sub(1) as f64 * share) as usize);
-    let [p50, p99, most] = [0.5, 0.99, 1.0].map(|share| at(share).map_or(0, |timed| timed.took.as_micros()));
-    format!("p50 {p50:>5} µs, p99 {p99:>5} µs, longest {most:>5} µs of {}", times.len())
 }
