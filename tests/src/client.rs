@@ -1,7 +1,10 @@
 //! Clients that know what they sent: hyper over HTTP/1.1 or HTTP/2 with prior knowledge, every request with its own id.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, ready};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -30,6 +33,8 @@ type ConnectError = Box<dyn std::error::Error + Send + Sync>;
 /// One connection to a server.
 pub struct Client {
     sender: Sender,
+    /// See [`drive`].
+    turns: Arc<Mutex<()>>,
     authority: String,
 }
 
@@ -79,16 +84,14 @@ impl Client {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let stream = TokioIo::new(stream);
-        let sender = if http2 {
+        let (sender, turns) = if http2 {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
-            tokio::spawn(connection);
-            Sender::Http2(sender)
+            (Sender::Http2(sender), drive(connection))
         } else {
             let (sender, connection) = http1::handshake(stream).await?;
-            tokio::spawn(connection);
-            Sender::Http1(sender)
+            (Sender::Http1(sender), drive(connection))
         };
-        Ok(Client { sender, authority: authority.to_owned() })
+        Ok(Client { sender, turns, authority: authority.to_owned() })
     }
 
     /// The authority that requests carry from now on, instead of the address.
@@ -109,10 +112,12 @@ impl Client {
         match &mut self.sender {
             Sender::Http1(sender) => {
                 sender.ready().await?;
+                let _turn = self.turns.lock().expect("nobody panics in a turn");
                 Ok(Box::pin(sender.send_request(request)))
             }
             Sender::Http2(sender) => {
                 sender.ready().await?;
+                let _turn = self.turns.lock().expect("nobody panics in a turn");
                 Ok(Box::pin(sender.send_request(request)))
             }
         }
@@ -162,6 +167,23 @@ impl Client {
         }
         request
     }
+}
+
+/// Runs a connection in a task of its own, in turns with who hands requests to it: what is put into its queue on one thread while it ends
+/// on another is neither sent nor refused, and who waits for the answer would do so for ever.
+fn drive(connection: impl Future + Send + 'static) -> Arc<Mutex<()>> {
+    let turns = Arc::new(Mutex::new(()));
+    let (own, mut connection) = (Arc::clone(&turns), Some(Box::pin(connection)));
+    tokio::spawn(poll_fn(move |cx| {
+        let _turn = own.lock().expect("nobody panics in a turn");
+        if let Some(running) = &mut connection {
+            ready!(running.as_mut().poll(cx));
+        }
+        // The queue goes with it.
+        connection = None;
+        Poll::Ready(())
+    }));
+    turns
 }
 
 /// A whole response.
